@@ -1,0 +1,98 @@
+// The port to the durable log, and the only one that Weir has: embedded segment files and Apache Kafka stand behind it.
+// Each comment is a promise that `stream/log/event-log.contract.ts` holds both adapters to.
+
+export type LogTopic = 'readings' | 'anomalies' | 'dead-letters'
+export type Partition = number
+/** The number of a chunk within its topic and partition, from 0, without holes. */
+export type Offset = number
+export type ConsumerGroup = string
+
+/** One record of the log: rows of many readings, one partition. `rows` stays valid for as long as it is held. */
+export interface Chunk {
+  readonly topic: LogTopic
+  readonly partition: Partition
+  readonly offset: Offset
+  /** Rows inside. */
+  readonly count: number
+  /** The last row's receivedAt, in microseconds. */
+  readonly receivedAt: number
+  readonly rows: Uint8Array
+}
+
+/** For each partition the offset of the next chunk to read. A partition that is missing stands at its beginning. */
+export type LogPosition = ReadonlyMap<Partition, Offset>
+
+/** Anything other than `ok` means that appends are refused; `reason` is a sentence for an operator. */
+export type LogState =
+  | { readonly state: 'ok' }
+  | { readonly state: 'full'; readonly reason: string }
+  | { readonly state: 'stalled'; readonly reason: string }
+  | { readonly state: 'failed'; readonly reason: string }
+
+export interface EventLog {
+  readonly partitions: number
+
+  /**
+   * Resolves, with the chunk's offset, once the chunk is durable (fdatasync, or acks=all); appends made in one turn share
+   * one commit. `rows` belongs to the log until then. Appends to one partition keep the order of the calls.
+   * Rejects with a LimitError at the quota (nothing was kept; try again later), with a RetryableError while the log is away,
+   * with a LogFailedError when what is on disk can't be known (fail-stop: the log takes no more until it is opened again).
+   */
+  append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset>
+
+  /** Reads for a group from where it last committed, or from the beginning. What was read and not committed is read again by the next one. */
+  subscribe(group: ConsumerGroup, topic: LogTopic): Promise<LogConsumer>
+
+  /**
+   * Chunks from `from` on (`'end'`: only what comes), in order within each partition, for ever, until the signal. No group, nothing
+   * committed. Throws an OffsetOutOfRangeError when retention has already passed `from`: never skips silently.
+   */
+  tail(topic: LogTopic, from: LogPosition | 'end', signal: AbortSignal): AsyncIterable<readonly Chunk[]>
+
+  /** Where a group has committed. */
+  committed(group: ConsumerGroup, topic: LogTopic): Promise<LogPosition>
+
+  /** Just past the last durable chunk of each partition. */
+  end(topic: LogTopic): Promise<LogPosition>
+
+  /** The highest receivedAt that a partition holds, or 0: a new appender goes on above it. */
+  receivedAtMax(topic: LogTopic, partition: Partition): number
+
+  state(): LogState
+  /** Called on each change of `state()`. */
+  onState(listener: (state: LogState) => void): void
+
+  /** Waits for appends under way; later appends are refused. */
+  close(): Promise<void>
+}
+
+export interface LogConsumer {
+  /**
+   * The next chunks, contiguous within each partition, at most about `bytesMax` (one chunk at least). Waits until there is one.
+   * An empty array means that the signal ended the wait.
+   */
+  read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]>
+  /** Everything read before `position` is done with. Atomic: after a crash the group stands at the old or the new position. */
+  commit(position: LogPosition): Promise<void>
+  /** Chunks that are durable and not committed. */
+  lag(): Promise<number>
+  close(): Promise<void>
+}
+
+/** The same function for every adapter, so that moving between them changes no device's partition: FNV-1a over tenant, NUL, device. */
+export function partitionOf(tenant: string, device: string, partitions: number): Partition {
+  let hash = 0x811c9dc5
+  const key = `${tenant}\0${device}`
+  for (let i = 0; i < key.length; i++) {
+    // Names are ASCII (domain/reading.ts); a char code is its byte.
+    hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
+  }
+  return (hash >>> 0) % partitions
+}
+
+/** The position just past these chunks, given the one before them. */
+export function positionAfter(chunks: readonly Chunk[], before: LogPosition = new Map()): LogPosition {
+  const after = new Map(before)
+  for (const chunk of chunks) after.set(chunk.partition, chunk.offset + 1)
+  return after
+}

@@ -1,0 +1,182 @@
+// Every option of Weir, in one schema: default, meaning, unit, rule. Nothing else reads the environment. The table in README.md is generated
+// from here (`npm run docs`), and a test holds the two together.
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { z } from 'zod'
+import { ConfigError } from './errors.ts'
+
+export const roles = ['ingest', 'writer', 'detector', 'api'] as const
+export type Role = (typeof roles)[number]
+
+const port = z.coerce.number('must be a port number').int().min(0).max(65_535)
+const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')], 'must be true or false')
+const whole = (min: number, max: number) => z.coerce.number('must be a whole number').int().min(min).max(max)
+
+const sizeUnits: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
+const size = z.union([z.number().int().positive(), z.string()]).transform((given, context) => {
+  const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?$/.exec(String(given))
+  if (match) return Math.floor(Number(match[1]) * sizeUnits[match[2] ?? 'B']!)
+  context.addIssue('must be a size such as 512MiB or 10GiB')
+  return z.NEVER
+})
+const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
+const duration = z.union([z.number().int().positive(), z.string()]).transform((given, context) => {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d|w)$/.exec(String(given))
+  if (match) return Math.round(Number(match[1]) * durationUnits[match[2]!]!)
+  context.addIssue('must be a duration such as 500ms, 30s, 12h or 90d')
+  return z.NEVER
+})
+const roleList = z.union([z.array(z.string()), z.string().transform((text) => text.split(','))]).transform((names, context) => {
+  const found: Role[] = []
+  for (const name of names.map((each) => each.trim()).filter(Boolean)) {
+    if (roles.includes(name as Role)) found.push(name as Role)
+    else context.addIssue(`has no role "${name}"; the roles are ${roles.join(', ')}`)
+  }
+  if (found.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
+  return found
+})
+
+interface Option<Schema extends z.ZodType> {
+  readonly schema: Schema
+  /** As a person would write it; undefined: there is none, and the option may stay unset. */
+  readonly fallback: string | undefined
+  readonly meaning: string
+}
+const option = <Schema extends z.ZodType>(schema: Schema, fallback: string | undefined, meaning: string): Option<Schema> => ({
+  schema,
+  fallback,
+  meaning,
+})
+
+/** Camel case here and in the file; `WEIR_` and upper case in the environment. */
+export const options = {
+  data: option(z.string().min(1).transform((path) => resolve(path)), './data', 'Directory that holds everything Weir keeps'),
+  roles: option(roleList, roles.join(','), 'What this process and its children do: ingest, writer, detector, api'),
+  host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
+  mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
+  gatewayPort: option(port, '8081', 'WebSocket and HTTP intake'),
+  httpPort: option(port, '8080', 'REST API and dashboards'),
+  livePort: option(port, '8082', 'Live viewers over WebSocket'),
+  mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
+  log: option(z.enum(['embedded']), 'embedded', 'Where acknowledged readings are kept first'),
+  partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),
+  logQuota: option(size, '10GiB', 'Most bytes the log may take; at the quota nothing more is acknowledged'),
+  retentionLog: option(duration, '24h', 'Age at which stored readings leave the log, never before they are in the table'),
+  clickhouse: option(z.literal('embedded'), 'embedded', 'Where the table lives'),
+  clickhousePort: option(port, '0', 'Port of the embedded ClickHouse on loopback'),
+  retentionRaw: option(duration.optional(), undefined, 'Age at which raw readings leave the table; unset: never'),
+  ingestMemory: option(size, '64MiB', 'Most bytes of unacknowledged publishes over all connections'),
+  mqttConnectionsMax: option(whole(1, 1_000_000), '20000', 'Most MQTT connections at once'),
+  logLevel: option(z.enum(['error', 'warn', 'info', 'debug', 'silent']), 'info', 'Least level that is logged'),
+  drainMs: option(whole(100, 600_000), '8000', 'Milliseconds a stop may take to finish what was taken'),
+} as const
+
+type Options = typeof options
+export type Config = { readonly [Name in keyof Options]: z.output<Options[Name]['schema']> }
+
+export function environmentName(name: string): string {
+  return `WEIR_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
+}
+
+export interface ConfigSources {
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** Path of a JSON file. */
+  readonly file?: string | undefined
+  /** From the command line; wins over the environment, which wins over the file. */
+  readonly flags?: Readonly<Record<string, unknown>>
+}
+
+/** Reads and checks everything before anything opens. Throws one ConfigError that lists all problems, unknown names too. */
+export function readConfig({ environment, file, flags = {} }: ConfigSources): Config {
+  const problems: string[] = []
+  const fromFile = file === undefined ? {} : readFile(file, problems)
+  const known = Object.keys(options)
+  const byEnvironmentName = new Map(known.map((name) => [environmentName(name), name]))
+  for (const name of Object.keys(fromFile)) if (!known.includes(name)) problems.push(`${file}: ${unknownName(name, known)}`)
+  for (const name of Object.keys(environment)) {
+    // WEIR_TEST_… and WEIR_INTERNAL_… are not options: the first drive the test suite, the second tie our own processes together.
+    if (!name.startsWith('WEIR_') || /^WEIR_(TEST|INTERNAL)_/.test(name) || byEnvironmentName.has(name)) continue
+    problems.push(unknownName(name, [...byEnvironmentName.keys()]))
+  }
+  const config: Record<string, unknown> = {}
+  for (const name of known) {
+    const { schema, fallback } = options[name as keyof Options]
+    const inEnvironment = environment[environmentName(name)]
+    const [given, origin] =
+      flags[name] !== undefined
+        ? [flags[name], `--${name}`]
+        : inEnvironment !== undefined && inEnvironment !== ''
+          ? [inEnvironment, environmentName(name)]
+          : fromFile[name] !== undefined
+            ? [fromFile[name], `${file}: ${name}`]
+            : [fallback, name]
+    const parsed = schema.safeParse(given)
+    if (parsed.success) config[name] = parsed.data
+    else for (const issue of parsed.error.issues) problems.push(`${origin} is ${JSON.stringify(given)}: ${issue.message}`)
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+  const checked = config as Config
+  const crossed = checkTogether(checked)
+  if (crossed.length > 0) throw new ConfigError(crossed)
+  return checked
+}
+
+/** Rules over more than one option. */
+function checkTogether(config: Config): string[] {
+  const problems: string[] = []
+  const taken = new Map<number, string>()
+  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'clickhousePort'] as const) {
+    const number = config[name]
+    if (number === 0) continue
+    const other = taken.get(number)
+    if (other) problems.push(`${environmentName(name)} and ${environmentName(other)} are both ${number}: give each a port of its own`)
+    taken.set(number, name)
+  }
+  if (!isLoopback(config.host)) {
+    problems.push(
+      `WEIR_HOST is ${config.host}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
+    )
+  }
+  if (config.logQuota < 256 * 1024 ** 2) problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
+  return problems
+}
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
+}
+
+function readFile(file: string, problems: string[]): Record<string, unknown> {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    problems.push(`--config ${file} can't be read: ${(error as Error).message}`)
+    return {}
+  }
+  try {
+    const parsed: unknown = JSON.parse(text)
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+    problems.push(`${file} must hold one JSON object`)
+  } catch (error) {
+    problems.push(`${file} is not JSON: ${(error as Error).message}`)
+  }
+  return {}
+}
+
+function unknownName(name: string, known: readonly string[]): string {
+  const near = known.map((each) => [distance(name, each), each] as const).sort((a, b) => a[0] - b[0])[0]
+  return `${name} is not an option${near && near[0] <= 3 ? `; did you mean ${near[1]}?` : ''}`
+}
+
+/** Levenshtein distance. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
+    }
+    row = next
+  }
+  return row[b.length]!
+}

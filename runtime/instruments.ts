@@ -1,0 +1,70 @@
+// Our own counters and gauges (a `metric` is what a device reports; these are `instruments`). Increased per chunk, commit or request,
+// never per reading. Every process has one set; the first process hands its snapshot to the serving one, which answers /metrics for all.
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** Plain data, so that it can cross a process boundary. */
+export type InstrumentsSnapshot = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
+export interface Instruments {
+  /** Names end in `_total`; label values come from bounded sets. The same name twice gives the same counter. */
+  counter<Label extends string = never>(name: string, help: string, labels?: readonly Label[]): Counter<Label>
+  /** `read` is asked when a snapshot is taken. */
+  gauge(name: string, help: string, read: () => number): void
+  histogram(name: string, help: string, buckets: readonly number[]): Histogram
+  snapshot(): Promise<InstrumentsSnapshot>
+}
+
+export function createInstruments(process: string): Instruments {
+  const registry = new Registry()
+  registry.setDefaultLabels({ process })
+  collectDefaultMetrics({ register: registry })
+  return {
+    counter(name, help, labels = []) {
+      const known = registry.getSingleMetric(name)
+      if (known instanceof Counter) return known
+      return new Counter({ name, help, labelNames: [...labels], registers: [registry] })
+    },
+    gauge(name, help, read) {
+      new Gauge({
+        name,
+        help,
+        registers: [registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+    histogram(name, help, buckets) {
+      return new Histogram({ name, help, buckets: [...buckets], registers: [registry] })
+    },
+    snapshot: () => registry.getMetricsAsJSON(),
+  }
+}
+
+/** Prometheus text (version 0.0.4) of the snapshots of all processes. */
+export function renderInstruments(snapshots: readonly InstrumentsSnapshot[]): string {
+  const families = new Map<string, { help: string; type: string; lines: string[] }>()
+  for (const snapshot of snapshots) {
+    for (const metric of snapshot) {
+      let family = families.get(metric.name)
+      if (!family) {
+        family = { help: metric.help, type: String(metric.type), lines: [] }
+        families.set(metric.name, family)
+      }
+      for (const sample of metric.values) {
+        const name = (sample as { metricName?: string }).metricName ?? metric.name
+        const labels = Object.entries(sample.labels).map(([label, value]) => `${label}="${escapeLabel(String(value))}"`)
+        family.lines.push(`${name}${labels.length > 0 ? `{${labels.join(',')}}` : ''} ${sample.value}`)
+      }
+    }
+  }
+  let text = ''
+  for (const [name, family] of families) {
+    text += `# HELP ${name} ${family.help.replaceAll('\n', ' ')}\n# TYPE ${name} ${family.type}\n${family.lines.join('\n')}\n`
+  }
+  return text
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+}

@@ -203,4 +203,3 @@ function setInt64(view: DataView, at: number, value: number): void {
 function getInt64(view: DataView, at: number): number {
   return view.getInt32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true)
 }
-

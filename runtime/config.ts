@@ -9,7 +9,10 @@ export const roles = ['ingest', 'writer', 'detector', 'api'] as const
 export type Role = (typeof roles)[number]
 
 const port = z.coerce.number('must be a port number').int().min(0).max(65_535)
-const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')], 'must be true or false')
+const flag = z.union(
+  [z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')],
+  'must be true or false',
+)
 const whole = (min: number, max: number) => z.coerce.number('must be a whole number').int().min(min).max(max)
 
 const sizeUnits: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
@@ -26,15 +29,17 @@ const duration = z.union([z.number().int().positive(), z.string()]).transform((g
   context.addIssue('must be a duration such as 500ms, 30s, 12h or 90d')
   return z.NEVER
 })
-const roleList = z.union([z.array(z.string()), z.string().transform((text) => text.split(','))]).transform((names, context) => {
-  const found: Role[] = []
-  for (const name of names.map((each) => each.trim()).filter(Boolean)) {
-    if (roles.includes(name as Role)) found.push(name as Role)
-    else context.addIssue(`has no role "${name}"; the roles are ${roles.join(', ')}`)
-  }
-  if (found.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
-  return found
-})
+const roleList = z
+  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
+  .transform((names, context) => {
+    const found: Role[] = []
+    for (const name of names.map((each) => each.trim()).filter(Boolean)) {
+      if (roles.includes(name as Role)) found.push(name as Role)
+      else context.addIssue(`has no role "${name}"; the roles are ${roles.join(', ')}`)
+    }
+    if (found.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
+    return found
+  })
 
 interface Option<Schema extends z.ZodType> {
   readonly schema: Schema
@@ -42,7 +47,11 @@ interface Option<Schema extends z.ZodType> {
   readonly fallback: string | undefined
   readonly meaning: string
 }
-const option = <Schema extends z.ZodType>(schema: Schema, fallback: string | undefined, meaning: string): Option<Schema> => ({
+const option = <Schema extends z.ZodType>(
+  schema: Schema,
+  fallback: string | undefined,
+  meaning: string,
+): Option<Schema> => ({
   schema,
   fallback,
   meaning,
@@ -50,7 +59,14 @@ const option = <Schema extends z.ZodType>(schema: Schema, fallback: string | und
 
 /** Camel case here and in the file; `WEIR_` and upper case in the environment. */
 export const options = {
-  data: option(z.string().min(1).transform((path) => resolve(path)), './data', 'Directory that holds everything Weir keeps'),
+  data: option(
+    z
+      .string()
+      .min(1)
+      .transform((path) => resolve(path)),
+    './data',
+    'Directory that holds everything Weir keeps',
+  ),
   roles: option(roleList, roles.join(','), 'What this process and its children do: ingest, writer, detector, api'),
   host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
@@ -61,7 +77,11 @@ export const options = {
   log: option(z.enum(['embedded']), 'embedded', 'Where acknowledged readings are kept first'),
   partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),
   logQuota: option(size, '10GiB', 'Most bytes the log may take; at the quota nothing more is acknowledged'),
-  retentionLog: option(duration, '24h', 'Age at which stored readings leave the log, never before they are in the table'),
+  retentionLog: option(
+    duration,
+    '24h',
+    'Age at which stored readings leave the log, never before they are in the table',
+  ),
   clickhouse: option(z.literal('embedded'), 'embedded', 'Where the table lives'),
   clickhousePort: option(port, '0', 'Port of the embedded ClickHouse on loopback'),
   retentionRaw: option(duration.optional(), undefined, 'Age at which raw readings leave the table; unset: never'),
@@ -92,7 +112,8 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
   const fromFile = file === undefined ? {} : readFile(file, problems)
   const known = Object.keys(options)
   const byEnvironmentName = new Map(known.map((name) => [environmentName(name), name]))
-  for (const name of Object.keys(fromFile)) if (!known.includes(name)) problems.push(`${file}: ${unknownName(name, known)}`)
+  for (const name of Object.keys(fromFile))
+    if (!known.includes(name)) problems.push(`${file}: ${unknownName(name, known)}`)
   for (const name of Object.keys(environment)) {
     // WEIR_TEST_… and WEIR_INTERNAL_… are not options: the first drive the test suite, the second tie our own processes together.
     if (!name.startsWith('WEIR_') || /^WEIR_(TEST|INTERNAL)_/.test(name) || byEnvironmentName.has(name)) continue
@@ -112,7 +133,8 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
             : [fallback, name]
     const parsed = schema.safeParse(given)
     if (parsed.success) config[name] = parsed.data
-    else for (const issue of parsed.error.issues) problems.push(`${origin} is ${JSON.stringify(given)}: ${issue.message}`)
+    else
+      for (const issue of parsed.error.issues) problems.push(`${origin} is ${JSON.stringify(given)}: ${issue.message}`)
   }
   if (problems.length > 0) throw new ConfigError(problems)
   const checked = config as Config
@@ -129,7 +151,10 @@ function checkTogether(config: Config): string[] {
     const number = config[name]
     if (number === 0) continue
     const other = taken.get(number)
-    if (other) problems.push(`${environmentName(name)} and ${environmentName(other)} are both ${number}: give each a port of its own`)
+    if (other)
+      problems.push(
+        `${environmentName(name)} and ${environmentName(other)} are both ${number}: give each a port of its own`,
+      )
     taken.set(number, name)
   }
   if (!isLoopback(config.host)) {
@@ -155,7 +180,8 @@ function readFile(file: string, problems: string[]): Record<string, unknown> {
   }
   try {
     const parsed: unknown = JSON.parse(text)
-    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed))
+      return parsed as Record<string, unknown>
     problems.push(`${file} must hold one JSON object`)
   } catch (error) {
     problems.push(`${file} is not JSON: ${(error as Error).message}`)

@@ -14,7 +14,10 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'silent'
 
 export function createLogger(level: LogLevel, part: string): Logger {
   // Synchronous: the last line before a crash is the one that matters, and there are few.
-  return pino({ level, base: { part }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }))
+  return pino(
+    { level, base: { part }, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination({ fd: 2, sync: true }),
+  )
 }
 
 export const silentLogger: Logger = pino({ level: 'silent' })

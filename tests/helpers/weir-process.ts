@@ -1,0 +1,18 @@
+// The product in a child process for one test file: `const weir = await startWeir()`. Everything started is ended, and its data removed, when the
+// file is done. The build is made once by the runner's global setup (global-setup.ts).
+import { afterAll } from 'vitest'
+import { type StartOptions, spawnWeir, type WeirProcess } from './spawn-weir.ts'
+
+export { runWeir, type StartOptions, type WeirPart, type WeirProcess } from './spawn-weir.ts'
+
+const started: WeirProcess[] = []
+
+afterAll(async () => {
+  for (const weir of started.splice(0).reverse()) await weir.dispose()
+}, 30_000)
+
+export async function startWeir(options: StartOptions = {}): Promise<WeirProcess> {
+  const weir = await spawnWeir(options)
+  started.push(weir)
+  return weir
+}

@@ -1,0 +1,185 @@
+// Everything that the API answers, as zod schemas: the OpenAPI document is made from them, the dashboards take their types from them, and the
+// tests hold every answer to them. Instants out are epoch milliseconds, with a fraction where the microseconds are not zero.
+import { z } from 'zod'
+
+const instant = z.number().meta({ description: 'Epoch milliseconds; a fraction where the microseconds are not zero' })
+const deviceName = z.string().meta({ description: 'Name of the device', example: 'boiler-1' })
+const metricName = z.string().meta({ description: 'Name of the metric', example: 'temperature' })
+const next = z.string().nullable().meta({ description: 'Give it as `after` for the next page; null: there is no more' })
+
+/** One reading: `value` of a number, or `text` of a text reading. */
+export const readingSchema = z
+  .strictObject({
+    device: deviceName,
+    metric: metricName,
+    observedAt: instant,
+    receivedAt: instant,
+    value: z.number().optional().meta({ description: 'Of a number reading' }),
+    text: z.string().optional().meta({ description: 'Of a text reading, instead of `value`' }),
+  })
+  .meta({ id: 'Reading' })
+export type ReadingAnswer = z.infer<typeof readingSchema>
+
+export const readingsSchema = z.strictObject({ items: z.array(readingSchema), next }).meta({ id: 'Readings' })
+export type ReadingsAnswer = z.infer<typeof readingsSchema>
+
+/** `GET /v1/latest`: the newest by `observedAt` of each series; by device, then metric. */
+export const latestSchema = readingsSchema
+export type LatestAnswer = ReadingsAnswer
+
+const deviceFields = {
+  device: deviceName,
+  firstReceivedAt: instant,
+  lastReceivedAt: instant,
+  metrics: z.array(metricName),
+  online: z.boolean().meta({ description: 'Heard from within three times its usual interval (at least one minute)' }),
+}
+export const deviceSchema = z.strictObject(deviceFields).meta({ id: 'Device' })
+export type DeviceAnswer = z.infer<typeof deviceSchema>
+
+export const devicesSchema = z.strictObject({ items: z.array(deviceSchema), next }).meta({ id: 'Devices' })
+export type DevicesAnswer = z.infer<typeof devicesSchema>
+
+export const deviceDetailSchema = z
+  .strictObject({ ...deviceFields, latest: z.array(readingSchema.omit({ device: true })) })
+  .meta({ id: 'DeviceDetail' })
+export type DeviceDetailAnswer = z.infer<typeof deviceDetailSchema>
+
+/** Steps that buckets may have; sub-day ones are counted from the epoch, the others are calendar units of the asked-for zone. */
+export const bucketSteps = [
+  ...(['1s', '2s', '5s', '10s', '15s', '30s', '1m', '2m', '5m', '10m', '15m', '30m'] as const),
+  ...(['1h', '2h', '3h', '6h', '12h', '1d', '1w', '1mo', '1y'] as const),
+] as const
+export type BucketStep = (typeof bucketSteps)[number]
+export const resolutions = ['raw', ...bucketSteps] as const
+export type Resolution = (typeof resolutions)[number]
+
+export const rawSeriesSchema = z
+  .strictObject({
+    device: deviceName,
+    metric: metricName,
+    observedAt: z.array(instant),
+    value: z.array(z.number()),
+  })
+  .meta({ id: 'RawSeries' })
+export type RawSeries = z.infer<typeof rawSeriesSchema>
+
+/** Columns of equal length, one element a bucket that holds readings; a bucket's `observedAt` is its start. */
+export const bucketSeriesSchema = z
+  .strictObject({
+    device: deviceName,
+    metric: metricName,
+    observedAt: z.array(instant),
+    count: z.array(z.number()),
+    mean: z.array(z.number()),
+    min: z.array(z.number()),
+    max: z.array(z.number()),
+    first: z.array(z.number()),
+    last: z.array(z.number()),
+  })
+  .meta({ id: 'BucketSeries' })
+export type BucketSeries = z.infer<typeof bucketSeriesSchema>
+
+const seriesFrame = {
+  from: instant,
+  to: instant,
+  source: z.enum(['raw', '1m', '1h', '1d']).meta({ description: 'The tier that the answer was computed from' }),
+  timeZone: z.string().meta({ description: 'The zone whose calendar days, weeks, months and years are used' }),
+}
+export const shapes = ['minmax', 'lttb'] as const
+export type Shape = (typeof shapes)[number]
+export const seriesSchema = z
+  .discriminatedUnion('resolution', [
+    z.strictObject({
+      ...seriesFrame,
+      resolution: z.literal('raw'),
+      shape: z.enum(shapes).optional().meta({ description: 'Said when the readings were thinned out in this way' }),
+      series: z.array(rawSeriesSchema),
+    }),
+    z.strictObject({ ...seriesFrame, resolution: z.enum(bucketSteps), series: z.array(bucketSeriesSchema) }),
+  ])
+  .meta({ id: 'Series' })
+export type SeriesAnswer = z.infer<typeof seriesSchema>
+
+const stage = z.strictObject({
+  total: z.number().meta({ description: 'Readings since the process started' }),
+  perSecond: z.number(),
+  lagMs: z.number().meta({ description: 'Age of the oldest reading that has not come through this stage; 0 if none' }),
+})
+export const pipelineSchema = z
+  .strictObject({
+    at: instant,
+    stages: z.strictObject({ received: stage, durable: stage, stored: stage, seen: stage }),
+    connections: z.number().meta({ description: 'MQTT and WebSocket connections of devices' }),
+    viewers: z.number(),
+    deadLettered: z.number(),
+    refused: z.number(),
+    devices: z.strictObject({ total: z.number(), online: z.number() }),
+    series: z.number(),
+  })
+  .meta({ id: 'Pipeline' })
+export type PipelineAnswer = z.infer<typeof pipelineSchema>
+
+export const deadLetterSchema = z
+  .strictObject({
+    id: z.string(),
+    device: z.string(),
+    reason: z.string(),
+    detail: z.string(),
+    metric: z.string(),
+    codec: z.string(),
+    origin: z.string(),
+    receivedAt: instant,
+  })
+  .meta({ id: 'DeadLetter' })
+export type DeadLetterAnswer = z.infer<typeof deadLetterSchema>
+export const deadLettersSchema = z.strictObject({ items: z.array(deadLetterSchema), next }).meta({ id: 'DeadLetters' })
+export type DeadLettersAnswer = z.infer<typeof deadLettersSchema>
+export const deadLetterDetailSchema = z
+  .strictObject({ ...deadLetterSchema.shape, payload: z.string().meta({ description: 'The bytes as base64' }) })
+  .meta({ id: 'DeadLetterDetail' })
+export type DeadLetterDetailAnswer = z.infer<typeof deadLetterDetailSchema>
+
+const healthState = z.enum(['ok', 'starting', 'degraded', 'failed'])
+export const aliveSchema = z.strictObject({ status: z.literal('ok') }).meta({ id: 'Alive' })
+export const readySchema = z
+  .strictObject({
+    status: z.enum(['ready', 'not-ready']),
+    parts: z.record(
+      z.string(),
+      z.strictObject({ state: healthState, detail: z.string().optional(), process: z.string() }),
+    ),
+  })
+  .meta({ id: 'Ready' })
+export type ReadyAnswer = z.infer<typeof readySchema>
+
+/** `GET /v1/live`: `data:` of each event. `id:` is the cursor; `Last-Event-ID`, or `since`, resumes from it. */
+export const liveReadingSchema = readingSchema.omit({ receivedAt: true }).meta({ id: 'LiveReading' })
+export type LiveReading = z.infer<typeof liveReadingSchema>
+export const liveReadingsSchema = z.strictObject({ cursor: z.string(), items: z.array(liveReadingSchema) })
+export type LiveReadings = z.infer<typeof liveReadingsSchema>
+export const liveCaughtUpSchema = z.strictObject({ cursor: z.string() })
+export type LiveCaughtUp = z.infer<typeof liveCaughtUpSchema>
+export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor'] as const
+/** Readings between `from` and `to` (received at, as instants; null: not known) were not sent. */
+export const liveGapSchema = z.strictObject({
+  cause: z.enum(gapCauses),
+  from: instant.nullable(),
+  to: instant.nullable(),
+})
+export type LiveGap = z.infer<typeof liveGapSchema>
+export const byeReasons = ['slow', 'stopping', 'failed'] as const
+export const liveByeSchema = z.strictObject({ reason: z.enum(byeReasons), cursor: z.string() })
+export type LiveBye = z.infer<typeof liveByeSchema>
+
+/** application/problem+json (RFC 9457) */
+export const problemSchema = z
+  .strictObject({
+    type: z.string().meta({ description: 'A stable slug', example: '/problems/unknown-device' }),
+    title: z.string(),
+    status: z.number(),
+    detail: z.string(),
+    errors: z.array(z.strictObject({ path: z.string(), message: z.string() })).optional(),
+  })
+  .meta({ id: 'Problem' })
+export type Problem = z.infer<typeof problemSchema>

@@ -1,0 +1,86 @@
+// Every error as application/problem+json (RFC 9457), in one place: what callers did wrong is explained to them, what went wrong here is logged
+// and said without its insides.
+import { STATUS_CODES } from 'node:http'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import { RequestError, RetryableError } from '../runtime/errors.ts'
+import type { Logger } from '../runtime/logger.ts'
+import type { Problem } from './wire.ts'
+
+export const problemMediaType = 'application/problem+json; charset=utf-8'
+
+export function invalidParameters(error: z.ZodError): RequestError {
+  const errors = error.issues.flatMap((issue) =>
+    issue.code === 'unrecognized_keys'
+      ? issue.keys.map((key) => ({ path: key, message: 'is not a parameter of this route' }))
+      : [{ path: issue.path.join('.'), message: issue.message }],
+  )
+  const detail = errors.map(({ path, message }) => `${path} ${message}`).join('; ')
+  return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail, errors.slice(0, 100))
+}
+
+/** The store can't be asked at the moment. */
+export function storeAway(cause: RetryableError): RequestError & { retryAfterSeconds: number } {
+  const error = new RequestError(
+    503,
+    'store-away',
+    'The table cannot be asked at the moment',
+    'Readings are still taken in and kept, and the latest values are answered. Try again in a moment.',
+  )
+  const retryAfterSeconds = Math.max(1, Math.ceil(cause.retryAfterMs / 1000))
+  return Object.assign(error, { cause, retryAfterSeconds })
+}
+
+export function installProblems(app: FastifyInstance, logger: Logger): void {
+  const routes: { readonly method: string; readonly pattern: RegExp }[] = []
+  app.addHook('onRoute', (route) => {
+    const pattern = new RegExp(
+      `^${route.url
+        .replace(/[.]/g, '\\.')
+        .replace(/:[^/]+/g, '[^/]+')
+        .replace(/\*/g, '.*')}/?$`,
+    )
+    for (const method of [route.method].flat()) routes.push({ method, pattern })
+  })
+  app.setErrorHandler((error: FastifyError, request, reply) => sendError(error, request, reply, logger))
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?', 1)[0]!
+    const allowed = [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))]
+    if (allowed.length > 0) {
+      const detail = `${request.method} is not possible on ${path}; ${allowed.join(', ')} is.`
+      reply.header('allow', allowed.join(', '))
+      return sendProblem(reply, new RequestError(405, 'method-not-allowed', 'Not with this method', detail))
+    }
+    const detail = `There is nothing at ${path}. /docs lists every route.`
+    return sendProblem(reply, new RequestError(404, 'unknown-route', 'No such route', detail))
+  })
+}
+
+function sendError(error: FastifyError, request: FastifyRequest, reply: FastifyReply, logger: Logger): FastifyReply {
+  if (error instanceof RequestError) return sendProblem(reply, error)
+  if ((error as unknown) instanceof RetryableError) return sendProblem(reply, storeAway(error as never))
+  const status = error.statusCode ?? 500
+  if (status >= 400 && status < 500) {
+    const title = STATUS_CODES[status] ?? 'The request is not usable'
+    const slug = title.toLowerCase().replace(/[^a-z]+/g, '-')
+    return sendProblem(reply, new RequestError(status, slug, title, error.message))
+  }
+  logger.error({ error, route: request.routeOptions.url, request: request.id }, 'a request failed')
+  const detail = `Something failed on our side; it is logged as request ${request.id}.`
+  return sendProblem(reply, new RequestError(500, 'internal-error', 'Something failed on our side', detail))
+}
+
+function sendProblem(reply: FastifyReply, error: RequestError): FastifyReply {
+  const problem: Problem = {
+    type: `/problems/${error.slug}`,
+    title: error.title,
+    status: error.status,
+    detail: error.message,
+    ...(error.errors.length > 0 ? { errors: [...error.errors] } : {}),
+  }
+  if (error.status === 503) {
+    const { retryAfterSeconds = 1 } = error as { retryAfterSeconds?: number }
+    reply.header('retry-after', String(retryAfterSeconds))
+  }
+  return reply.status(error.status).type(problemMediaType).send(problem)
+}

@@ -87,12 +87,24 @@ export class RowWriter {
     this.receivedAt = receivedAt
   }
 
+  /** Rows that were encoded elsewhere; `receivedAt` of the last one. */
+  encoded(rows: Uint8Array, count: number, receivedAt: number): void {
+    if (this.length + rows.length > this.bytes.length) this.grow(rows.length)
+    this.bytes.set(rows, this.length)
+    this.length += rows.length
+    this.count += count
+    this.receivedAt = receivedAt
+  }
+
   /** What was written so far; shares memory with the writer. */
   rows(): Buffer {
     return this.bytes.subarray(0, this.length)
   }
 
+  /** Empties it for the next rows; a buffer that one burst made large is let go. */
   reset(): void {
+    const largeBytes = 256 * 1024
+    if (this.bytes.length > largeBytes && this.length * 8 < this.bytes.length) this.resize(this.bytes.length >>> 1, 0)
     this.length = 0
     this.count = 0
   }
@@ -104,10 +116,14 @@ export class RowWriter {
   }
 
   private grow(size: number): void {
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.bytes.length * 2, this.length + size))
-    this.bytes.copy(larger, 0, 0, this.length)
-    this.bytes = larger
-    this.view = new DataView(larger.buffer, larger.byteOffset, larger.length)
+    this.resize(Math.max(this.bytes.length * 2, this.length + size), this.length)
+  }
+
+  private resize(capacity: number, kept: number): void {
+    const other = Buffer.allocUnsafeSlow(capacity)
+    this.bytes.copy(other, 0, 0, kept)
+    this.bytes = other
+    this.view = new DataView(other.buffer, other.byteOffset, other.length)
   }
 }
 

@@ -1,0 +1,66 @@
+// `npm run bench -- NAME`: each benchmark answers one question with a ratio, measured in one run on one machine.
+import { parseArgs } from 'node:util'
+import { type Benchmark, machine, Report } from './harness.ts'
+
+/** Loaded when asked for: each pulls in what it measures. */
+const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
+  ingest: async () => (await import('./ingest.ts')).ingest,
+  'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
+  memory: async () => (await import('./memory.ts')).memory,
+}
+
+const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape pipelined|single|many] [--json] [--save]
+  --rounds   rounds that count, both sides in each (5)
+  --seconds  how long each side sends in a round
+  --shape    traffic, for ingest
+  --json     one JSON line on stdout at the end; the rest goes to stderr
+  --save     keep the medians of the ratios in benchmarks/baseline.json
+benchmarks: ${Object.keys(benchmarks).join(', ')}`
+
+async function main(): Promise<number> {
+  let parsed: ReturnType<typeof parse>
+  try {
+    parsed = parse()
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${usage}\n`)
+    return 2
+  }
+  const { values, positionals } = parsed
+  const load = positionals.length === 1 ? benchmarks[positionals[0]!] : undefined
+  const rounds = Number(values.rounds)
+  const seconds = values.seconds === undefined ? undefined : Number(values.seconds)
+  if (values.help || !load || !Number.isInteger(rounds) || rounds < 1 || (seconds !== undefined && !(seconds > 0))) {
+    process.stderr.write(`${usage}\n`)
+    return values.help ? 0 : 2
+  }
+  const benchmark = await load()
+  const report = new Report(benchmark.name, values.json)
+  const { cpu, cores, memoryGiB, node, system } = machine()
+  report.line(`${benchmark.name}: ${benchmark.question}`)
+  report.line(`machine: ${cores} × ${cpu}, ${memoryGiB} GiB, Node ${node}, ${system}`)
+  const { json, save, shape } = values
+  await benchmark.run({ rounds, seconds, shape, json, save }, report)
+  report.end(save)
+  return report.failures.length > 0 ? 1 : 0
+}
+
+function parse() {
+  return parseArgs({
+    allowPositionals: true,
+    options: {
+      rounds: { type: 'string', default: '5' },
+      seconds: { type: 'string' },
+      shape: { type: 'string' },
+      json: { type: 'boolean', default: false },
+      save: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+}
+
+try {
+  process.exitCode = await main()
+} catch (error) {
+  process.stderr.write(`${(error as Error).stack}\n`)
+  process.exitCode = 1
+}

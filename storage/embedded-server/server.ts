@@ -1,0 +1,147 @@
+// The embedded ClickHouse: an engine and its HTTP interface in a process of their own, so that ingest never shares an event loop or a crash
+// with the engine, and everything on the machine that speaks ClickHouse can ask it. Loopback only, behind a generated secret.
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { mkdir, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { totalmem } from 'node:os'
+import { join, resolve } from 'node:path'
+import { StartError } from '../../runtime/errors.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import type { Health, Service } from '../../runtime/service.ts'
+import { newSecret, previousEndpoint, writeEndpoint } from './endpoint.ts'
+import { Engine } from './engine.ts'
+import { createHttpInterface } from './http-interface.ts'
+
+export interface EmbeddedServerOptions {
+  /** The store's own: `<data>/clickhouse`. */
+  readonly directory: string
+  /** 0: the one of last time if it is free, else any. */
+  readonly port: number
+  readonly logger: Logger
+  readonly memoryBytesMax?: number
+}
+
+export interface EmbeddedServer extends Service {
+  address(): { readonly host: string; readonly port: number }
+}
+
+const host = '127.0.0.1'
+const username = 'weir'
+const connectionsMax = 256
+const mebibyte = 1024 ** 2
+
+/** Threads that the engine's calls take: all statements at once, a cancellation, and files of our own. libuv has 4 unless told at start. */
+export const threadPoolSize = 16
+
+export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedServer {
+  const directory = resolve(options.directory)
+  const { logger } = options
+  const engineDirectory = join(directory, 'engine')
+  const localFilesDirectory = join(directory, 'inbox')
+  const spoolDirectory = join(directory, 'spool')
+  const memoryBytesMax = options.memoryBytesMax ?? Math.max(1024 * mebibyte, Math.floor(totalmem() / 4))
+  let engine: Engine | undefined
+  let http: Server | undefined
+  let health: Health = { state: 'starting', detail: 'the store has not been opened yet' }
+
+  return {
+    name: 'clickhouse',
+    async start() {
+      const poolSize = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
+      if (poolSize < threadPoolSize) {
+        logger.warn({ poolSize, threadPoolSize }, 'UV_THREADPOOL_SIZE is too small: slow queries will hold up inserts')
+      }
+      await mkdir(engineDirectory, { recursive: true, mode: 0o700 })
+      const opened = new Engine({ directory: engineDirectory, logger, memoryBytesMax })
+      await opened.open()
+      engine = opened
+      // Only now, when the directory is ours: files that an earlier process left behind. Their rows are still in the log.
+      for (const each of [localFilesDirectory, spoolDirectory]) {
+        await rm(each, { recursive: true, force: true })
+        await mkdir(each, { recursive: true, mode: 0o700 })
+      }
+      const before = await previousEndpoint(directory)
+      const password = before?.password ?? newSecret()
+      const handle = createHttpInterface({
+        engine: opened,
+        username,
+        password,
+        spoolDirectory,
+        localFilesDirectory,
+        queryDefaults: queryDefaults(memoryBytesMax),
+        logger,
+      })
+      http = createServer({ keepAliveTimeout: 10_000, headersTimeout: 20_000, requestTimeout: 600_000 }, handle)
+      http.maxConnections = connectionsMax
+      await listen(http, options.port, portOf(before?.url))
+      const { port } = http.address() as AddressInfo
+      const url = `http://${host}:${port}`
+      await writeEndpoint(directory, { url, username, password, localFilesDirectory })
+      health = { state: 'ok' }
+      logger.info({ url }, 'the store is open')
+    },
+    async drain(deadline) {
+      http?.close()
+      http?.closeIdleConnections()
+      while (engine && engine.runningCount > 0 && !deadline.aborted) await new Promise((go) => setTimeout(go, 20))
+    },
+    async stop() {
+      health = { state: 'failed', detail: 'the store is closed' }
+      const closing = http
+      http = undefined
+      closing?.close()
+      await engine?.close()
+      engine = undefined
+      closing?.closeAllConnections()
+    },
+    health: () => health,
+    address() {
+      if (!http) throw new Error('the store is not open')
+      return { host, port: (http.address() as AddressInfo).port }
+    },
+  }
+}
+
+/** People's queries: few threads, below everything else's priority, and an end. They may say otherwise themselves. */
+function queryDefaults(memoryBytesMax: number): ReadonlyMap<string, string> {
+  const defaults = new Map([
+    ['max_threads', '2'],
+    ['max_execution_time', '60'],
+    ['max_memory_usage', String(Math.floor(memoryBytesMax / 2))],
+    ['max_bytes_before_external_group_by', String(Math.floor(memoryBytesMax / 4))],
+    ['max_bytes_before_external_sort', String(Math.floor(memoryBytesMax / 4))],
+    // Answers that can't be streamed are held whole, here and at the client.
+    ['max_result_bytes', String(256 * mebibyte)],
+  ])
+  if (mayRaiseNice()) defaults.set('os_threads_nice_value_query', '19')
+  return defaults
+}
+
+/** The engine sets a thread's priority down and up again, and up needs CAP_SYS_NICE (bit 23): without it, threads would stay slow for inserts. */
+function mayRaiseNice(): boolean {
+  try {
+    const bits = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
+    return bits !== undefined && (BigInt(`0x${bits}`) & (1n << 23n)) !== 0n
+  } catch {
+    return false
+  }
+}
+
+function portOf(url: string | undefined): number {
+  return url === undefined ? 0 : Number(new URL(url).port)
+}
+
+async function listen(server: Server, wanted: number, last: number): Promise<void> {
+  for (const port of wanted !== 0 ? [wanted] : last !== 0 ? [last, 0] : [0]) {
+    try {
+      server.listen(port, host)
+      await once(server, 'listening')
+      return
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    }
+  }
+  throw new StartError(`The store's port ${wanted} is taken: set WEIR_CLICKHOUSE_PORT to a free one, or to 0`)
+}

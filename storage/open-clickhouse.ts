@@ -1,0 +1,216 @@
+// The connection to ClickHouse, embedded or not: the official client over HTTP, and the only file that knows it. Finds the server late, and
+// again after it came back elsewhere; every error that leaves here is classified.
+import type { Readable } from 'node:stream'
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { RetryableError } from '../runtime/errors.ts'
+import type { Logger } from '../runtime/logger.ts'
+import { classifyError } from './classify-error.ts'
+
+export interface ClickHouseEndpoint {
+  readonly url: string
+  readonly username: string
+  readonly password: string
+  /** A directory that the server can read too: rows are handed over as a file there. */
+  readonly localFilesDirectory?: string
+}
+
+export interface QueryOptions {
+  /** Bound to `{name:Type}` by the server, never spliced. */
+  readonly parameters?: Readonly<Record<string, unknown>>
+  readonly settings?: Readonly<Record<string, string | number>>
+  /** Ends the statement, in the server too. */
+  readonly signal?: AbortSignal
+}
+
+export interface QueryStatistics {
+  readonly elapsedSeconds: number
+  readonly rowsRead: number
+  readonly bytesRead: number
+}
+
+export interface Column {
+  readonly name: string
+  readonly type: string
+}
+
+export interface ClickHouse {
+  /**
+   * All rows at once. 64-bit integers are JavaScript numbers (an instant is asked for with `toUnixTimestamp64Micro`); one beyond 2^53 in a
+   * column of its own is a RangeError, never a wrong number. NaN and infinities are null.
+   */
+  query<Row>(
+    sql: string,
+    options?: QueryOptions,
+  ): Promise<{ readonly rows: Row[]; readonly columns: readonly Column[]; readonly statistics: QueryStatistics }>
+  /** Rows as they come, some at a time; an error in the middle throws. */
+  stream<Row>(sql: string, options?: QueryOptions): AsyncIterable<Row[]>
+  /** A statement without an answer. */
+  command(sql: string, options?: QueryOptions): Promise<void>
+  /** `INSERT … FORMAT x` with its data; resolves once they are in the table. Never waits behind queries. */
+  insert(sql: string, data: Readable | undefined, options?: QueryOptions): Promise<void>
+  /** Where the server can read files of ours; undefined when it is elsewhere. */
+  localFilesDirectory(): Promise<string | undefined>
+  /** Rejects with a RetryableError when the server does not answer. */
+  ping(): Promise<void>
+  close(): Promise<void>
+}
+
+interface Connection {
+  readonly endpoint: ClickHouseEndpoint
+  readonly queries: ClickHouseClient
+  readonly inserts: ClickHouseClient
+}
+
+const requestTimeoutMs = 180_000
+/** 64-bit integers as numbers: quoted, each reader would have to know which columns to convert. */
+const numbers = { output_format_json_quote_64bit_integers: 0, output_format_json_quote_denormals: 0 } as const
+
+export function openClickHouse(
+  endpoint: () => Promise<ClickHouseEndpoint>,
+  { logger }: { readonly logger: Logger },
+): ClickHouse {
+  let current: Promise<Connection> | undefined
+  let isClosed = false
+
+  function connect(): Promise<Connection> {
+    if (isClosed) throw new RetryableError('The connection to the store is closed')
+    current ??= endpoint().then((found) => ({
+      endpoint: found,
+      queries: openClient(found, 16),
+      inserts: openClient(found, 4),
+    }))
+    return current
+  }
+
+  /** Each statement goes through here: a server that can't be reached is looked for anew by the next one. */
+  async function use<Result>(work: (connection: Connection) => Promise<Result>): Promise<Result> {
+    const connecting = connect()
+    try {
+      return await work(await connecting)
+    } catch (error) {
+      const classified = classifyError(error)
+      if (classified instanceof RetryableError && current === connecting) {
+        await rediscover(connecting)
+      }
+      throw classified
+    }
+  }
+
+  async function rediscover(failed: Promise<Connection>): Promise<void> {
+    const [before, now] = await Promise.all([failed.catch(() => undefined), endpoint().catch(() => undefined)])
+    if (before && now && JSON.stringify(before.endpoint) === JSON.stringify(now)) return
+    if (current !== failed) return
+    current = undefined
+    if (!before) return
+    logger.info({ url: now?.url }, 'the store is somewhere else now')
+    // Statements under way on the old one fail on their own: its process is gone.
+    void Promise.allSettled([before.queries.close(), before.inserts.close()])
+  }
+
+  return {
+    query<Row>(sql: string, options: QueryOptions = {}) {
+      return use(async ({ queries }) => {
+        const result = await queries.query({ query: sql, format: 'JSON', ...clientOptions(options) })
+        const answer = await result.json<Row>()
+        const columns = answer.meta ?? []
+        checkNumbers(columns, answer.data)
+        const { elapsed = 0, rows_read = 0, bytes_read = 0 } = answer.statistics ?? {}
+        return {
+          rows: answer.data,
+          columns,
+          statistics: { elapsedSeconds: elapsed, rowsRead: Number(rows_read), bytesRead: Number(bytes_read) },
+        }
+      })
+    },
+
+    async *stream<Row>(sql: string, options: QueryOptions = {}) {
+      const result = await use(({ queries }) =>
+        queries.query({ query: sql, format: 'JSONEachRow', ...clientOptions(options) }),
+      )
+      try {
+        for await (const rows of result.stream<Row>()) yield rows.map((row) => row.json() as Row)
+      } catch (error) {
+        throw classifyError(error)
+      } finally {
+        result.close()
+      }
+    },
+
+    command(sql, options = {}) {
+      return use(async ({ queries }) => {
+        await queries.command({ query: sql, ...clientOptions(options) })
+      })
+    },
+
+    insert(sql, data, options = {}) {
+      return use(async ({ inserts }) => {
+        if (data === undefined) await inserts.command({ query: sql, ...clientOptions(options) })
+        else {
+          const { stream } = await inserts.exec({ query: sql, values: data, ...clientOptions(options) })
+          for await (const _ of stream);
+        }
+      })
+    },
+
+    async localFilesDirectory() {
+      return use(async ({ endpoint: found }) => found.localFilesDirectory)
+    },
+
+    ping() {
+      return use(async ({ queries }) => {
+        const result = await queries.ping()
+        if (!result.success) throw result.error
+      })
+    },
+
+    async close() {
+      if (isClosed) return
+      isClosed = true
+      const connection = await current?.catch(() => undefined)
+      if (connection) await Promise.allSettled([connection.queries.close(), connection.inserts.close()])
+    },
+  }
+}
+
+function openClient(endpoint: ClickHouseEndpoint, connectionsMax: number): ClickHouseClient {
+  return createClient({
+    url: endpoint.url,
+    username: endpoint.username,
+    password: endpoint.password,
+    application: 'weir',
+    request_timeout: requestTimeoutMs,
+    max_open_connections: connectionsMax,
+    // Errors are thrown; who catches them logs them.
+    log: { level: ClickHouseLogLevel.OFF },
+    // Below the server's own, so that a request never goes into a connection that is being closed.
+    keep_alive: { enabled: true, idle_socket_ttl: 2_500 },
+  })
+}
+
+function clientOptions({ parameters, settings, signal }: QueryOptions): {
+  query_params?: Record<string, unknown>
+  clickhouse_settings: Record<string, string | number>
+  abort_signal?: AbortSignal
+} {
+  return {
+    clickhouse_settings: { ...numbers, ...settings },
+    ...(parameters && { query_params: { ...parameters } }),
+    ...(signal && { abort_signal: signal }),
+  }
+}
+
+/** JSON has one kind of number: an integer that it can't hold arrives as another one. */
+function checkNumbers(columns: readonly Column[], rows: readonly unknown[]): void {
+  const wide = columns.filter(({ type }) => /^(Nullable\()?U?Int(64|128|256)\b/.test(type))
+  if (wide.length === 0) return
+  for (const row of rows as readonly Record<string, unknown>[]) {
+    for (const { name } of wide) {
+      const value = row[name]
+      if (typeof value === 'number' && !Number.isSafeInteger(value)) {
+        throw new RangeError(
+          `${name} is ${value}, which a JavaScript number can't hold exactly: ask for toString(${name})`,
+        )
+      }
+    }
+  }
+}

@@ -1,0 +1,34 @@
+// The tables' names and columns, and the one way to read them folded: repeats of a row (redelivery, a device that sends again, a correction)
+// are one, the newest by receivedAt.
+import { deadLetterStructure } from '../domain/dead-letter.ts'
+import { rowStructure } from '../domain/row-format.ts'
+
+export const database = 'weir'
+
+export interface Table {
+  /** With its database, ready for SQL. */
+  readonly name: string
+  /** Columns and types, in the order in which rows hold them as RowBinary. */
+  readonly structure: string
+}
+
+export const readingsTable: Table = { name: `${database}.readings`, structure: rowStructure }
+export const deadLettersTable: Table = { name: `${database}.dead_letters`, structure: deadLetterStructure }
+
+/**
+ * What follows FROM in every read of a table: `SELECT … FROM ${folded(readingsTable)} WHERE tenant = … AND device = … AND …`. Filter by the
+ * leading columns of the key (tenant, device, metric, observedAt): FINAL folds only the ranges that the filter leaves.
+ * Aggregates over `value` leave out text readings with `onlyNumbers`.
+ */
+export function folded(table: Table): string {
+  return `${table.name} FINAL`
+}
+
+/** Condition that leaves out text readings, whose value is NaN. */
+export const onlyNumbers = 'NOT isNaN(value)'
+
+/**
+ * Settings for folded reads. Repeats of a row have the same observedAt, so they lie in the same partition, and partitions can be folded
+ * each for itself.
+ */
+export const foldedSettings = { do_not_merge_across_partitions_select_final: 1 } as const

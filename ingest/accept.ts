@@ -105,7 +105,7 @@ class LogAccepter implements Accepter {
   private deadLetterAtLast = 0
   private now = 0
   private isTurnOpen = false
-  private resent = 0
+  private readonly resent: ReturnType<Instruments['counter']>
   lastAccepted = 0
   lastDeadLettered = 0
   lastDeadLetterId = ''
@@ -128,11 +128,7 @@ class LogAccepter implements Accepter {
     })
     instruments.gauge('weir_ingest_series_cache_bytes', 'Bytes held for names of series', () => this.seriesCaches.bytes)
     instruments.gauge('weir_ingest_resend_window_bytes', 'Bytes held to recognise resends', () => this.resends.bytes)
-    instruments.gauge(
-      'weir_ingest_resends_recognised',
-      'Resent publishes that were not written again',
-      () => this.resent,
-    )
+    this.resent = instruments.counter('weir_ingest_resends_total', 'Resent publishes that were not written again')
   }
 
   route(tenant: string, device: string, codec: CodecName | string, origin: string): AcceptRoute {
@@ -188,7 +184,7 @@ class LogAccepter implements Accepter {
       crc = crc32(bytes.subarray(start, end))
       const cycle = this.resends.find(clientId, packetId, crc, end - start)
       if (cycle >= 0) {
-        this.resent++
+        this.resent.inc()
         this.lastAccepted = 0
         this.lastDeadLettered = 0
         this.lastDeadLetterId = ''

@@ -47,7 +47,8 @@ export class CycleCommitter {
   private committing: Cycle | undefined
   private isScheduled = false
   private isClosed = false
-  private refusal: { readonly state: 'degraded' | 'failed'; readonly detail: string } | undefined
+  /** Why the cycle under way isn't durable yet; `kind` tells whether that was said already. */
+  private refusal: { readonly state: 'degraded' | 'failed'; readonly detail: string; readonly kind: string } | undefined
   private retryMs = 0
   private retryTimer: NodeJS.Timeout | undefined
   private durableReadings = 0
@@ -99,7 +100,7 @@ export class CycleCommitter {
   }
 
   health(): Health {
-    return this.refusal ?? { state: 'ok' }
+    return this.refusal ? { state: this.refusal.state, detail: this.refusal.detail } : { state: 'ok' }
   }
 
   async drain(deadline: AbortSignal): Promise<void> {
@@ -197,7 +198,7 @@ export class CycleCommitter {
     const failure = errors.find((error) => error instanceof LogFailedError) as LogFailedError | undefined
     if (failure) {
       // Fail-stop: the cycle stays as it is, for ever; nothing of it is acknowledged.
-      this.refusal = { state: 'failed', detail: failure.message }
+      this.refusal = { state: 'failed', detail: failure.message, kind: failure.name }
       this.logger.error(
         { error: failure.message, cycle: cycle.number },
         'the log has failed; nothing is acknowledged until it is opened again',
@@ -205,13 +206,14 @@ export class CycleCommitter {
       return
     }
     const refusal = errors[0] as LimitError | RetryableError
-    if (this.refusal?.detail !== refusal.message) {
+    const kind = refusal instanceof LimitError ? `${refusal.name} ${refusal.limit}` : refusal.name
+    if (this.refusal?.kind !== kind) {
       this.logger.warn(
         { error: refusal.message, cycle: cycle.number },
         'the log refuses readings; nothing is acknowledged, trying again',
       )
     }
-    this.refusal = { state: 'degraded', detail: refusal.message }
+    this.refusal = { state: 'degraded', detail: refusal.message, kind }
     this.counters.retries.inc()
     this.retryMs = Math.min(retryMsMax, Math.max(retryMsMin, this.retryMs * 2))
     const waitMs = Math.max(

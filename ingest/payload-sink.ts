@@ -2,7 +2,7 @@
 // payloads, opened anew for each: no object per payload, no check twice for a series that is known.
 
 import type { Rejection, RejectReason } from '../domain/outcome.ts'
-import { futureMsMax, type Micros, textBytesMax } from '../domain/reading.ts'
+import { futureMsMax, type Micros, metricNameLengthMax, textBytesMax } from '../domain/reading.ts'
 import type { RowWriter } from '../domain/row-format.ts'
 import { type ReadingSink, withoutClock } from './codecs/codec.ts'
 import type { SeriesCache } from './series-cache.ts'
@@ -188,7 +188,7 @@ export function futureDetail(observedAt: Micros): string {
 
 function quotable(metric: string): string {
   const well = metric.toWellFormed()
-  return well.length <= quotedCharactersMax * 4
+  return well.length <= 2 * metricNameLengthMax
     ? well
     : `${[...well.slice(0, quotedCharactersMax * 2)].slice(0, quotedCharactersMax).join('')}…`
 }

@@ -24,6 +24,7 @@ const closeBrace = 0x7d
 
 /** With at most 15 digits, both the digits as a whole number and the power of ten are exact, so one division rounds as JSON.parse does. */
 const digitsMax = 15
+const headDigits = 9
 const powersOfTen = Float64Array.from({ length: digitsMax + 1 }, (_, power) => 10 ** power)
 
 /** Where reading a number or a name ended; beside the value, so that nothing is allocated for the pair. */
@@ -32,6 +33,7 @@ let position = 0
 export function decodeCommonShape(bytes: Buffer, start: number, end: number, out: ReadingSink): boolean {
   // The last byte is the closing brace: every scan below stops at it, so none needs to look at `end` for each byte.
   let last = end - 1
+  while (last > start && bytes[last] === blank) last--
   while (last > start && isBlank(bytes[last]!)) last--
   if (bytes[last] !== closeBrace) return false
   let at = skipBlanks(bytes, start)
@@ -95,39 +97,43 @@ function readPairs(bytes: Buffer, start: number, last: number, observedAt: numbe
   }
 }
 
-/** NaN when it is not a plain number (RFC 8259 section 6, without exponent) of at most 15 digits. */
+/**
+ * NaN when it is not a plain number (RFC 8259 section 6, without exponent) of at most 15 digits. The digits are gathered in two halves that fit
+ * in 32 bits: whole-number arithmetic is twice as fast as floating point here.
+ */
 function readNumber(bytes: Buffer, start: number): number {
   let at = start
   const isNegative = bytes[at] === minus
   if (isNegative) at++
-  const firstDigit = at
-  let digits = 0
-  let byte = bytes[at]!
-  while (byte >= digit0 && byte <= digit9) {
-    digits = digits * 10 + (byte - digit0)
-    byte = bytes[++at]!
-  }
-  let count = at - firstDigit
-  if (count === 0 || count > digitsMax || (count > 1 && bytes[firstDigit] === digit0)) return Number.NaN
-  let decimals = 0
-  if (byte === dot) {
-    const firstDecimal = ++at
-    byte = bytes[at]!
-    while (byte >= digit0 && byte <= digit9) {
-      digits = digits * 10 + (byte - digit0)
-      byte = bytes[++at]!
-    }
-    decimals = at - firstDecimal
-    count += decimals
-    if (decimals === 0 || count > digitsMax) return Number.NaN
+  const isZeroFirst = bytes[at] === digit0
+  let head = 0
+  let tail = 0
+  let count = 0
+  let wholeCount = -1
+  for (;;) {
+    const byte = bytes[at]!
+    const digit = byte - digit0
+    if (digit >= 0 && digit <= 9) {
+      if (count < headDigits) head = (head * 10 + digit) | 0
+      else tail = (tail * 10 + digit) | 0
+      if (++count > digitsMax) return Number.NaN
+    } else if (byte === dot && wholeCount < 0) {
+      wholeCount = count
+    } else break
+    at++
   }
   position = at
+  const decimals = wholeCount < 0 ? 0 : count - wholeCount
+  if (wholeCount < 0) wholeCount = count
+  else if (decimals === 0) return Number.NaN
+  if (wholeCount === 0 || (isZeroFirst && wholeCount > 1)) return Number.NaN
+  const digits = count <= headDigits ? head : head * powersOfTen[count - headDigits]! + tail
   const value = decimals === 0 ? digits : digits / powersOfTen[decimals]!
   return isNegative ? -value : value
 }
 
 function isBlank(byte: number): boolean {
-  return byte === blank || byte === lineFeed || byte === tab || byte === carriageReturn
+  return byte <= blank && (byte === blank || byte === lineFeed || byte === tab || byte === carriageReturn)
 }
 
 function isDigit(byte: number): boolean {

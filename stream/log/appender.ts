@@ -1,0 +1,315 @@
+// The one writer of a log. Group commit without a timer: appends of one turn, and those that come while a commit is being made durable, go into
+// the next commit; an idle log writes at once. One write and one fdatasync a commit, the next begins when it has returned.
+//
+//   append ─▶ filling buffer ─▶ waiting buffers ─▶ write + fdatasync ─▶ end file ─▶ promises resolve
+
+import type { LogState, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
+import { LimitError, LogFailedError, RetryableError } from '../../runtime/errors.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import { CommitBuffer } from './commit-buffer.ts'
+import type { EndFile, EndSignal, LogEnd } from './end-file.ts'
+import { frameBytes } from './frame-format.ts'
+import { type LogFiles, writeAll } from './log-files.ts'
+import { copyMarks, type Marks, segmentHeaderBytes } from './segment-header.ts'
+import type { OpenSegment, SegmentStore } from './segment-store.ts'
+
+export const commitBytesMax = 8 * 1024 * 1024
+/** Most bytes that wait for a commit; past it an append is refused. */
+export const pendingBytesMax = 64 * 1024 * 1024
+
+const retryFirstMs = 100
+const retryMaxMs = 1000
+const expireMs = 10_000
+/** A disk that takes longer than this for one commit is said to be stalled. */
+const slowCommitMs = 5000
+const spareBuffersMax = 4
+
+export interface AppenderOptions {
+  readonly files: LogFiles
+  readonly logId: number
+  readonly partitions: number
+  readonly segmentBytes: number
+  readonly store: SegmentStore
+  readonly segment: OpenSegment
+  /** Where the segment's commits end. */
+  readonly byte: number
+  readonly lastCommit: number
+  readonly marks: Marks
+  readonly endFile: EndFile
+  readonly end: EndSignal
+  readonly logger: Logger
+  readonly onState: (state: LogState) => void
+}
+
+const ok: LogState = { state: 'ok' }
+
+export class Appender {
+  state: LogState = ok
+  private readonly options: AppenderOptions
+  private readonly bytesMax: number
+  private segment: OpenSegment
+  private byte: number
+  private lastCommit: number
+  /** Where everything stands on disk, and where it will once all that waits is there. */
+  private durable: Marks
+  private next: Marks
+  private filling: CommitBuffer
+  private waiting: CommitBuffer[] = []
+  private waitingBytes = 0
+  private readonly free: CommitBuffer[] = []
+  private isRunning = false
+  private commitBeganAt = 0
+  /** Why appends are refused; undefined while they are taken. */
+  private refusal: (() => Error) | undefined
+  private isClosed = false
+  private regaining: Promise<void> | undefined
+  private wakeRegain: (() => void) | undefined
+  private idle: (() => void)[] = []
+  private readonly timers: NodeJS.Timeout[]
+
+  constructor(options: AppenderOptions) {
+    this.options = options
+    this.segment = options.segment
+    this.byte = options.byte
+    this.lastCommit = options.lastCommit
+    this.durable = options.marks
+    this.next = copyMarks(options.marks)
+    this.bytesMax = Math.min(commitBytesMax, options.segmentBytes - segmentHeaderBytes)
+    this.filling = new CommitBuffer(options.logId)
+    this.filling.reset(this.lastCommit + 1)
+    this.timers = [
+      setInterval(() => this.maintain(), expireMs).unref(),
+      setInterval(() => this.watchForStall(), retryMaxMs).unref(),
+    ]
+    this.publish()
+    this.prepareSpare()
+  }
+
+  append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset> {
+    if (this.refusal) return Promise.reject(this.refusal())
+    const { partitions } = this.options
+    if (!(partition >= 0 && partition < partitions && Number.isInteger(partition)))
+      return Promise.reject(new RangeError(`there is no partition ${partition}: the log has ${partitions}`))
+    if (!this.filling.fits(rows.length, this.bytesMax)) {
+      const refused = this.makeRoom(rows.length)
+      if (refused) return Promise.reject(refused)
+    }
+    const topicNumber = topic === 'readings' ? 0 : topic === 'anomalies' ? 1 : 2
+    const slot = topicNumber * partitions + partition
+    const { offsets, receivedAt: newest } = this.next
+    const offset = offsets[slot]!
+    offsets[slot] = offset + 1
+    if (receivedAt > newest[slot]!) newest[slot] = receivedAt
+    if (!this.isRunning) {
+      this.isRunning = true
+      // After the callbacks of this turn of the loop: what its other sockets bring goes into the same commit.
+      setImmediate(this.run)
+    }
+    return this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
+  }
+
+  receivedAtMax(slot: number): number {
+    return this.next.receivedAt[slot]!
+  }
+
+  /** Opens another buffer behind the one that is full. Returns the refusal when that is more than may wait. */
+  private makeRoom(rowsLength: number): Error | undefined {
+    if (frameBytes(rowsLength) > this.bytesMax)
+      return new LimitError(
+        'log-chunk-bytes',
+        `a chunk of ${rowsLength} bytes is more than the log takes at once (${this.bytesMax} bytes)`,
+      )
+    if (this.waitingBytes + this.filling.length + frameBytes(rowsLength) > pendingBytesMax)
+      return new LimitError(
+        'log-pending-bytes',
+        `${pendingBytesMax} bytes wait to be made durable already: the disk does not keep up; try again`,
+      )
+    this.sealFilling()
+    return undefined
+  }
+
+  private sealFilling(): void {
+    const full = this.filling
+    full.seal()
+    full.marks = copyMarks(this.next)
+    this.waiting.push(full)
+    this.waitingBytes += full.length
+    this.filling = this.free.pop() ?? new CommitBuffer(this.options.logId)
+    this.filling.reset(full.commit + 1)
+  }
+
+  private readonly run = async (): Promise<void> => {
+    while (this.waiting.length > 0 || this.filling.length > 0) {
+      if (this.waiting.length === 0) this.sealFilling()
+      const buffer = this.waiting.shift()!
+      this.waitingBytes -= buffer.length
+      if (await this.commit(buffer)) buffer.resolve()
+      if (this.free.length < spareBuffersMax) this.free.push(buffer)
+      // Whoever was waiting may append again before the next commit begins.
+      await new Promise(setImmediate)
+    }
+    this.isRunning = false
+    for (const done of this.idle.splice(0)) done()
+  }
+
+  private async commit(buffer: CommitBuffer): Promise<boolean> {
+    const { files } = this.options
+    this.commitBeganAt = performance.now()
+    try {
+      if (this.byte + buffer.length > this.segment.header.bytes) await this.roll(buffer.commit)
+      const { descriptor } = this.segment
+      const { block, length } = buffer
+      const written = await files.write(descriptor, block.bytes, 0, length, this.byte)
+      if (written < length)
+        await writeAll(files, descriptor, block.bytes.subarray(written), length - written, this.byte + written)
+      await files.fdatasync(descriptor)
+    } catch (error) {
+      this.fail(error as Error, buffer)
+      return false
+    } finally {
+      this.commitBeganAt = 0
+    }
+    this.byte += buffer.length
+    this.lastCommit = buffer.commit
+    this.durable = buffer.marks!
+    this.publish()
+    if (this.state !== ok && !this.regaining && !this.refusal) this.setState(ok)
+    return true
+  }
+
+  private async roll(firstCommit: number): Promise<void> {
+    const before = this.segment.descriptor
+    this.segment = await this.options.store.roll(this.byte, firstCommit, this.durable)
+    this.byte = segmentHeaderBytes
+    // Its commits are durable, or it was abandoned: nothing depends on this.
+    await this.options.files.close(before).catch(() => {})
+    this.prepareSpare()
+  }
+
+  private publish(): void {
+    const { logId, partitions, endFile, end } = this.options
+    const now: LogEnd = {
+      logId,
+      partitions,
+      commit: this.lastCommit,
+      segment: this.segment.header.segment,
+      byte: this.byte,
+      marks: this.durable,
+    }
+    end.set(now)
+    endFile.publish(now)
+  }
+
+  private prepareSpare(): void {
+    this.options.store.prepare().catch((error: Error) => {
+      if (!this.isClosed)
+        this.options.logger.warn(
+          { error },
+          'the next segment of the log could not be made yet; what is open still takes appends',
+        )
+    })
+  }
+
+  /** Nothing of this commit, nor of what was gathered behind it, is acknowledged; its segment counts no further than the last durable commit. */
+  private fail(error: Error, buffer: CommitBuffer): void {
+    const { logger } = this.options
+    const refused = [buffer, ...this.waiting.splice(0)]
+    if (this.filling.length > 0) refused.push(this.filling)
+    const lastNumber = Math.max(...refused.map((each) => each.commit))
+    this.waitingBytes = 0
+    this.next = copyMarks(this.durable)
+    this.filling = new CommitBuffer(this.options.logId)
+    // The numbers are not used again: frames of the failed commits may be on disk.
+    this.filling.reset(lastNumber + 1)
+    if (error instanceof LimitError) {
+      this.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
+      logger.error({ limit: error.limit }, error.message)
+    } else if (error instanceof LogFailedError) {
+      const reason = `${error.message}; the log takes nothing more until it is opened again`
+      this.refuse({ state: 'failed', reason }, () => new LogFailedError(reason, { cause: error }))
+      logger.error({ error }, reason)
+    } else {
+      const reason = `a commit to the log could not be made durable (${error.message}); its segment is abandoned, and appends are refused until another one takes them`
+      this.refuse({ state: 'stalled', reason }, () => new RetryableError(reason, { cause: error, retryAfterMs: 1000 }))
+      logger.error({ error, segment: this.segment.header.segment, byte: this.byte }, reason)
+    }
+    const refusal = this.refusal!()
+    for (const each of refused) each.reject(refusal)
+    if (this.state.state !== 'failed') this.regaining ??= this.regain().finally(() => (this.regaining = undefined))
+  }
+
+  /** Goes on in a new segment, as soon as there can be one. */
+  private async regain(): Promise<void> {
+    const { logger } = this.options
+    let waitMs = retryFirstMs
+    while (!this.isClosed) {
+      await new Promise<void>((resolve) => {
+        this.wakeRegain = resolve
+        setTimeout(resolve, waitMs).unref()
+      })
+      if (this.isClosed) return
+      waitMs = Math.min(waitMs * 2, retryMaxMs)
+      try {
+        await this.roll(this.filling.commit)
+      } catch (error) {
+        if (error instanceof LogFailedError) {
+          const reason = `${error.message}; the log takes nothing more until it is opened again`
+          this.refuse({ state: 'failed', reason }, () => new LogFailedError(reason, { cause: error }))
+          logger.error({ error }, reason)
+          return
+        }
+        if (error instanceof LimitError)
+          this.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
+        continue
+      }
+      this.publish()
+      this.refusal = undefined
+      this.setState(ok)
+      logger.info({ segment: this.segment.header.segment }, 'the log takes appends again')
+      return
+    }
+  }
+
+  private refuse(state: LogState, refusal: () => Error): void {
+    this.refusal = refusal
+    this.setState(state)
+  }
+
+  private setState(state: LogState): void {
+    const isSame = JSON.stringify(state) === JSON.stringify(this.state)
+    this.state = state
+    if (!isSame) this.options.onState(state)
+  }
+
+  private maintain(): void {
+    const { store, logger } = this.options
+    store
+      .expire()
+      .catch((error: Error) =>
+        logger.warn({ error }, 'old segments of the log could not be removed; tried again later'),
+      )
+    if (!this.refusal) this.prepareSpare()
+  }
+
+  /** A disk that does not answer gives no error: refuse rather than let the senders wait without a word. */
+  private watchForStall(): void {
+    if (this.commitBeganAt === 0 || this.refusal || this.state.state !== 'ok') return
+    const tookMs = performance.now() - this.commitBeganAt
+    if (tookMs < slowCommitMs) return
+    const reason = `the disk has not answered a commit to the log for ${Math.round(tookMs / 1000)} s`
+    this.options.logger.error({}, reason)
+    this.setState({ state: 'stalled', reason })
+  }
+
+  async close(): Promise<void> {
+    this.refusal ??= () => new RetryableError('the log is closed')
+    if (this.isRunning) await new Promise<void>((resolve) => this.idle.push(resolve))
+    this.isClosed = true
+    this.wakeRegain?.()
+    for (const timer of this.timers) clearInterval(timer)
+    await this.regaining
+    await this.options.store.close()
+    await this.options.files.close(this.segment.descriptor).catch(() => {})
+    await this.options.endFile.close()
+  }
+}

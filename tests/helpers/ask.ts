@@ -5,7 +5,9 @@ export interface ReadingItem {
   readonly metric: string
   readonly observedAt: number
   readonly receivedAt: number
-  readonly value: number | string
+  readonly value?: number
+  /** Of a text reading, instead of `value`. */
+  readonly text?: string
 }
 
 export interface Problem {

@@ -192,6 +192,8 @@ export class RawPublisher {
   /** Messages sent at least once: 0 … sent − 1. */
   sent = 0
   acknowledged = 0
+  /** How often those were sent that were sent more than once. */
+  readonly timesSent = new Map<number, number>()
   /** An answer that breaks the protocol, such as an acknowledgement out of order: a test must find this undefined. */
   broken: string | undefined
   private readonly options: RawPublisherOptions
@@ -292,7 +294,8 @@ export class RawPublisher {
       const repeat = this.again.shift()
       if (repeat === undefined && (!this.sending || (limited && this.owed < 1))) break
       const index = repeat ?? this.sent++
-      if (repeat === undefined && limited) this.owed--
+      if (repeat !== undefined) this.timesSent.set(index, (this.timesSent.get(index) ?? 1) + 1)
+      else if (limited) this.owed--
       this.inFlight.push(index)
       out.push(publishPacket({ ...this.options.message(index), id: packetIdOf(index), dup: repeat !== undefined }))
     }

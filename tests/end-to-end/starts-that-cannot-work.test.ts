@@ -1,0 +1,92 @@
+// What is wrong before anything opens is said at once, in words that help, with exit code 1 (2 for a command used wrongly); nothing stays behind.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { runWeir, startWeir } from '../helpers/weir-process.ts'
+
+const ports = { WEIR_MQTT_PORT: '0', WEIR_HTTP_PORT: '0', WEIR_GATEWAY_PORT: '0', WEIR_LIVE_PORT: '0' }
+
+describe('starts that cannot work', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'weir-test-starts-'))
+  const servers: Server[] = []
+  let taken: number
+  beforeAll(async () => {
+    const server = createServer()
+    servers.push(server)
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    taken = (server.address() as { port: number }).port
+  })
+  afterAll(() => {
+    for (const server of servers) server.close()
+    rmSync(directory, { recursive: true, force: true })
+  })
+
+  const start = (env: Record<string, string>, ...words: string[]) =>
+    runWeir(['start', '--data', join(directory, 'data'), ...words], { env: { ...ports, ...env }, withinMs: 30_000 })
+
+  const expectOneSentence = (result: { stderr: string; stdout: string }): void => {
+    expect(result.stdout).not.toMatch(/^ready$/m)
+    expect(result.stderr).not.toMatch(/^\s+at .*\(.*:\d+:\d+\)/m)
+  }
+
+  it.each(['WEIR_MQTT_PORT', 'WEIR_HTTP_PORT'])(
+    '%s is taken',
+    async (name) => {
+      const result = await start({ [name]: String(taken) })
+      expect(result.code, result.stderr).toBe(1)
+      expect(result.stderr).toContain(String(taken))
+      expect(result.stderr).toContain(name)
+      expectOneSentence(result)
+    },
+    60_000,
+  )
+
+  it('several things are wrong in the configuration: all are listed', async () => {
+    const result = await start({ WEIR_MQTT_PORT: '70000', WEIR_LOG_QUOTA: 'plenty', WEIR_HTTP_PROT: '8080' })
+    expect(result.code).toBe(1)
+    for (const name of ['WEIR_MQTT_PORT', 'WEIR_LOG_QUOTA', 'WEIR_HTTP_PROT', 'did you mean WEIR_HTTP_PORT'])
+      expect(result.stderr).toContain(name)
+    expectOneSentence(result)
+  })
+
+  it('a public address without authentication', async () => {
+    const result = await start({ WEIR_HOST: '0.0.0.0' })
+    expect(result.code).toBe(1)
+    expect(result.stderr).toMatch(/authenticat/)
+    expectOneSentence(result)
+  })
+
+  it('a file of options that is none', async () => {
+    const file = join(directory, 'weir.json')
+    writeFileSync(file, '{"mqttPort": ')
+    const result = await start({}, '--config', file)
+    expect(result.code).toBe(1)
+    expect(result.stderr).toContain(file)
+    expectOneSentence(result)
+  })
+
+  it('an option or a command that does not exist', async () => {
+    const option = await start({}, '--prot', '1')
+    expect(option.code).toBe(2)
+    expect(option.stderr).toContain('--prot')
+    const command = await runWeir(['strat'])
+    expect(command.code).toBe(2)
+    expect(command.stderr).toContain('strat')
+    expectOneSentence(option)
+    expectOneSentence(command)
+  })
+
+  it('a data directory that another process uses', async () => {
+    const first = await startWeir()
+    const result = await runWeir(['start', '--data', first.data], { env: ports, withinMs: 30_000 })
+    expect(result.code, result.stderr).toBe(1)
+    expect(result.stderr).toContain(first.data)
+    expect(result.stderr).toContain(String(first.pid))
+    expectOneSentence(result)
+    // The one that had it first goes on.
+    expect((await fetch(`${first.http}/readyz`)).status).toBe(200)
+    await first.stop()
+  }, 90_000)
+})

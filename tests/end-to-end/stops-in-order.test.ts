@@ -1,0 +1,79 @@
+// SIGTERM ends the product in order: what was taken is finished, nothing acknowledged is lost, and the next start works at once. A kill -9 of the
+// first process leaves no orphans.
+import { afterAll, describe, expect, it } from 'vitest'
+import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
+import { RawPublisher } from '../helpers/mqtt-raw.ts'
+import { isAlive } from '../helpers/spawn-weir.ts'
+import { SseViewer } from '../helpers/sse.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
+
+const firstAt = 1_700_000_000_000
+
+describe('stops in order', () => {
+  let weir: WeirProcess
+  const acknowledged = new Set<number>()
+  let publisher: RawPublisher | undefined
+  afterAll(() => publisher?.stop())
+
+  it('on SIGTERM under load, with a viewer watching, and starts again at once', async () => {
+    weir = await startWeir()
+    const viewer = await SseViewer.open(`${weir.http}/v1/live?device=busy`)
+    publisher = new RawPublisher({
+      address: () => weir.mqtt,
+      clientId: 'busy',
+      window: 100,
+      resend: true,
+      message: (index) => ({ topic: 'devices/busy/telemetry', payload: `{"ts":${firstAt + index},"v":${index}}` }),
+      onAcknowledged: (index) => acknowledged.add(index),
+    })
+    publisher.resume()
+    await waitFor(() => acknowledged.size > 5_000, { withinMs: 10_000, what: 'some load' })
+    await weir.stop()
+    expect(await weir.exited).toEqual({ code: 0, signal: null })
+    await waitFor(() => viewer.ended, { what: 'the viewer to be let go' })
+    expect(viewer.events.at(-1)?.event).toBe('bye')
+    const kept = acknowledged.size
+    weir = await startWeir({ data: weir.data })
+    await waitFor(() => acknowledged.size > kept, { withinMs: 10_000, what: 'the device to go on' })
+    publisher.pause()
+    await publisher.settled()
+    expect(publisher.broken).toBeUndefined()
+    await waitFor(
+      async () => {
+        let index = 0
+        for await (const { value } of allReadings(weir.http, { device: 'busy', from: '0' }))
+          if (value !== index++) throw new Error(`reading ${index - 1} is ${value}`)
+        expect(index).toBe(acknowledged.size)
+        return true
+      },
+      { withinMs: 30_000, everyMs: 250, what: 'all acknowledged readings' },
+    )
+  }, 120_000)
+
+  it('idle, and on a second start answers what it knew', async () => {
+    await weir.stop()
+    weir = await startWeir({ data: weir.data })
+    const { items } = await waitFor(
+      async () => {
+        const answer = await ask<{ items: ReadingItem[] }>(`${weir.http}/v1/latest?device=busy`)
+        return answer.items.length > 0 && answer
+      },
+      { what: 'the last value' },
+    )
+    expect(items[0]!.value).toBe(acknowledged.size - 1)
+  }, 60_000)
+
+  it('and leaves no process behind when the first one is killed', async () => {
+    const { serve, clickhouse } = weir.pids()
+    expect(serve).toBeDefined()
+    expect(clickhouse).toBeDefined()
+    const killedAt = performance.now()
+    await weir.kill('ingest')
+    await waitFor(() => !isAlive(serve!) && !isAlive(clickhouse!), { what: 'the other processes to end' })
+    // "Within a second", and what a busy machine adds.
+    expect(performance.now() - killedAt).toBeLessThan(4_000)
+    weir = await startWeir({ data: weir.data })
+    await weir.stop()
+  }, 60_000)
+})

@@ -1,0 +1,111 @@
+// What happens at the intake, by name: each event is one log line and one counter, so that nobody logs or counts by hand elsewhere. None is
+// per reading. An attacker can make many of them, so each name logs a few lines in ten seconds and then says how many it held back.
+import type { Clock } from '../runtime/clock.ts'
+import type { Instruments } from '../runtime/instruments.ts'
+import type { Logger } from '../runtime/logger.ts'
+
+/** Why a connection was ended by us. Bounded: it is a label. */
+export type CloseCause =
+  | 'malformed-packet'
+  | 'packet-too-large'
+  | 'connect-too-large'
+  | 'connect-expected'
+  | 'connect-twice'
+  | 'connect-late'
+  | 'packet-late'
+  | 'session-late'
+  | 'keepalive'
+  | 'protocol-version'
+  | 'client-id'
+  | 'not-authorised'
+  | 'will-refused'
+  | 'publish-refused'
+  | 'unreleased'
+  | 'memory'
+  | 'slow-reader'
+  | 'taken-over'
+  | 'connections-max'
+  | 'broker'
+
+export type DropCause = 'copies-in-flight' | 'slow-reader' | 'session-full' | 'sessions-max' | 'retained-full'
+
+const windowMicros = 10_000_000
+const linesPerWindow = 10
+
+export interface IngestEvents {
+  listening(host: string, port: number): void
+  /** By us, for a reason that the peer or an operator should know. */
+  connectionClosed(cause: CloseCause, fields: { clientId?: string; peer?: string; detail?: string }): void
+  /** The publish was not taken and not acknowledged. */
+  publishRefused(cause: string, fields: { clientId: string; topic: string }): void
+  subscriptionRefused(fields: { clientId: string; filter: string }): void
+  /** Messages between devices and owners, or copies of telemetry, that a limit kept from a subscriber; never a reading on its way to the log. */
+  messageDropped(cause: DropCause, fields: { clientId?: string; topic?: string }): void
+  /** Publishes refused since the start. */
+  refusedCount(): number
+  strayPacket(fields: { clientId: string; type: number }): void
+  /** Reading stopped, or goes on, for all connections: the memory for unacknowledged publishes is used up. */
+  readingStopped(bytes: number): void
+  readingResumed(): void
+}
+
+export function createIngestEvents(options: { clock: Clock; logger: Logger; instruments: Instruments }): IngestEvents {
+  const { clock, logger, instruments } = options
+  const closed = instruments.counter('weir_mqtt_connections_closed_total', 'Connections that we ended', ['cause'])
+  const refused = instruments.counter('weir_mqtt_publishes_refused_total', 'Publishes neither kept nor acknowledged', [
+    'cause',
+  ])
+  const filters = instruments.counter('weir_mqtt_subscriptions_refused_total', 'Filters answered with 0x80')
+  const dropped = instruments.counter('weir_mqtt_messages_dropped_total', 'Messages kept from a subscriber', ['cause'])
+  const stray = instruments.counter('weir_mqtt_stray_packets_total', 'Acknowledgements of nothing, ignored')
+  const stopped = instruments.counter('weir_mqtt_reading_stopped_total', 'Times that reading stopped for all')
+
+  let refusedCount = 0
+  const lines = new Map<string, { since: number; count: number }>()
+  const say = (event: string, level: 'info' | 'warn', fields: object, message: string): void => {
+    const now = clock.nowMicros()
+    let line = lines.get(event)
+    if (line === undefined || now - line.since > windowMicros || now < line.since) {
+      const heldBack = line ? line.count - linesPerWindow : 0
+      line = { since: now, count: 0 }
+      lines.set(event, line)
+      if (heldBack > 0) logger.warn({ event, heldBack }, 'log lines of this event were held back')
+    }
+    if (++line.count <= linesPerWindow) logger[level]({ event, ...fields }, message)
+  }
+
+  return {
+    listening(host, port) {
+      logger.info({ event: 'mqtt-listening', host, port }, 'MQTT is listening')
+    },
+    connectionClosed(cause, fields) {
+      closed.inc({ cause })
+      say(`connection-closed ${cause}`, 'warn', { cause, ...fields }, 'a connection was closed')
+    },
+    refusedCount: () => refusedCount,
+    publishRefused(cause, fields) {
+      refusedCount++
+      refused.inc({ cause })
+      say(`publish-refused ${cause}`, 'warn', { cause, ...fields }, 'a publish was refused')
+    },
+    subscriptionRefused(fields) {
+      filters.inc()
+      say('subscription-refused', 'warn', fields, 'a subscription was refused')
+    },
+    messageDropped(cause, fields) {
+      dropped.inc({ cause })
+      say(`message-dropped ${cause}`, 'warn', { cause, ...fields }, 'a message was kept from a subscriber')
+    },
+    strayPacket(fields) {
+      stray.inc()
+      say('stray-packet', 'info', fields, 'an acknowledgement of nothing was ignored')
+    },
+    readingStopped(bytes) {
+      stopped.inc()
+      say('reading-stopped', 'warn', { bytes }, 'unacknowledged publishes use all their memory: no socket is read')
+    },
+    readingResumed() {
+      say('reading-resumed', 'info', {}, 'sockets are read again')
+    },
+  }
+}

@@ -1,0 +1,294 @@
+// aedes, for everything of MQTT that is not telemetry on its way in: sessions, subscriptions, delivery, wills, retained messages, QoS 2 between
+// devices and owners. The only importer of aedes. The front has already checked every packet that comes here and is the only one who sends
+// any; the hooks check again what the front decided (a second fence), since aedes on its own handles packets before authentication.
+import { Duplex } from 'node:stream'
+import { Aedes, type AuthenticateError, type Client } from 'aedes'
+import { defaultTenant } from '../domain/reading.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Instruments } from '../runtime/instruments.ts'
+import type { Accepter } from './accept.ts'
+import type { IngestEvents } from './events.ts'
+import { ingestLimits } from './limits.ts'
+import { type ConnectPacket, encodeConnect } from './mqtt-frames.ts'
+import { SessionStore } from './mqtt-sessions.ts'
+import { filterMatches, isFilterAllowed, mayMatchTelemetry, readMqttTopic } from './mqtt-topic.ts'
+
+/** What a connection of the front hears from its session. */
+export interface SessionOwner {
+  readonly clientId: string
+  /** The session stands: packets may be passed. */
+  onSessionReady(): void
+  /** Bytes for the peer; `done` when more may come. */
+  onSessionOutput(bytes: Buffer, done: () => void): void
+  /** A passed publish of QoS 0 or 1 has been dealt with. */
+  onPublished(): void
+  /** The session is over: taken over, refused, an error, or DISCONNECT. */
+  onSessionClosed(error: Error | undefined): void
+  /** Bytes written to the peer that it has not taken. */
+  readonly outputBytes: number
+}
+
+export interface BrokerSession {
+  /** A whole packet; the bytes are kept. */
+  pass(packet: Buffer): void
+  close(): void
+}
+
+export interface MqttBroker {
+  openSession(owner: SessionOwner, connect: Pick<ConnectPacket, 'clientId' | 'clean' | 'will'>): BrokerSession
+  /** A clean session begins without one being opened. */
+  forgetSession(clientId: string): void
+  /** Grows when the set of filters that could match telemetry changes. */
+  readonly generation: number
+  /** Whether a live subscriber matches. */
+  isWanted(topic: string): boolean
+  /** A copy of telemetry for live subscribers, outside the acknowledged path: QoS 0, dropped beyond the bounds. `payload` is kept. */
+  sendCopy(topic: string, payload: Buffer): void
+  /** Wills are not published any more: the devices did not go, we do. */
+  beginDrain(): void
+  close(): Promise<void>
+}
+
+export interface MqttBrokerOptions {
+  readonly topicsOpen: boolean
+  readonly accepter: Accepter
+  readonly clock: Clock
+  readonly events: IngestEvents
+  readonly instruments: Instruments
+}
+
+const expireEveryMs = 60_000
+
+export async function createMqttBroker(options: MqttBrokerOptions): Promise<MqttBroker> {
+  const { events, clock, topicsOpen, accepter } = options
+  const live = new LiveFilters()
+  const granted = new WeakMap<Client, Set<string>>()
+  const byClientId = new Map<string, Client>()
+  const authenticated = new WeakSet<Client>()
+  let isDraining = false
+
+  const sessions = new SessionStore({
+    clock,
+    onDropped: (cause, fields) => events.messageDropped(cause, fields),
+    isGranted: (clientId, filter) => {
+      const client = byClientId.get(clientId)
+      return client !== undefined && (granted.get(client)?.has(filter) ?? false)
+    },
+    isConnected: (clientId) => byClientId.has(clientId),
+  })
+
+  const broker = await Aedes.createBroker({
+    persistence: sessions,
+    // Unlimited, since its queue has no limit either: what is under way is bounded by the front's credit and by the bound on copies.
+    concurrency: 0,
+    drainTimeout: ingestLimits.outputStalledMsMax,
+    maxInflightInbound: ingestLimits.unreleasedMax,
+    maxTopicLevels: ingestLimits.topicLevelsMax,
+    maxClientsIdLength: ingestLimits.clientIdBytesMax,
+    queueLimit: ingestLimits.passedInFlightMax * 2,
+    // The front asks the peer for its credentials before it opens a session.
+    authenticate(client, _username, _password, done) {
+      const owner = ownerOf(client)
+      if (owner === undefined) {
+        done(Object.assign(new Error('not from the front'), { returnCode: 5 }) as AuthenticateError, false)
+        return
+      }
+      authenticated.add(client)
+      granted.set(client, new Set())
+      byClientId.set(client.id, client)
+      done(null, true)
+    },
+    authorizePublish(client, packet, done) {
+      if (client === null || !authenticated.has(client)) return done(new Error('not authenticated'))
+      const topic = readMqttTopic(packet.topic, topicsOpen)
+      if (topic.kind === 'refused') return done(new Error(`refused: ${topic.cause}`))
+      if (topic.kind === 'telemetry') {
+        // Only a will comes here: telemetry that is published goes past the broker.
+        if (isDraining) return done(new Error('draining'))
+        packet.retain = false
+        const payload = Buffer.from(packet.payload)
+        const route = accepter.route(defaultTenant, topic.device, topic.codec, packet.topic)
+        accepter.accept(route, payload, 0, payload.length)
+      }
+      return done(isDraining ? new Error('draining') : null)
+    },
+    authorizeSubscribe(client, subscription, done) {
+      const filters = granted.get(client)
+      const filter = subscription.topic
+      const isKnown = filters?.has(filter) ?? false
+      if (
+        filters === undefined ||
+        !isFilterAllowed(filter, topicsOpen) ||
+        (!isKnown && filters.size >= ingestLimits.filtersPerConnectionMax)
+      ) {
+        events.subscriptionRefused({ clientId: client.id, filter: filter.slice(0, 200) })
+        return done(null, null)
+      }
+      if (!isKnown) {
+        filters.add(filter)
+        live.add(filter)
+      }
+      return done(null, subscription)
+    },
+    authorizeForward(client, packet) {
+      if (packet.topic.startsWith('$')) return null
+      const owner = ownerOf(client)
+      if (packet.qos === 0 && owner !== undefined && owner.outputBytes > ingestLimits.outputBytesBeforeDropMax) {
+        events.messageDropped('slow-reader', { clientId: client.id, topic: packet.topic })
+        return null
+      }
+      return packet
+    },
+    published(packet, client, done) {
+      // QoS 2 is settled by its PUBREC, which the front sees.
+      if (client && packet.qos < 2) ownerOf(client)?.onPublished()
+      done(null)
+    },
+  })
+
+  const letGo = (client: Client): void => {
+    for (const filter of granted.get(client) ?? []) live.remove(filter)
+    granted.delete(client)
+    if (byClientId.get(client.id) === client) byClientId.delete(client.id)
+  }
+  broker.on('clientReady', (client) => ownerOf(client)?.onSessionReady())
+  broker.on('clientError', (client, error) => ownerOf(client)?.onSessionClosed(error))
+  broker.on('connectionError', (client, error) => ownerOf(client)?.onSessionClosed(error))
+  broker.on('unsubscribe', (filters, client) => {
+    const known = granted.get(client)
+    for (const filter of filters) if (known?.delete(filter)) live.remove(filter)
+  })
+
+  const expiry = setInterval(() => sessions.expire(), expireEveryMs)
+  expiry.unref()
+  options.instruments.gauge(
+    'weir_mqtt_sessions',
+    'Sessions that outlive their connection',
+    () => sessions.counts().sessions,
+  )
+  options.instruments.gauge(
+    'weir_mqtt_sessions_bytes',
+    'Bytes of messages that wait in sessions',
+    () => sessions.counts().sessionsBytes,
+  )
+  options.instruments.gauge(
+    'weir_mqtt_retained_bytes',
+    'Bytes of retained messages',
+    () => sessions.counts().retainedBytes,
+  )
+
+  let copies = 0
+  let copiesBytes = 0
+
+  return {
+    openSession(owner, connect) {
+      const session = new SessionStream(owner)
+      const client = broker.handle(session)
+      session.once('close', () => letGo(client))
+      session.push(encodeConnect(connect))
+      return session
+    },
+    forgetSession: (clientId) => sessions.forget(clientId),
+    get generation() {
+      return live.generation
+    },
+    isWanted: (topic) => live.matches(topic),
+    sendCopy(topic, payload) {
+      const bytes = payload.length + topic.length
+      if (copies >= ingestLimits.copiesInFlightMax || copiesBytes + bytes > ingestLimits.copiesBytesInFlightMax) {
+        events.messageDropped('copies-in-flight', { topic })
+        return
+      }
+      copies++
+      copiesBytes += bytes
+      broker.publish({ cmd: 'publish', topic, payload, qos: 0, retain: false, dup: false }, () => {
+        copies--
+        copiesBytes -= bytes
+      })
+    },
+    beginDrain() {
+      isDraining = true
+    },
+    close: () => {
+      clearInterval(expiry)
+      return new Promise((resolve) => broker.close(() => resolve()))
+    },
+  }
+}
+
+function ownerOf(client: Client): SessionOwner | undefined {
+  return client.conn instanceof SessionStream ? client.conn.owner : undefined
+}
+
+/** What aedes takes for a socket. */
+class SessionStream extends Duplex implements BrokerSession {
+  readonly owner: SessionOwner
+  private isOver = false
+
+  constructor(owner: SessionOwner) {
+    super({ writableHighWaterMark: ingestLimits.outputBytesBeforeDropMax })
+    this.owner = owner
+  }
+
+  pass(packet: Buffer): void {
+    if (!this.destroyed) this.push(packet)
+  }
+
+  close(): void {
+    this.isOver = true
+    this.destroy()
+  }
+
+  override _read(): void {
+    // The front pushes, and holds back by its own count of what is under way.
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.owner.onSessionOutput(chunk, done)
+  }
+
+  override _writev(chunks: { chunk: Buffer | string; encoding: BufferEncoding }[], done: () => void): void {
+    const parts = chunks.map(({ chunk, encoding }) =>
+      typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk,
+    )
+    this.owner.onSessionOutput(parts.length === 1 ? parts[0]! : Buffer.concat(parts), done)
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    if (!this.isOver) {
+      this.isOver = true
+      this.owner.onSessionClosed(error ?? undefined)
+    }
+    // Given on to nobody: aedes has its own word for it, and an unheard 'error' would end the process.
+    done(null)
+  }
+}
+
+/** Filters of live subscribers that could match telemetry, counted. */
+class LiveFilters {
+  private readonly filters = new Map<string, number>()
+  generation = 0
+
+  add(filter: string): void {
+    if (!mayMatchTelemetry(filter)) return
+    const count = this.filters.get(filter) ?? 0
+    this.filters.set(filter, count + 1)
+    if (count === 0) this.generation++
+  }
+
+  remove(filter: string): void {
+    const count = this.filters.get(filter)
+    if (count === undefined) return
+    if (count > 1) {
+      this.filters.set(filter, count - 1)
+      return
+    }
+    this.filters.delete(filter)
+    this.generation++
+  }
+
+  matches(topic: string): boolean {
+    for (const filter of this.filters.keys()) if (filterMatches(filter, topic)) return true
+    return false
+  }
+}

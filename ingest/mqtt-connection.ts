@@ -1,0 +1,722 @@
+// One MQTT connection: walks the packets in what its socket brings, settles what the front settles itself (CONNECT, telemetry, PINGREQ), and
+// passes the rest to its session in the broker, which is opened when there is something to pass. Reading stops at whatever is not settled yet.
+//
+//   socket ──▶ walk ──┬─ telemetry ──▶ accepter ──(durable)──▶ ack ring ──▶ socket
+//                     ├─ PINGREQ ───▶ socket
+//                     └─ the rest ──▶ session (aedes) ──▶ socket
+import { randomUUID } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import { defaultTenant } from '../domain/reading.ts'
+import type { Accepter } from './accept.ts'
+import type { CloseCause, IngestEvents } from './events.ts'
+import { ingestLimits as limits } from './limits.ts'
+import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
+import type { BrokerSession, MqttBroker, SessionOwner } from './mqtt-broker.ts'
+import {
+  bodyStart,
+  type ConnackCode,
+  type ConnectPacket,
+  connack,
+  isClientId,
+  isFirstByte,
+  isPacketStart,
+  packetSize,
+  packetTypes,
+  pingresp,
+  pubcomp,
+  readConnect,
+  readFilters,
+  readText,
+  subackRefused,
+} from './mqtt-frames.ts'
+import { HeldBytes } from './mqtt-held-bytes.ts'
+import { readMqttTopic } from './mqtt-topic.ts'
+import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
+
+/** Who may connect. Answers 0 (welcome) or the CONNACK code of the refusal. */
+export type Authenticate = (connect: ConnectPacket) => ConnackCode | Promise<ConnackCode>
+
+/** What all connections of a front share. */
+export interface ConnectionHost {
+  readonly accepter: Accepter
+  readonly broker: MqttBroker
+  readonly events: IngestEvents
+  readonly slab: AckSlab
+  readonly topicsOpen: boolean
+  readonly authenticate: Authenticate
+  /** Milliseconds of a live event loop, in steps: a loop that stood still ages nobody. */
+  readonly nowMs: number
+  /** True while the memory of all connections is used up. */
+  readonly isReadingStopped: boolean
+  /** There are acknowledgements to come: tell me when a cycle is durable. */
+  awaitsDurable(connection: MqttConnection): void
+  /** The connection holds so many bytes more (or less). */
+  charge(bytes: number): void
+  /** The client id is this connection's from now on; an older one is closed. */
+  claim(clientId: string, connection: MqttConnection): void
+  closed(connection: MqttConnection): void
+}
+
+/** Why no further packet is taken; bits, since several may hold at once. */
+const blocks = { credit: 1, session: 2, passed: 4, output: 8, connack: 16, drain: 32 } as const
+
+type State = 'connecting' | 'authenticating' | 'open' | 'lingering' | 'closed'
+
+export class MqttConnection implements SessionOwner {
+  clientId = ''
+  state: State = 'connecting'
+  private readonly host: ConnectionHost
+  private readonly socket: Duplex
+  private readonly peer: string
+  private blockedBy = 0
+  private isPaused = false
+  /** Charged to the host. */
+  private charged = 0
+  private readonly held = new HeldBytes()
+  private readonly ring = new AckRing()
+  private topics: RememberedTopics | undefined
+  /** Whether the host knows that acknowledgements are to come. */
+  isAwaited = false
+
+  private connect: ConnectPacket | undefined
+  private session: BrokerSession | undefined
+  private isSessionReady = false
+  /** The broker's CONNACK is the client's only when the session is opened by CONNECT itself. */
+  private swallowsConnack = false
+  private passed = 0
+  private passedBytes = 0
+  /** A packet of the broker that is not whole yet. */
+  private partOfOutput: Buffer | undefined
+  private outputDone: (() => void)[] = []
+
+  /** QoS 2 telemetry received and not released: packet id, cycle. */
+  private unreleased: Map<number, number> | undefined
+  /** QoS 2 messages that were passed and are not released: packet id, bytes. */
+  private unreleasedPassed: Map<number, number> | undefined
+  private unreleasedBytes = 0
+
+  private keepaliveMs = 0
+  private heardAt: number
+  /** When the oldest packet that is not whole began; or the connection, or the wait for its session, or for the peer to close. */
+  private waitingSince: number
+  private outputStalledSince = -1
+  private pingedAt = 0
+
+  constructor(host: ConnectionHost, socket: Duplex, peer: string) {
+    this.host = host
+    this.socket = socket
+    this.peer = peer
+    this.heardAt = host.nowMs
+    this.waitingSince = host.nowMs
+    socket.on('data', (chunk: Buffer) => this.onData(chunk))
+    socket.on('drain', () => this.onDrain())
+    socket.on('error', () => this.end())
+    socket.on('end', () => this.end())
+    socket.on('close', () => this.end())
+    if (host.isReadingStopped) this.stopReading()
+  }
+
+  get outputBytes(): number {
+    return this.socket.writableLength
+  }
+
+  // --- bytes in ---
+
+  private onData(chunk: Buffer): void {
+    if (this.state === 'lingering' || this.state === 'closed') return
+    this.heardAt = this.host.nowMs
+    const { held } = this
+    let at = 0
+    // What is held is an unfinished packet (or nothing), or whole packets that wait behind a block.
+    while (!held.isEmpty && this.blockedBy === 0 && at < chunk.length && this.isReadable()) {
+      const missing = held.missing()
+      if (missing < 0) {
+        this.close('malformed-packet')
+        return
+      }
+      const taken = Math.min(missing, chunk.length - at)
+      held.append(chunk, at, at + taken)
+      at += taken
+      this.walkHeld()
+    }
+    if (!this.isReadable()) return
+    if (held.isEmpty) at = this.walk(chunk, at, chunk.length)
+    if (this.isReadable() && at < chunk.length) this.keep(chunk, at)
+    this.settle()
+  }
+
+  private isReadable(): boolean {
+    return this.state !== 'lingering' && this.state !== 'closed'
+  }
+
+  private keep(chunk: Buffer, at: number): void {
+    const { held } = this
+    if (held.isEmpty) this.waitingSince = this.host.nowMs
+    if (this.blockedBy !== 0 && held.isEmpty && 2 * at <= chunk.length) held.adopt(chunk, at)
+    else held.append(chunk, at, chunk.length)
+    if (this.blockedBy === 0) return
+    this.answerPingsAhead()
+    if (held.length > limits.lookAheadBytesMax) this.pause()
+  }
+
+  private walkHeld(): void {
+    const { held } = this
+    const end = this.walk(held.bytes, held.start, held.end)
+    if (!this.isReadable()) return
+    if (end !== held.start) this.waitingSince = this.host.nowMs
+    held.consume(end)
+  }
+
+  /** After each turn of walking: memory, acknowledgements that need no waiting, whether to read on. */
+  private settle(): void {
+    this.charge()
+    if (this.ring.empty) return
+    const { durableCycle } = this.host.accepter
+    if (this.ring.ready(durableCycle)) this.flush(durableCycle)
+    else if (!this.isAwaited) this.host.awaitsDurable(this)
+  }
+
+  /** Something that blocked is settled: goes on with what is held, then with the socket. */
+  private unblock(block: number): void {
+    this.blockedBy &= ~block
+    if (this.blockedBy !== 0 || !this.isReadable()) return
+    if (!this.held.isEmpty) {
+      this.walkHeld()
+      if (!this.isReadable()) return
+      this.settle()
+    }
+    if (this.blockedBy === 0 || this.held.length <= limits.lookAheadBytesMax / 2) this.resume()
+  }
+
+  private pause(): void {
+    if (this.isPaused) return
+    this.isPaused = true
+    this.pingedAt = this.host.nowMs
+    this.socket.pause()
+  }
+
+  private resume(): void {
+    if (!this.isPaused || this.host.isReadingStopped) return
+    this.isPaused = false
+    this.heardAt = this.host.nowMs
+    this.waitingSince = this.host.nowMs
+    this.socket.resume()
+  }
+
+  /** The host's: this socket is not read until `continueReading`. What was read goes on as credit allows. */
+  stopReading(): void {
+    this.pause()
+  }
+
+  continueReading(): void {
+    if (this.blockedBy === 0 || this.held.length <= limits.lookAheadBytesMax / 2) this.resume()
+  }
+
+  /** Nothing is taken any more; what was taken is still acknowledged. */
+  beginDrain(): void {
+    this.blockedBy |= blocks.drain
+    this.pause()
+  }
+
+  /** Bytes of a packet that may never be whole. */
+  get unfinishedBytes(): number {
+    return this.blockedBy === 0 ? this.held.capacity : 0
+  }
+
+  // --- packets ---
+
+  /** Takes whole packets from `at`; returns where it stopped: at a packet that is not whole, or that has to wait. */
+  private walk(bytes: Buffer, from: number, end: number): number {
+    let at = from
+    while (at < end && this.blockedBy === 0) {
+      const first = bytes[at]!
+      // The length field, in place: this loop runs once a message.
+      let body = at + 2
+      let length = at + 1 < end ? bytes[at + 1]! : -1
+      if (length > 127) {
+        const size = packetSize(bytes, at, end)
+        if (size < 0) return this.closeAt('malformed-packet', end)
+        if (size === 0) length = -1
+        else {
+          body = bodyStart(bytes, at)
+          length = at + size - body
+        }
+      }
+      if (this.state === 'connecting' && first !== 0x10) return this.closeAt('connect-expected', end)
+      if (length < 0) {
+        return isFirstByte(first) ? at : this.closeAt('malformed-packet', end)
+      }
+      if (this.state === 'connecting' ? length > limits.connectBytesMax : length > limits.packetBytesMax)
+        return this.closeAt(this.state === 'connecting' ? 'connect-too-large' : 'packet-too-large', end)
+      const next = body + length
+      if (first >> 4 === packetTypes.publish) {
+        if (next > end) return isPacketStart(first, length) ? at : this.closeAt('malformed-packet', end)
+        if (!this.publish(first, bytes, at, body, next)) return this.isReadable() ? at : end
+      } else {
+        if (!isPacketStart(first, length)) return this.closeAt('malformed-packet', end)
+        if (next > end) return at
+        if (!this.other(first, bytes, at, body, next)) return this.isReadable() ? at : end
+      }
+      at = next
+    }
+    return at
+  }
+
+  /** False: not taken, it has to wait (or the connection was closed). */
+  private publish(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
+    const qos = (first >> 1) & 3
+    if (qos === 3 || (qos === 0 && (first & 8) !== 0) || body + 2 > end) return this.refuse('malformed-packet')
+    const { ring, host } = this
+    const size = end - at
+    if (
+      ring.publishes >= limits.publishesInFlightMax ||
+      (ring.bytes > 0 && ring.bytes + size > limits.bytesInFlightMax)
+    ) {
+      return this.wait(blocks.credit)
+    }
+    const topicStart = body + 2
+    const topicEnd = topicStart + ((bytes[body]! << 8) | bytes[body + 1]!)
+    const payload = qos === 0 ? topicEnd : topicEnd + 2
+    if (payload > end || topicEnd === topicStart) return this.refuse('malformed-packet')
+    const packetId = qos === 0 ? 0 : (bytes[topicEnd]! << 8) | bytes[topicEnd + 1]!
+    if (qos > 0 && packetId === 0) return this.refuse('malformed-packet')
+    const topic = this.topics?.find(bytes, topicStart, topicEnd) ?? this.learn(bytes, topicStart, topicEnd)
+    if (topic === undefined) return false
+    const { route } = topic
+    if (route === undefined) return this.passPublish(qos, packetId, bytes, at, end)
+    if (qos === 1) {
+      const cycle = host.accepter.acceptResendable(
+        route,
+        bytes,
+        payload,
+        end,
+        this.clientId,
+        packetId,
+        (first & 8) !== 0,
+      )
+      ring.push(ackKinds.puback, packetId, cycle, size)
+    } else if (qos === 0) {
+      ring.push(ackKinds.none, 0, host.accepter.accept(route, bytes, payload, end), size)
+    } else if (!this.publishOnce(topic, packetId, bytes, payload, end, (first & 8) !== 0, size)) return false
+    if (topic.generation !== host.broker.generation) {
+      topic.generation = host.broker.generation
+      topic.isWanted = host.broker.isWanted(topic.topic)
+    }
+    if (topic.isWanted) host.broker.sendCopy(topic.topic, Buffer.from(bytes.subarray(payload, end)))
+    return true
+  }
+
+  /** QoS 2: a packet id that is not released yet is the same message again (MQTT 3.1.1 §4.3.3). */
+  private publishOnce(
+    topic: RememberedTopic,
+    packetId: number,
+    bytes: Buffer,
+    payload: number,
+    end: number,
+    isResent: boolean,
+    size: number,
+  ): boolean {
+    this.unreleased ??= new Map()
+    let cycle = this.unreleased.get(packetId)
+    if (cycle === undefined) {
+      if (this.unreleased.size >= limits.unreleasedMax) return this.refuse('unreleased')
+      cycle = this.host.accepter.acceptResendable(topic.route!, bytes, payload, end, this.clientId, packetId, isResent)
+      this.unreleased.set(packetId, cycle)
+    }
+    this.ring.push(ackKinds.pubrec, packetId, cycle, size)
+    return true
+  }
+
+  /** A topic that is new to this connection: checked once. Undefined: refused, the connection is closed. */
+  private learn(bytes: Buffer, start: number, end: number): RememberedTopic | undefined {
+    const text = readText(bytes, start, end)
+    if (text === undefined) {
+      this.close('malformed-packet', 'a topic that is not UTF-8 or has U+0000')
+      return undefined
+    }
+    const topic = readMqttTopic(text, this.host.topicsOpen)
+    if (topic.kind === 'refused') {
+      this.host.events.publishRefused(topic.cause, { clientId: this.clientId, topic: text.slice(0, 200) })
+      this.close('publish-refused', topic.cause)
+      return undefined
+    }
+    const route =
+      topic.kind === 'telemetry' ? this.host.accepter.route(defaultTenant, topic.device, topic.codec, text) : undefined
+    const remembered = new RememberedTopic(Buffer.from(bytes.subarray(start, end)), text, route)
+    this.topics ??= new RememberedTopics()
+    this.topics.add(remembered)
+    return remembered
+  }
+
+  private passPublish(qos: number, packetId: number, bytes: Buffer, at: number, end: number): boolean {
+    const size = end - at
+    if (!this.mayPass(size)) return false
+    if (qos === 2) {
+      this.unreleasedPassed ??= new Map()
+      const isKnown = this.unreleasedPassed.has(packetId)
+      if (!isKnown) {
+        this.unreleasedBytes += size
+        this.unreleasedPassed.set(packetId, size)
+      }
+      if (
+        this.unreleasedPassed.size > limits.unreleasedMax ||
+        (this.unreleasedPassed.size > 1 && this.unreleasedBytes > limits.unreleasedBytesMax)
+      ) {
+        return this.refuse('unreleased')
+      }
+    }
+    if (qos === 1) this.ring.pushPassed(packetId, size)
+    this.pass(bytes, at, end, true)
+    return true
+  }
+
+  /** Everything but PUBLISH. */
+  private other(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
+    switch (first >> 4) {
+      case packetTypes.connect:
+        return this.state === 'connecting' ? this.onConnect(bytes, body, end) : this.refuse('connect-twice')
+      case packetTypes.pingreq:
+        if (!this.held.takeAnsweredPing()) this.write(pingresp)
+        return true
+      case packetTypes.disconnect:
+        this.onDisconnect(bytes, at, end)
+        return false
+      case packetTypes.subscribe:
+      case packetTypes.unsubscribe:
+        return this.onFilters(first, bytes, at, body, end)
+      case packetTypes.pubrel:
+        return this.onPubrel(bytes, at, body, end)
+      default:
+        // PUBACK, PUBREC, PUBCOMP: the broker delivered something, or nobody did.
+        if (readUint16(bytes, body) === 0) return this.refuse('malformed-packet')
+        if (this.isSessionReady) this.pass(bytes, at, end, false)
+        else this.host.events.strayPacket({ clientId: this.clientId, type: first >> 4 })
+        return true
+    }
+  }
+
+  private onPubrel(bytes: Buffer, at: number, body: number, end: number): boolean {
+    const packetId = readUint16(bytes, body)
+    if (packetId === 0) return this.refuse('malformed-packet')
+    if (this.unreleased?.delete(packetId) || !this.isSessionReady) {
+      this.write(pubcomp(packetId))
+      return true
+    }
+    const bytesHeld = this.unreleasedPassed?.get(packetId)
+    if (bytesHeld !== undefined) {
+      this.unreleasedPassed!.delete(packetId)
+      this.unreleasedBytes -= bytesHeld
+    }
+    this.pass(bytes, at, end, false)
+    return true
+  }
+
+  private onFilters(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
+    const isSubscribe = first >> 4 === packetTypes.subscribe
+    const filters = readFilters(bytes, body, end, isSubscribe)
+    if (filters === undefined) return this.refuse('malformed-packet')
+    // The same filter twice would be answered with too few codes by the broker; more than a few at once is refused whole.
+    if (isSubscribe && (filters.length > limits.filtersPerSubscribeMax || new Set(filters).size < filters.length)) {
+      this.host.events.subscriptionRefused({ clientId: this.clientId, filter: `${filters.length} in one packet` })
+      this.write(subackRefused(readUint16(bytes, body), filters.length))
+      return true
+    }
+    if (!this.mayPass(end - at)) return false
+    this.pass(bytes, at, end, true)
+    return true
+  }
+
+  // --- CONNECT and the session ---
+
+  private onConnect(bytes: Buffer, body: number, end: number): boolean {
+    const reading = readConnect(bytes, body, end)
+    if (reading.kind === 'malformed') return this.refuse('malformed-packet')
+    if (reading.kind === 'version')
+      return this.answerAndClose(reading.answer, 'protocol-version', `level ${reading.level}`)
+    const { connect } = reading
+    if (
+      connect.clientId === '' ? connect.level === 3 || !connect.clean : !isClientId(connect.clientId, connect.level)
+    ) {
+      return this.answerAndClose(connack(2), 'client-id')
+    }
+    const { will } = connect
+    if (will !== undefined && readMqttTopic(will.topic, this.host.topicsOpen).kind === 'refused') {
+      return this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
+    }
+    this.clientId = connect.clientId === '' ? `weir-${randomUUID()}` : connect.clientId
+    // The password is not kept beyond the question.
+    this.connect = { ...connect, clientId: this.clientId, password: undefined }
+    this.state = 'authenticating'
+    this.waitingSince = this.host.nowMs
+    const answer = this.host.authenticate(connect)
+    if (typeof answer === 'number') this.onAuthenticated(answer)
+    else {
+      this.blockedBy |= blocks.connack
+      answer.then(
+        (code) => this.onAuthenticated(code),
+        () => this.onAuthenticated(3),
+      )
+    }
+    return true
+  }
+
+  private onAuthenticated(code: ConnackCode): void {
+    if (this.state !== 'authenticating') return
+    if (code !== 0) {
+      this.answerAndClose(connack(code), 'not-authorised')
+      return
+    }
+    const connect = this.connect!
+    this.state = 'open'
+    this.heardAt = this.host.nowMs
+    this.keepaliveMs = connect.keepaliveSeconds * 1000
+    this.host.claim(this.clientId, this)
+    if (connect.clean && connect.will === undefined) {
+      // Nothing yet that the broker would have to know of; most devices only ever publish.
+      this.host.broker.forgetSession(this.clientId)
+      this.write(connack(0))
+      this.unblock(blocks.connack)
+      return
+    }
+    this.blockedBy &= ~blocks.connack
+    this.openSession()
+  }
+
+  private openSession(): void {
+    this.blockedBy |= blocks.session
+    this.waitingSince = this.host.nowMs
+    this.session = this.host.broker.openSession(this, this.connect!)
+  }
+
+  onSessionReady(): void {
+    this.isSessionReady = true
+    this.unblock(blocks.session)
+  }
+
+  onSessionClosed(error: Error | undefined): void {
+    this.session = undefined
+    if (error !== undefined) this.close('broker', error.message)
+    else this.end()
+  }
+
+  private onDisconnect(bytes: Buffer, at: number, end: number): void {
+    // The broker forgets the will and closes; without a session there is nothing to tell.
+    if (this.isSessionReady) this.pass(bytes, at, end, false)
+    else this.end()
+    this.state = this.state === 'closed' ? 'closed' : 'lingering'
+    this.waitingSince = this.host.nowMs
+  }
+
+  private mayPass(size: number): boolean {
+    if (this.session === undefined) {
+      this.swallowsConnack = true
+      this.openSession()
+      return false
+    }
+    if (
+      this.passed >= limits.passedInFlightMax ||
+      (this.passed > 0 && this.passedBytes + size > limits.passedBytesInFlightMax)
+    ) {
+      return this.wait(blocks.passed)
+    }
+    return true
+  }
+
+  private pass(bytes: Buffer, at: number, end: number, isCounted: boolean): void {
+    if (isCounted) {
+      this.passed++
+      this.passedBytes += end - at
+    }
+    this.session?.pass(Buffer.from(bytes.subarray(at, end)))
+  }
+
+  onPublished(): void {
+    this.passed--
+    if (this.passed === 0) this.passedBytes = 0
+    if ((this.blockedBy & blocks.passed) !== 0 && this.passed <= limits.passedInFlightMax / 2)
+      this.unblock(blocks.passed)
+  }
+
+  /** What aedes sends, in whole packets only, since acknowledgements of ours go out in between. */
+  onSessionOutput(output: Buffer, done: () => void): void {
+    const bytes = this.partOfOutput === undefined ? output : Buffer.concat([this.partOfOutput, output])
+    this.partOfOutput = undefined
+    let at = 0
+    let from = 0
+    while (at < bytes.length) {
+      const size = packetSize(bytes, at, bytes.length)
+      if (size <= 0 || at + size > bytes.length) break
+      if (!this.isForwarded(bytes, at)) {
+        if (at > from) this.write(bytes.subarray(from, at))
+        from = at + size
+      }
+      at += size
+    }
+    if (at > from) this.write(bytes.subarray(from, at))
+    if (at < bytes.length) this.partOfOutput = Buffer.from(bytes.subarray(at))
+    if (this.socket.writableNeedDrain && !this.socket.destroyed) this.outputDone.push(done)
+    else done()
+    if (!this.ring.empty) this.settle()
+  }
+
+  private isForwarded(bytes: Buffer, at: number): boolean {
+    switch (bytes[at]! >> 4) {
+      case packetTypes.connack:
+        return !this.swallowsConnack
+      case packetTypes.puback:
+        // Goes out with the others, in the order of the publishes.
+        return !this.ring.answered(readUint16(bytes, at + 2))
+      case packetTypes.pubrec:
+      case packetTypes.suback:
+      case packetTypes.unsuback:
+        this.onPublished()
+        return true
+      default:
+        return true
+    }
+  }
+
+  // --- bytes out ---
+
+  /** A cycle is durable: writes the acknowledgements that it frees, all in one. */
+  flush(durableCycle: number): void {
+    const bytes = this.host.slab.take(this.ring, durableCycle)
+    if (bytes !== undefined) this.write(bytes)
+    if ((this.blockedBy & blocks.credit) !== 0) this.unblock(blocks.credit)
+    this.charge()
+    if (!this.ring.empty && !this.isAwaited) this.host.awaitsDurable(this)
+  }
+
+  private charge(): void {
+    const holds = this.state === 'closed' ? 0 : this.held.capacity + this.ring.bytes
+    if (holds !== this.charged) {
+      const more = holds - this.charged
+      this.charged = holds
+      this.host.charge(more)
+    }
+  }
+
+  private write(bytes: Buffer): void {
+    if (this.state === 'closed' || this.state === 'lingering') return
+    if (!this.socket.write(bytes)) {
+      if (this.outputStalledSince < 0) this.outputStalledSince = this.host.nowMs
+      if (this.socket.writableLength > limits.outputBytesMax) this.blockedBy |= blocks.output
+    }
+  }
+
+  private onDrain(): void {
+    this.outputStalledSince = -1
+    const waiting = this.outputDone
+    this.outputDone = []
+    for (const done of waiting) done()
+    if ((this.blockedBy & blocks.output) !== 0) this.unblock(blocks.output)
+  }
+
+  /** A PINGREQ behind publishes that wait is answered at once: a store that stalls must not look like a dead server. */
+  private answerPingsAhead(): void {
+    for (let pings = this.held.pingsAhead(); pings > 0; pings--) this.write(pingresp)
+  }
+
+  // --- time ---
+
+  /** Called every few hundred milliseconds. */
+  onTick(nowMs: number): void {
+    if (this.state === 'lingering') {
+      if (nowMs - this.waitingSince > limits.lingerMs) this.end()
+      return
+    }
+    if (this.state === 'connecting') {
+      if (nowMs - this.waitingSince > limits.connectWithinMs) this.close('connect-late')
+      return
+    }
+    if (this.outputStalledSince >= 0 && nowMs - this.outputStalledSince > limits.outputStalledMsMax) {
+      this.close('slow-reader')
+      return
+    }
+    if (this.state === 'authenticating' || (this.blockedBy & blocks.session) !== 0) {
+      if (nowMs - this.waitingSince > limits.sessionWithinMs) this.close('session-late')
+      return
+    }
+    if (this.blockedBy !== 0 || this.isPaused) {
+      // We do not read, so silence is ours. A peer that pings meanwhile hears that we live.
+      this.heardAt = nowMs
+      this.waitingSince = nowMs
+      if (this.isPaused && this.keepaliveMs > 0 && nowMs - this.pingedAt >= this.keepaliveMs / 2) {
+        this.pingedAt = nowMs
+        this.write(pingresp)
+      }
+      return
+    }
+    if (!this.held.isEmpty && nowMs - this.waitingSince > limits.packetWithinMs) this.close('packet-late')
+    else if (this.keepaliveMs > 0 && nowMs - this.heardAt > this.keepaliveMs * 1.5) this.close('keepalive')
+  }
+
+  // --- the end ---
+
+  private wait(block: number): false {
+    this.blockedBy |= block
+    return false
+  }
+
+  private refuse(cause: CloseCause): false {
+    this.close(cause)
+    return false
+  }
+
+  private closeAt(cause: CloseCause, at: number): number {
+    this.close(cause)
+    return at
+  }
+
+  /** Ends the connection for a cause that is counted. */
+  close(cause: CloseCause, detail?: string): void {
+    if (this.state === 'closed') return
+    this.host.events.connectionClosed(cause, {
+      peer: this.peer,
+      ...(this.clientId !== '' && { clientId: this.clientId }),
+      ...(detail !== undefined && { detail }),
+    })
+    this.end()
+  }
+
+  /** A CONNACK that says no; the peer gets a moment to read it before the socket goes (a reset would take it away again). */
+  private answerAndClose(answer: Buffer, cause: CloseCause, detail?: string): false {
+    this.host.events.connectionClosed(cause, { peer: this.peer, ...(detail !== undefined && { detail }) })
+    this.state = 'lingering'
+    this.waitingSince = this.host.nowMs
+    this.held.clear()
+    this.charge()
+    this.socket.end(answer)
+    return false
+  }
+
+  /** Everything acknowledged that can be, then a close in order. */
+  finish(): void {
+    if (this.state === 'closed') return
+    this.flush(this.host.accepter.durableCycle)
+    this.session?.close()
+    this.session = undefined
+    this.state = 'lingering'
+    this.waitingSince = this.host.nowMs
+    this.socket.end()
+  }
+
+  /** Lets go of everything. */
+  end(): void {
+    if (this.state === 'closed') return
+    this.state = 'closed'
+    this.held.clear()
+    this.charge()
+    const { session } = this
+    this.session = undefined
+    session?.close()
+    this.socket.destroy()
+    for (const done of this.outputDone) done()
+    this.outputDone = []
+    this.host.closed(this)
+  }
+}
+
+function readUint16(bytes: Buffer, at: number): number {
+  return (bytes[at]! << 8) | bytes[at + 1]!
+}

@@ -1,0 +1,236 @@
+// The MQTT port. Stands between every socket and aedes, and takes telemetry out of the stream itself; what it guards against and what was measured
+// is in docs/decisions/0002-mqtt-front.md. This file owns the sockets, the memory of all connections together, the clock that ages them, and
+// the moment when a durable cycle frees acknowledgements.
+import { createServer, type Server, type Socket } from 'node:net'
+import { StartError } from '../runtime/errors.ts'
+import type { Health } from '../runtime/service.ts'
+import type { Accepter } from './accept.ts'
+import type { IngestEvents } from './events.ts'
+import { AckSlab } from './mqtt-acks.ts'
+import type { MqttBroker } from './mqtt-broker.ts'
+import { type Authenticate, type ConnectionHost, MqttConnection } from './mqtt-connection.ts'
+
+export interface MqttFrontOptions {
+  readonly host: string
+  readonly port: number
+  readonly topicsOpen: boolean
+  readonly connectionsMax: number
+  /** Most bytes of unacknowledged publishes and unfinished packets over all connections, with the rows made of them. */
+  readonly memoryBytesMax: number
+  readonly accepter: Accepter
+  readonly broker: MqttBroker
+  readonly events: IngestEvents
+  readonly authenticate?: Authenticate
+}
+
+/** Connections are aged in steps of this. */
+const tickMs = 250
+/** Reading goes on when this part of the memory is in use. */
+const resumeAt = 0.75
+
+export class MqttFront implements ConnectionHost {
+  readonly accepter: Accepter
+  readonly broker: MqttBroker
+  readonly events: IngestEvents
+  readonly slab = new AckSlab()
+  readonly topicsOpen: boolean
+  readonly authenticate: Authenticate
+  nowMs = 0
+  isReadingStopped = false
+  private readonly options: MqttFrontOptions
+  private readonly server: Server
+  private readonly connections = new Set<MqttConnection>()
+  private readonly byClientId = new Map<string, MqttConnection>()
+  private awaiting: MqttConnection[] = []
+  private heldBytes = 0
+  private tick: NodeJS.Timeout | undefined
+  private state: 'new' | 'listening' | 'draining' | 'stopped' = 'new'
+  private failure: string | undefined
+
+  constructor(options: MqttFrontOptions) {
+    this.options = options
+    this.accepter = options.accepter
+    this.broker = options.broker
+    this.events = options.events
+    this.topicsOpen = options.topicsOpen
+    this.authenticate = options.authenticate ?? (() => 0)
+    this.server = createServer({ noDelay: true }, (socket) => this.onSocket(socket))
+    this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
+  }
+
+  get connectionCount(): number {
+    return this.connections.size
+  }
+
+  get bytes(): number {
+    return this.heldBytes
+  }
+
+  /** Throws a StartError when the port can't be had. */
+  async listen(): Promise<{ host: string; port: number }> {
+    const { host, port } = this.options
+    await new Promise<void>((resolve, reject) => {
+      this.server.once('error', (error: NodeJS.ErrnoException) => reject(startError(error, host, port)))
+      this.server.listen({ host, port, backlog: 1024 }, resolve)
+    })
+    this.server.removeAllListeners('error')
+    this.server.on('error', (error) => {
+      this.failure = `MQTT can't take connections: ${error.message}`
+    })
+    this.state = 'listening'
+    this.tick = setInterval(() => this.onTick(), tickMs)
+    const address = this.address()
+    this.events.listening(address.host, address.port)
+    return address
+  }
+
+  address(): { host: string; port: number } {
+    const address = this.server.address()
+    if (address === null || typeof address === 'string') throw new Error('MQTT is not listening')
+    return { host: address.address, port: address.port }
+  }
+
+  health(): Health {
+    if (this.failure !== undefined) return { state: 'failed', detail: this.failure }
+    if (this.state === 'new') return { state: 'starting', detail: 'MQTT is not listening yet' }
+    if (this.state !== 'listening') return { state: 'degraded', detail: 'MQTT is draining' }
+    if (this.isReadingStopped) {
+      return { state: 'degraded', detail: 'unacknowledged publishes use all their memory: MQTT sockets are not read' }
+    }
+    if (this.connections.size >= this.options.connectionsMax) {
+      return { state: 'degraded', detail: `all ${this.options.connectionsMax} MQTT connections are in use` }
+    }
+    return { state: 'ok' }
+  }
+
+  /** Takes nothing new; what was taken is made durable and acknowledged; then the connections are closed in order. */
+  async drain(deadline: AbortSignal): Promise<void> {
+    if (this.state !== 'listening') return
+    this.state = 'draining'
+    this.server.close()
+    this.broker.beginDrain()
+    for (const connection of this.connections) connection.beginDrain()
+    await this.accepter.drain(deadline)
+    for (const connection of this.connections) connection.finish()
+    while (this.connections.size > 0 && !deadline.aborted) await nextTick(deadline)
+  }
+
+  /** Lets go of everything at once. */
+  async stop(): Promise<void> {
+    this.state = 'stopped'
+    clearInterval(this.tick)
+    if (this.server.listening) this.server.close()
+    for (const connection of this.connections) connection.end()
+  }
+
+  private onSocket(socket: Socket): void {
+    const peer = `${socket.remoteAddress}:${socket.remotePort}`
+    if (this.connections.size >= this.options.connectionsMax || this.state !== 'listening') {
+      // Without a word: a CONNACK would mean to wait for its CONNECT, and to keep the socket that there is no room for.
+      if (this.state === 'listening') this.events.connectionClosed('connections-max', { peer })
+      socket.on('error', () => {})
+      socket.destroy()
+      return
+    }
+    this.connections.add(new MqttConnection(this, socket, peer))
+  }
+
+  private onDurable(durableCycle: number): void {
+    const awaiting = this.awaiting
+    this.awaiting = []
+    for (const connection of awaiting) {
+      connection.isAwaited = false
+      connection.flush(durableCycle)
+    }
+    this.mayResume()
+  }
+
+  private onTick(): void {
+    this.nowMs += tickMs
+    for (const connection of this.connections) connection.onTick(this.nowMs)
+    if (this.isReadingStopped) {
+      this.shedUnfinished()
+      this.mayResume()
+    }
+  }
+
+  // --- what connections ask of their host ---
+
+  awaitsDurable(connection: MqttConnection): void {
+    connection.isAwaited = true
+    this.awaiting.push(connection)
+  }
+
+  charge(bytes: number): void {
+    this.heldBytes += bytes
+    if (!this.isReadingStopped && bytes > 0 && this.usedBytes() > this.options.memoryBytesMax) {
+      this.isReadingStopped = true
+      this.events.readingStopped(this.usedBytes())
+      for (const connection of this.connections) connection.stopReading()
+    }
+  }
+
+  claim(clientId: string, connection: MqttConnection): void {
+    const before = this.byClientId.get(clientId)
+    this.byClientId.set(clientId, connection)
+    if (before !== undefined && before !== connection) before.close('taken-over')
+  }
+
+  closed(connection: MqttConnection): void {
+    this.connections.delete(connection)
+    if (this.byClientId.get(connection.clientId) === connection) this.byClientId.delete(connection.clientId)
+  }
+
+  private usedBytes(): number {
+    return this.heldBytes + this.accepter.pendingBytes
+  }
+
+  private mayResume(): void {
+    if (!this.isReadingStopped || this.usedBytes() > resumeAt * this.options.memoryBytesMax) return
+    this.isReadingStopped = false
+    this.events.readingResumed()
+    for (const connection of this.connections) {
+      if (this.isReadingStopped) break
+      connection.continueReading()
+    }
+  }
+
+  /** Packets that were begun and never end must not keep the others from being read: those that hold most of the memory are let go. */
+  private shedUnfinished(): void {
+    let unfinished = 0
+    for (const connection of this.connections) unfinished += connection.unfinishedBytes
+    if (unfinished < this.options.memoryBytesMax / 2) return
+    for (const connection of this.connections) {
+      const bytes = connection.unfinishedBytes
+      if (bytes < 4096) continue
+      connection.close('memory', 'an unfinished packet while the memory for packets was used up')
+      unfinished -= bytes
+      if (unfinished < this.options.memoryBytesMax / 4) return
+    }
+  }
+}
+
+function nextTick(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, 10)
+    signal.addEventListener('abort', done)
+  })
+}
+
+function startError(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const sentence: Record<string, string> = {
+    EADDRINUSE: `MQTT port ${port} on ${host} is taken by another program: end that one, or set WEIR_MQTT_PORT to a free port`,
+    EACCES: `MQTT port ${port} on ${host} may not be opened by this user: set WEIR_MQTT_PORT to a port above 1023`,
+    EADDRNOTAVAIL: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
+    ENOTFOUND: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
+  }
+  const known = sentence[error.code ?? '']
+  return new StartError(known ?? `MQTT can't listen on ${host}:${port} (WEIR_MQTT_PORT): ${error.message}`, {
+    cause: error,
+  })
+}

@@ -7,6 +7,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   ingest: async () => (await import('./ingest.ts')).ingest,
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,
+  codecs: async () => (await import('./codecs.ts')).codecs,
 }
 
 const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape pipelined|single|many] [--json] [--save]

@@ -1,0 +1,67 @@
+// The questions that pages ask, all of them to the public API: whatever a page shows, a program can get too. An answer that can't be had is a
+// value, because the rest of the page still has something to show.
+import type {
+  DeviceDetailAnswer,
+  DevicesAnswer,
+  LatestAnswer,
+  PipelineAnswer,
+  Problem,
+  ReadingsAnswer,
+  SeriesAnswer,
+} from '../api/wire.ts'
+
+/** The JSON of a GET of the public API. An error answer may come as a throw or as its problem+json: both are understood. */
+export type Ask = (path: string) => Promise<unknown>
+
+export type Answered<T> = { readonly ok: true; readonly value: T } | NotAnswered
+/** `status` 0: the API itself could not be asked. */
+export interface NotAnswered {
+  readonly ok: false
+  readonly status: number
+  readonly detail: string
+}
+
+type Parameters = Readonly<Record<string, string | number | readonly string[] | undefined>>
+
+export interface Questions {
+  pipeline(): Promise<Answered<PipelineAnswer>>
+  devices(parameters: Parameters): Promise<Answered<DevicesAnswer>>
+  device(name: string): Promise<Answered<DeviceDetailAnswer>>
+  latest(parameters: Parameters): Promise<Answered<LatestAnswer>>
+  readings(parameters: Parameters): Promise<Answered<ReadingsAnswer>>
+  series(parameters: Parameters): Promise<Answered<SeriesAnswer>>
+}
+
+export function questionsTo(ask: Ask): Questions {
+  const get = <T>(path: string, parameters: Parameters = {}): Promise<Answered<T>> => answer(ask, path, parameters)
+  return {
+    pipeline: () => get('/v1/pipeline'),
+    devices: (parameters) => get('/v1/devices', parameters),
+    device: (name) => get(`/v1/devices/${encodeURIComponent(name)}`),
+    latest: (parameters) => get('/v1/latest', parameters),
+    readings: (parameters) => get('/v1/readings', parameters),
+    series: (parameters) => get('/v1/series', parameters),
+  }
+}
+
+async function answer<T>(ask: Ask, path: string, parameters: Parameters): Promise<Answered<T>> {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value === undefined) continue
+    for (const each of Array.isArray(value) ? value : [value]) query.append(name, String(each))
+  }
+  try {
+    const value = await ask(query.size > 0 ? `${path}?${query}` : path)
+    return isProblem(value)
+      ? { ok: false, status: value.status, detail: value.detail }
+      : { ok: true, value: value as T }
+  } catch (error) {
+    const { status, detail, message } = error as { status?: unknown; detail?: unknown; message?: unknown }
+    return { ok: false, status: typeof status === 'number' ? status : 0, detail: String(detail ?? message ?? error) }
+  }
+}
+
+function isProblem(value: unknown): value is Problem {
+  const { type, status } = (value ?? {}) as Partial<Problem>
+  return typeof status === 'number' && status >= 400 && typeof type === 'string'
+}

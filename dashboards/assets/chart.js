@@ -1,0 +1,245 @@
+// One metric's uPlot: mean (or value) as a line, least to most as a band, one crosshair with all other charts of the page. Drag zooms, shift-drag
+// pans, double click goes back; the same by keyboard.
+import { formatNumber } from './format.js'
+import { localTime, utcTime } from './page.js'
+
+/** What the page does when someone moves in time. All instants in ms.
+ * @typedef {{ zoom(from: number, to: number): void, pan(from: number, to: number, done: boolean): void, back(): void }} Moves */
+
+const crosshair = 'device'
+const axisFont = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
+const hour = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
+const second = new Intl.DateTimeFormat('en-GB', {
+  minute: '2-digit',
+  second: '2-digit',
+  hour: '2-digit',
+  hourCycle: 'h23',
+})
+const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' })
+const year = new Intl.DateTimeFormat('en-GB', { month: 'short', year: 'numeric' })
+
+/** @param {HTMLElement} host @param {{ moves: Moves, label: string, readout: (text: string) => void, resolution: () => string }} options */
+export function createChart(host, { moves, label, readout, resolution }) {
+  const style = getComputedStyle(host)
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim()
+  const series = () => colour('--series')
+  // Six hex digits and an alpha: the canvas takes nothing newer everywhere.
+  const band = () => `${series()}2e`
+  /** The window that the page shows, whatever points there are. */
+  let shown = { from: 0, to: 1 }
+
+  const axis = {
+    stroke: () => colour('--ink-3'),
+    font: axisFont,
+    grid: { stroke: () => colour('--line-soft'), width: 1 },
+    ticks: { show: false },
+  }
+  /** @type {UPlotOptions} */
+  const options = {
+    width: Math.max(host.clientWidth, 64),
+    height: host.clientHeight,
+    ms: 1,
+    padding: [8, 12, 0, 0],
+    legend: { show: false },
+    scales: {
+      x: { time: true, range: () => [shown.from, shown.to] },
+      y: { range: (_plot, min, max) => roomFor(min, max) },
+    },
+    axes: [
+      { ...axis, space: 88, size: 32, values: (_plot, splits, _axis, _space, step) => timeLabels(splits, step) },
+      { ...axis, space: 40, size: 64, values: (_plot, splits) => splits.map((value) => formatNumber(value)) },
+    ],
+    series: [
+      {},
+      { label: 'least', width: 0, points: { show: false } },
+      { label: 'most', width: 0, points: { show: false } },
+      {
+        label,
+        stroke: series,
+        width: 1.5,
+        points: { show: true, size: 5, width: 0, fill: series, stroke: series, filter: lonePoints },
+      },
+    ],
+    bands: [{ series: [2, 1], fill: band }],
+    cursor: {
+      y: false,
+      points: { size: 8, width: 2, show: (plot, index) => cursorPoint(plot, index) },
+      sync: { key: crosshair, setSeries: false },
+      drag: { x: true, y: false, setScale: false },
+      bind: {
+        dblclick: () => () => {
+          moves.back()
+          return null
+        },
+        mousedown: (plot, _target, begin) => (event) => {
+          if (event.button === 0 && event.shiftKey) startPan(plot, event)
+          else begin(event)
+          return null
+        },
+      },
+    },
+    hooks: {
+      setSelect: [
+        (plot) => {
+          if (plot.select.width < 4) return
+          const from = plot.posToVal(plot.select.left, 'x')
+          const to = plot.posToVal(plot.select.left + plot.select.width, 'x')
+          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
+          moves.zoom(from, to)
+        },
+      ],
+      setCursor: [(plot) => readout(readoutText(plot))],
+    },
+  }
+
+  host.replaceChildren()
+  /** @type {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
+  let data = [[], [], [], []]
+  const plot = new uPlot(options, data, host)
+  const none = document.createElement('p')
+  none.className = 'none'
+  none.textContent = 'No readings in this range.'
+  none.hidden = true
+  host.append(none)
+
+  /** @param {UPlot} target @param {MouseEvent} down */
+  function startPan(target, down) {
+    down.preventDefault()
+    const from = shown.from
+    const to = shown.to
+    const perPixel = (to - from) / target.over.clientWidth
+    let moved = 0
+    /** @param {MouseEvent} move */
+    const onMove = (move) => {
+      moved = (down.clientX - move.clientX) * perPixel
+      moves.pan(from + moved, to + moved, false)
+    }
+    const onUp = () => {
+      document.removeEventListener('mousemove', onMove)
+      document.removeEventListener('mouseup', onUp)
+      if (moved !== 0) moves.pan(from + moved, to + moved, true)
+    }
+    document.addEventListener('mousemove', onMove)
+    document.addEventListener('mouseup', onUp)
+  }
+
+  /** @param {UPlot} target */
+  function readoutText(target) {
+    const index = target.cursor.idx
+    const left = target.cursor.left ?? -1
+    if (left < 0 || index === null || index === undefined) return ''
+    const at = data[0][index]
+    const value = data[3][index]
+    if (at === undefined || value === null || value === undefined) return ''
+    const low = data[1][index]
+    const high = data[2][index]
+    const between =
+      low === null || high === null || low === undefined || high === undefined
+        ? ''
+        : ` (${formatNumber(low)} to ${formatNumber(high)})`
+    return `${formatNumber(value)}${between} · ${localTime(at)} · ${utcTime(at)}`
+  }
+
+  host.addEventListener('keydown', (event) => {
+    const span = shown.to - shown.from
+    const middle = (shown.from + shown.to) / 2
+    if (event.key === 'ArrowLeft') moves.pan(shown.from - span / 4, shown.to - span / 4, true)
+    else if (event.key === 'ArrowRight') moves.pan(shown.from + span / 4, shown.to + span / 4, true)
+    else if (event.key === '+' || event.key === '=') moves.zoom(middle - span / 4, middle + span / 4)
+    else if (event.key === '-') moves.zoom(middle - span, middle + span)
+    else if (event.key === 'Escape' || event.key === 'Backspace') moves.back()
+    else return
+    event.preventDefault()
+  })
+  const resized = new ResizeObserver(() => {
+    if (host.clientWidth > 0 && host.clientWidth !== plot.width)
+      plot.setSize({ width: host.clientWidth, height: host.clientHeight })
+  })
+  resized.observe(host)
+
+  return {
+    /** @param {[number[], (number | null)[], (number | null)[], (number | null)[]]} columns @param {{ from: number, to: number }} window */
+    show(columns, window) {
+      data = columns
+      shown = window
+      plot.setData(data)
+      none.hidden = hasPointWithin(columns[0], window)
+      host.dataset.points = String(columns[0].length)
+      host.dataset.resolution = resolution()
+      if ((plot.cursor.left ?? -1) >= 0) readout(readoutText(plot))
+    },
+    /** @param {{ from: number, to: number }} window */
+    slide(window) {
+      shown = window
+      plot.setScale('x', { min: window.from, max: window.to })
+    },
+    redraw: () => plot.redraw(true, true),
+    remove() {
+      resized.disconnect()
+      plot.destroy()
+    },
+  }
+}
+
+/** @param {number[]} times @param {{ from: number, to: number }} window */
+function hasPointWithin(times, { from, to }) {
+  return times.some((at) => at >= from && at <= to)
+}
+
+/** Room above and below, so that a line does not run along the edge and a flat one has a place.
+ * @param {number | null} min @param {number | null} max @returns {[number, number]} */
+function roomFor(min, max) {
+  if (min === null || max === null || !Number.isFinite(min) || !Number.isFinite(max)) return [0, 1]
+  if (min === max) {
+    const room = Math.abs(min) > 0 ? Math.abs(min) * 0.05 : 1
+    return [min - room, max + room]
+  }
+  const room = (max - min) * 0.08
+  // Zero is a floor that means something: no room below what is never negative and comes near it.
+  return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
+}
+
+/** @param {number[]} splits @param {number} step */
+function timeLabels(splits, step) {
+  let before = ''
+  return splits.map((at) => {
+    const date = new Date(at)
+    const month = step >= 26 * 86_400_000
+    if (month) return year.format(at)
+    const today = day.format(at)
+    const midnight = date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0
+    if (step >= 86_400_000 || midnight) {
+      before = today
+      return today
+    }
+    const time = step >= 60_000 ? hour.format(at) : second.format(at)
+    // The first label names the day; later ones only when it changes.
+    const text = before === today ? time : before === '' ? `${time}` : `${today} ${time}`
+    before = today
+    return text
+  })
+}
+
+/** Points without a neighbour, which no line would show. @param {UPlot} plot @param {number} seriesIndex @returns {number[]} */
+function lonePoints(plot, seriesIndex) {
+  const values = /** @type {(number | null)[]} */ (plot.data[seriesIndex])
+  /** @type {number[]} */
+  const found = []
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] === null || values[i] === undefined) continue
+    if ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null) found.push(i)
+  }
+  return found
+}
+
+/** Only the line has a point under the crosshair, not the edges of its band. @param {UPlot} plot @param {number} index */
+function cursorPoint(plot, index) {
+  const point = document.createElement('div')
+  if (index !== 3) point.hidden = true
+  else {
+    const colour = getComputedStyle(plot.root).getPropertyValue('--series')
+    point.style.background = colour
+    point.style.borderColor = colour
+  }
+  return point
+}

@@ -1,0 +1,27 @@
+// The types of format.js for the server's side, which reads JavaScript only through declarations.
+export interface SparkFrame {
+  from: number
+  to: number
+  min: number
+  max: number
+}
+export interface Range {
+  readonly name: '15m' | '1h' | '6h' | '24h' | '7d' | '30d' | '90d'
+  readonly label: string
+  readonly ms: number
+}
+export function formatNumber(value: number): string
+export function formatRate(rate: number): string
+export function formatCount(count: number): string
+export function formatDuration(ms: number): string
+export function formatAge(ms: number): string
+export const sparkWidth: number
+export const sparkHeight: number
+export function sparkFrame(values: readonly number[], from: number, to: number): SparkFrame
+export function sparkPoints(times: readonly number[], values: readonly number[], frame: SparkFrame): string
+export function sparkRead(points: string, frame: SparkFrame): { times: number[]; values: number[] }
+export const ranges: readonly Range[]
+export function stepMs(resolution: string): number
+export function resolutionText(resolution: string): string
+export function gapMs(times: ArrayLike<number>, step: number): number
+export function formatAgo(ms: number): string

@@ -1,0 +1,161 @@
+// How numbers, ages and small drawings look, in one place for the server (dashboards/format.ts loads this file) and for the browser.
+
+const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 0 })
+const tenths = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
+const precise = new Intl.NumberFormat('en', { maximumSignificantDigits: 5 })
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 })
+
+/** A reading's value: sensible digits, never more than about ten characters.
+ * @param {number} value @returns {string} */
+export function formatNumber(value) {
+  if (!Number.isFinite(value)) return '–'
+  const size = Math.abs(value)
+  if (size !== 0 && (size < 1e-4 || size >= 1e12)) return value.toExponential(3)
+  if (size >= 1e7) return compact.format(value)
+  if (size >= 1e5) return grouped.format(value)
+  if (size >= 1e4) return tenths.format(value)
+  return precise.format(value)
+}
+
+/** Readings a second.
+ * @param {number} rate @returns {string} */
+export function formatRate(rate) {
+  if (rate <= 0) return '0'
+  if (rate < 10) return tenths.format(Math.max(rate, 0.1))
+  return rate < 1e6 ? grouped.format(rate) : compact.format(rate)
+}
+
+/** A whole number: with thousands, or short when it is long.
+ * @param {number} count @returns {string} */
+export function formatCount(count) {
+  return count < 1e7 ? grouped.format(count) : compact.format(count)
+}
+
+/** A span of time in its one or two largest units: "12 s", "3 min", "2 h 5 min", "4 d".
+ * @param {number} ms @returns {string} */
+export function formatDuration(ms) {
+  if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`
+  const seconds = Math.floor(ms / 1_000)
+  if (seconds < 60) return `${seconds} s`
+  const minutes = Math.floor(seconds / 60)
+  if (minutes < 60) return `${minutes} min`
+  const hours = Math.floor(minutes / 60)
+  if (hours < 10 && minutes % 60 > 0) return `${hours} h ${minutes % 60} min`
+  if (hours < 48) return `${hours} h`
+  return `${formatCount(Math.floor(hours / 24))} d`
+}
+
+/** How long ago, in whole seconds at the finest.
+ * @param {number} ms @returns {string} */
+export function formatAge(ms) {
+  if (ms < -1_000) return `in ${formatDuration(-ms)}`
+  return ms < 1_000 ? 'now' : formatDuration(ms)
+}
+
+/** The same as words: "12 s ago", "just now".
+ * @param {number} ms @returns {string} */
+export function formatAgo(ms) {
+  const age = formatAge(ms)
+  return age === 'now' ? 'just now' : ms < 0 ? age : `${age} ago`
+}
+
+/** Width and height of a sparkline's own coordinates. */
+export const sparkWidth = 120
+export const sparkHeight = 28
+const sparkEdge = 3
+
+/** @typedef {{ from: number, to: number, min: number, max: number }} SparkFrame */
+
+/** What a sparkline shows: all of its values, with room above and below a flat one.
+ * @param {readonly number[]} values @param {number} from @param {number} to @returns {SparkFrame} */
+export function sparkFrame(values, from, to) {
+  let min = Number.POSITIVE_INFINITY
+  let max = Number.NEGATIVE_INFINITY
+  for (const value of values) {
+    if (value < min) min = value
+    if (value > max) max = value
+  }
+  if (min > max) return { from, to, min: 0, max: 1 }
+  if (min === max) return { from, to, min: min - 1, max: max + 1 }
+  return { from, to, min, max }
+}
+
+/** The `points` of a polyline.
+ * @param {readonly number[]} times @param {readonly number[]} values @param {SparkFrame} frame @returns {string} */
+export function sparkPoints(times, values, frame) {
+  const width = Math.max(frame.to - frame.from, 1)
+  const height = Math.max(frame.max - frame.min, Number.MIN_VALUE)
+  let points = ''
+  for (let i = 0; i < times.length; i++) {
+    const x = /** @type {number} */ (((times[i]) - frame.from) / width) * sparkWidth
+    const y = sparkEdge + (1 - /** @type {number} */ ((values[i]) - frame.min) / height) * (sparkHeight - 2 * sparkEdge)
+    points += `${i > 0 ? ' ' : ''}${round(x)},${round(y)}`
+  }
+  return points
+}
+
+/** What a drawn sparkline holds, so that the browser can go on where the server stopped.
+ * @param {string} points @param {SparkFrame} frame @returns {{ times: number[], values: number[] }} */
+export function sparkRead(points, frame) {
+  /** @type {number[]} */
+  const times = []
+  /** @type {number[]} */
+  const values = []
+  for (const pair of points.split(' ')) {
+    const [x, y] = pair.split(',').map(Number)
+    if (x === undefined || y === undefined || Number.isNaN(x) || Number.isNaN(y)) continue
+    times.push(frame.from + (x / sparkWidth) * (frame.to - frame.from))
+    values.push(frame.min + (1 - (y - sparkEdge) / (sparkHeight - 2 * sparkEdge)) * (frame.max - frame.min))
+  }
+  return { times, values }
+}
+
+/** @param {number} value */
+function round(value) {
+  return Math.round(value * 100) / 100
+}
+
+/** The ranges that a device page offers, shortest first. */
+export const ranges = /** @type {const} */ ([
+  { name: '15m', label: '15 min', ms: 900_000 },
+  { name: '1h', label: '1 h', ms: 3_600_000 },
+  { name: '6h', label: '6 h', ms: 21_600_000 },
+  { name: '24h', label: '24 h', ms: 86_400_000 },
+  { name: '7d', label: '7 d', ms: 604_800_000 },
+  { name: '30d', label: '30 d', ms: 2_592_000_000 },
+  { name: '90d', label: '90 d', ms: 7_776_000_000 },
+])
+
+/** The milliseconds of a bucket's step; months and years by their usual length. 0 for `raw`.
+ * @param {string} resolution @returns {number} */
+export function stepMs(resolution) {
+  const match = /^(\d+)(s|mo|m|h|d|w|y)$/.exec(resolution)
+  if (!match) return 0
+  const units = { s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5, mo: 2592e6, y: 31536e6 }
+  return Number(match[1]) * units[/** @type {keyof typeof units} */ (match[2])]
+}
+
+/** A resolution as people say it.
+ * @param {string} resolution @returns {string} */
+export function resolutionText(resolution) {
+  const match = /^(\d+)(s|mo|m|h|d|w|y)$/.exec(resolution)
+  if (!match) return 'every reading'
+  const units = { s: 'second', m: 'minute', h: 'hour', d: 'day', w: 'week', mo: 'month', y: 'year' }
+  const unit = units[/** @type {keyof typeof units} */ (match[2])]
+  return match[1] === '1' ? `one point a ${unit}` : `one point every ${match[1]} ${unit}s`
+}
+
+/** Neighbours further apart than this are drawn as a gap: well above the usual distance, so that a slow device's line holds together.
+ * @param {ArrayLike<number>} times in order @param {number} step of the buckets; 0 for raw readings @returns {number} */
+export function gapMs(times, step) {
+  if (times.length < 3) return Number.POSITIVE_INFINITY
+  /** @type {number[]} */
+  const distances = []
+  const stride = Math.max(1, Math.floor(times.length / 500))
+  for (let i = stride; i < times.length; i += stride) {
+    distances.push(/** @type {number} */ (times[i - stride + 1]) - /** @type {number} */ (times[i - stride]))
+  }
+  distances.sort((a, b) => a - b)
+  const usual = /** @type {number} */ (distances[distances.length >> 1])
+  return Math.max(3.5 * usual, 2.5 * step, 1_000)
+}

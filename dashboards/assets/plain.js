@@ -1,0 +1,2 @@
+// Pages without anything live: only ages and the zone.
+import './page.js'

@@ -1,0 +1,343 @@
+// The charts of one device: history from /v1/series, live readings put into it, both drawn as one line. The page around it decides what stretch of
+// time is shown (device.js, first-steps.js).
+import { createChart } from './chart.js'
+import { formatNumber, resolutionText } from './format.js'
+import { ask, localTime, part, say, serverNow, setAge, timeZone, utcTime } from './page.js'
+import { rawMax, SeriesStore } from './series.js'
+
+const chartsMax = 12
+const drawEveryMs = 100
+/** A live window moves by a pixel, and no more often than this. */
+const slideEveryMs = 250
+/** Buckets that live readings went into are asked for again, so that they are what the table says. */
+const refreshEveryMs = 60_000
+const mendAfterMs = 2_500
+const tableRowsMax = 200
+const textRowsMax = 10
+
+/** @typedef {{ kind: 'live', ms: number } | { kind: 'fixed', from: number, to: number }} Shown */
+/** @typedef {import('./live.js').LiveReading} LiveReading */
+/** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, visible: boolean, latestAt: number }} Card */
+
+/** @param {{ device: string, host: HTMLElement, texts: HTMLElement | null, shown: Shown, moves: import('./chart.js').Moves,
+ *   loaded: (empty: boolean, newestAt: number) => void, failed: (detail: string) => void }} options */
+export function createView({ device, host, texts, shown, moves, loaded, failed }) {
+  /** @type {Map<string, Card>} */
+  const cards = new Map()
+  /** Came live while history was on its way. @type {LiveReading[]} */
+  let meanwhile = []
+  let newestAt = 0
+  let slidAt = 0
+  /** @type {AbortController | undefined} */
+  let loading
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let reload
+  let reloadAt = Number.POSITIVE_INFINITY
+  let failures = 0
+
+  /** @returns {{ from: number, to: number }} */
+  function window() {
+    if (shown.kind === 'fixed') return { from: shown.from, to: shown.to }
+    const now = serverNow()
+    return { from: now - shown.ms, to: now }
+  }
+
+  const sight = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      const card = [...cards.values()].find(({ element }) => element === entry.target)
+      if (card) card.visible = entry.isIntersecting
+    }
+  })
+
+  /** @param {HTMLElement} element @param {string} metric */
+  function adopt(element, metric) {
+    const store = new SeriesStore()
+    const chart = createChart(part(element, 'plot'), {
+      moves,
+      label: metric,
+      readout: (text) => say(part(element, 'readout'), text),
+      resolution: () => store.resolution,
+    })
+    /** @type {Card} */
+    const card = { metric, element, store, chart, dirty: true, visible: true, latestAt: 0 }
+    card.latestAt = Number(element.querySelector('[data-part="age"] time')?.getAttribute('data-at') ?? 0)
+    newestAt = Math.max(newestAt, card.latestAt)
+    const table = part(element, 'table')
+    table.hidden = false
+    table.addEventListener('toggle', () => fillTable(card))
+    cards.set(metric, card)
+    sight.observe(element)
+    return card
+  }
+
+  /** @param {string} metric */
+  function create(metric) {
+    const template = document.getElementById('card')
+    const made = template instanceof HTMLTemplateElement ? template.content.cloneNode(true) : undefined
+    const element = made instanceof DocumentFragment ? made.firstElementChild : undefined
+    if (!(element instanceof HTMLElement)) throw new Error('the page has no template for charts')
+    element.dataset.metric = metric
+    element.setAttribute('aria-label', metric)
+    element.classList.replace('c0', `c${cards.size % 6}`)
+    say(part(element, 'name'), metric)
+    part(element, 'plot').setAttribute(
+      'aria-label',
+      `Chart of ${metric}. Arrow keys move, plus and minus zoom, Escape goes back.`,
+    )
+    host.append(element)
+    return adopt(element, metric)
+  }
+
+  async function load() {
+    clearTimeout(reload)
+    reloadAt = Number.POSITIVE_INFINITY
+    loading?.abort()
+    if (cards.size === 0) return
+    const mine = new AbortController()
+    loading = mine
+    meanwhile = []
+    const { from, to } = window()
+    const width = host.clientWidth || 800
+    const query = new URLSearchParams({
+      device,
+      from: String(Math.max(0, Math.floor(from))),
+      // A device's clock may run a little ahead of ours.
+      to: String(Math.ceil(shown.kind === 'live' ? to + 5_000 : to)),
+      points: String(Math.min(2_000, Math.max(200, Math.round(width * 1.1)))),
+      timeZone,
+    })
+    for (const metric of cards.keys()) query.append('metric', metric)
+    try {
+      /** @type {import('../../api/wire.ts').SeriesAnswer} */
+      const answer = await (await ask(`/v1/series?${query}`, mine.signal)).json()
+      failures = 0
+      for (const card of cards.values()) {
+        card.store.load(
+          answer.series.find((series) => series.metric === card.metric),
+          answer,
+        )
+        card.dirty = true
+      }
+      const came = meanwhile
+      meanwhile = []
+      if (answer.resolution === 'raw') for (const item of came) put(item)
+      draw()
+      for (const card of cards.values()) fillTable(card)
+      loaded(isEmpty(), newestAt)
+      if (shown.kind === 'live') loadWithin(refreshEveryMs)
+    } catch (error) {
+      if (mine.signal.aborted) return
+      failures++
+      failed(error instanceof Error ? error.message : String(error))
+      loadWithin(Math.min(1_000 * 2 ** failures, 10_000))
+    } finally {
+      if (loading === mine) loading = undefined
+    }
+  }
+
+  /** Asks again within this time; an earlier plan stays. @param {number} ms */
+  function loadWithin(ms) {
+    const at = Date.now() + ms
+    if (at >= reloadAt) return
+    clearTimeout(reload)
+    reloadAt = at
+    reload = setTimeout(() => {
+      reloadAt = Number.POSITIVE_INFINITY
+      if (document.hidden) loadWithin(refreshEveryMs)
+      else void load()
+    }, ms)
+  }
+
+  function isEmpty() {
+    const { from, to } = window()
+    for (const { store } of cards.values()) {
+      if (store.times.some((at) => at + store.step >= from && at <= to)) return false
+    }
+    return cards.size > 0
+  }
+
+  /** @param {LiveReading[]} items */
+  function readings(items) {
+    for (const item of items) {
+      if (item.device !== device) continue
+      if (item.value === undefined) {
+        if (item.text !== undefined && texts) putText(texts, item)
+        continue
+      }
+      if (loading && meanwhile.length < rawMax) meanwhile.push(item)
+      put(item)
+    }
+  }
+
+  /** @param {LiveReading} item */
+  function put(item) {
+    const { metric, observedAt: at, value } = item
+    if (value === undefined) return
+    let card = cards.get(metric)
+    if (!card) {
+      if (cards.size >= chartsMax) return
+      card = create(metric)
+      loadWithin(1_000)
+    }
+    if (at >= card.latestAt) {
+      card.latestAt = at
+      newestAt = Math.max(newestAt, at)
+      say(part(card.element, 'value'), formatNumber(value))
+      showAge(card)
+    }
+    const { from, to } = window()
+    if (at < from || (shown.kind === 'fixed' && at >= to)) return
+    const came = card.store.add(at, value)
+    if (came === 'repeat') return
+    card.dirty = true
+    if (came === 'late') {
+      flash(card.element)
+      loadWithin(mendAfterMs)
+    }
+    if (shown.kind === 'live') card.store.dropBefore(from)
+    if (card.store.step === 0 && card.store.length > rawMax) loadWithin(0)
+  }
+
+  /** @param {Card} card */
+  function showAge(card) {
+    const slot = part(card.element, 'age')
+    let time = slot.querySelector('time')
+    if (!time) {
+      time = document.createElement('time')
+      time.className = 'age'
+      time.dataset.ago = ''
+      slot.append(time)
+    }
+    setAge(time, card.latestAt)
+    time.title = `${localTime(card.latestAt)} · ${utcTime(card.latestAt)}`
+  }
+
+  function draw() {
+    if (document.hidden) return
+    const shownNow = window()
+    const now = Date.now()
+    const pixelMs = shown.kind === 'live' ? shown.ms / Math.max(host.clientWidth, 1) : Number.POSITIVE_INFINITY
+    const slide = now - slidAt >= Math.max(pixelMs, slideEveryMs)
+    if (slide) slidAt = now
+    for (const card of cards.values()) {
+      if (!card.visible) continue
+      if (card.dirty) {
+        card.dirty = false
+        card.chart.show(card.store.columns(), shownNow)
+        say(part(card.element, 'caption'), captionOf(card.store))
+      } else if (slide) card.chart.slide(shownNow)
+    }
+  }
+  const drawing = setInterval(draw, drawEveryMs)
+
+  const scheme = matchMedia('(prefers-color-scheme: dark)')
+  const redraw = () => {
+    for (const { chart } of cards.values()) chart.redraw()
+  }
+  scheme.addEventListener('change', redraw)
+
+  for (const element of host.querySelectorAll('[data-metric]')) {
+    if (element instanceof HTMLElement) adopt(element, element.dataset.metric ?? '')
+  }
+
+  return {
+    load,
+    loadWithin,
+    readings,
+    /** Another stretch of time; what is already there is shown at once, the rest comes. @param {Shown} next */
+    show(next) {
+      shown = next
+      for (const card of cards.values()) card.dirty = true
+      draw()
+      void load()
+    },
+    /** Only moves what is there, while someone drags. @param {{ from: number, to: number }} to */
+    peek(to) {
+      for (const { chart } of cards.values()) chart.slide(to)
+    },
+    window,
+    newestAt: () => newestAt,
+    close() {
+      clearInterval(drawing)
+      clearTimeout(reload)
+      scheme.removeEventListener('change', redraw)
+      for (const { chart } of cards.values()) chart.remove()
+    },
+  }
+}
+
+/** @param {SeriesStore} store */
+function captionOf({ length, resolution, source, step }) {
+  if (length === 0) return ''
+  const band = step > 0 ? ': mean as a line, least to most as a band' : ''
+  return `${length} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+}
+
+/** What late data changed is seen for a second. @param {HTMLElement} element */
+function flash(element) {
+  if (element.classList.contains('mended')) return
+  element.classList.add('mended')
+  setTimeout(() => element.classList.remove('mended'), 1_000)
+}
+
+/** The newest points in words and figures, for those who do not see the chart. @param {Card} card */
+function fillTable({ element, store }) {
+  const details = part(element, 'table')
+  if (!(details instanceof HTMLDetailsElement) || !details.open) return
+  const table = document.createElement('table')
+  const banded = store.step > 0
+  const names = banded ? ['Time', 'UTC', 'Mean', 'Least', 'Most', 'Readings'] : ['Time', 'UTC', 'Value']
+  const head = table.createTHead().insertRow()
+  for (const name of names) {
+    const cell = document.createElement('th')
+    cell.scope = 'col'
+    cell.textContent = name
+    head.append(cell)
+  }
+  const body = table.createTBody()
+  for (let i = store.length - 1; i >= Math.max(0, store.length - tableRowsMax); i--) {
+    const at = /** @type {number} */ (store.times[i])
+    const figures = banded ? [store.values[i], store.lows[i], store.highs[i], store.counts[i]] : [store.values[i]]
+    const row = body.insertRow()
+    for (const text of [localTime(at), utcTime(at), ...figures.map((figure) => formatNumber(figure ?? Number.NaN))]) {
+      row.insertCell().textContent = text
+    }
+  }
+  part(element, 'rows').replaceChildren(table)
+}
+
+/** Text readings: the newest few, newest first, each once. @param {HTMLElement} host @param {LiveReading} item */
+function putText(host, { metric, observedAt, text = '' }) {
+  let section = [...host.children].find((each) => each instanceof HTMLElement && each.dataset.metric === metric)
+  if (!section) {
+    if (host.children.length >= chartsMax) return
+    const template = document.getElementById('text')
+    const made = template instanceof HTMLTemplateElement ? template.content.cloneNode(true) : undefined
+    if (!(made instanceof DocumentFragment) || !(made.firstElementChild instanceof HTMLElement)) return
+    section = made.firstElementChild
+    if (section instanceof HTMLElement) section.dataset.metric = metric
+    section.setAttribute('aria-label', metric)
+    say(part(section, 'name'), metric)
+    host.append(section)
+  }
+  const body = part(section, 'rows')
+  const rows = /** @type {HTMLElement[]} */ ([...body.children])
+  const same = rows.find((row) => Number(row.dataset.observedAt) === observedAt)
+  if (same) {
+    say(same.lastElementChild, text)
+    return
+  }
+  const row = document.createElement('tr')
+  row.dataset.observedAt = String(observedAt)
+  const when = row.insertCell()
+  when.className = 'heard'
+  const time = document.createElement('time')
+  time.className = 'age'
+  time.dataset.ago = ''
+  setAge(time, observedAt)
+  when.append(time)
+  row.insertCell().textContent = text
+  const older = rows.find((each) => Number(each.dataset.observedAt) < observedAt)
+  body.insertBefore(row, older ?? null)
+  while (body.children.length > textRowsMax) body.lastElementChild?.remove()
+}

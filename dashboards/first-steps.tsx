@@ -1,0 +1,73 @@
+// `/` while nothing has ever arrived: what to type, with the real address, and a listener that turns into a chart at the first reading.
+import type { Assets } from './assets.ts'
+import { CardTemplate } from './chart-card.tsx'
+import { attribute, Page } from './layout.tsx'
+
+const payload = '{"temperature": 71.3}'
+
+export function FirstSteps({ assets, mqtt }: { assets: Assets; mqtt: URL }): JSX.Element {
+  const host = mqtt.hostname
+  const port = mqtt.port || '1883'
+  const address = `mqtt://${mqtt.host}`
+  const steps = [
+    {
+      id: 'mosquitto',
+      title: 'From a shell',
+      code: `mosquitto_pub -h ${host} -p ${port} -q 1 -t devices/boiler-1/telemetry -m '${payload}'`,
+    },
+    {
+      id: 'node',
+      title: 'From Node.js, with the package mqtt',
+      code: [
+        "import { connectAsync } from 'mqtt'",
+        `const client = await connectAsync('${address}')`,
+        `await client.publishAsync('devices/boiler-1/telemetry', '${payload}', { qos: 1 })`,
+      ].join('\n'),
+    },
+    {
+      id: 'simulate',
+      title: 'Or a fleet that is made up',
+      code: `npx weir simulate --devices 20 --rate 20${port === '1883' ? '' : ` --url ${address}`}`,
+    },
+  ]
+  return (
+    <Page assets={assets} title="Weir · First reading" here="overview" charts scripts={['first-steps.js']}>
+      <div class="intro">
+        <h1>Send a first reading</h1>
+        <p>
+          Nothing has arrived yet. Publish from anywhere to <code safe>{`devices/{device}/telemetry`}</code> on{' '}
+          <code safe>{address}</code>: no device has to be registered, and this page shows the reading the moment it is
+          kept.
+        </p>
+      </div>
+      <section class="panel listener" id="listener" aria-labelledby="listener-title">
+        <h2 id="listener-title">
+          <span class="pulse" aria-hidden="true" />
+          <span id="heard" role="status" aria-live="polite">
+            Listening for a first reading
+          </span>
+        </h2>
+        <p class="aside" id="heard-detail">
+          Without scripts: send one, then load this page again.
+        </p>
+        <div id="charts" />
+        <CardTemplate />
+      </section>
+      <ol class="steps">
+        {steps.map(({ id, title, code }) => (
+          <li class="panel">
+            <div class="panel-head">
+              <h2 safe>{title}</h2>
+              <button type="button" class="quiet" data-copy={id} hidden>
+                Copy
+              </button>
+            </div>
+            <pre id={attribute(id)} tabindex="0">
+              <code safe>{code}</code>
+            </pre>
+          </li>
+        ))}
+      </ol>
+    </Page>
+  )
+}

@@ -1,0 +1,98 @@
+// One page of the fleet with what its table shows: latest values and a sparkline each. Few questions whatever the number of rows.
+import type { DeviceAnswer, ReadingAnswer } from '../api/wire.ts'
+import type { NotAnswered, Questions } from './ask.ts'
+
+export const fleetRowsMax = 100
+const latestMax = 1_000
+const windows = [
+  { ms: 3_600_000, points: 60 },
+  { ms: 7 * 86_400_000, points: 84 },
+] as const
+/** Fewer points than this say nothing about the last hour: the row shows the week instead. */
+const pointsMin = 6
+
+export interface FleetRow {
+  readonly device: DeviceAnswer
+  readonly latest: readonly ReadingAnswer[]
+  /** The metric that the sparkline draws: the first one with numbers. */
+  readonly metric: string | undefined
+  readonly spark: Spark | undefined
+}
+export interface Spark {
+  readonly times: readonly number[]
+  readonly values: readonly number[]
+  readonly from: number
+  readonly to: number
+}
+export interface Fleet {
+  readonly rows: readonly FleetRow[]
+  readonly next: string | null
+  /** The store did not answer: rows are there, sparklines are not. */
+  readonly away: NotAnswered | undefined
+}
+
+export interface FleetQuery {
+  readonly search: string
+  readonly after: string
+}
+
+export async function loadFleet(questions: Questions, query: FleetQuery, now: number): Promise<Fleet | NotAnswered> {
+  const devices = await questions.devices({
+    search: query.search || undefined,
+    after: query.after || undefined,
+    limit: fleetRowsMax,
+  })
+  if (!devices.ok) return devices
+  const { items, next } = devices.value
+  if (items.length === 0) return { rows: [], next: null, away: undefined }
+  const names = items.map(({ device }) => device)
+  const whole = next === null && query.after === '' && query.search === ''
+  const latest = await questions.latest({ device: whole ? undefined : names, limit: latestMax })
+  const byDevice = new Map<string, ReadingAnswer[]>()
+  for (const reading of latest.ok ? latest.value.items : []) {
+    const list = byDevice.get(reading.device)
+    if (list) list.push(reading)
+    else byDevice.set(reading.device, [reading])
+  }
+  const metrics = new Map<string, string>()
+  for (const [device, readings] of byDevice) {
+    const first = readings.find(({ value }) => value !== undefined)
+    if (first) metrics.set(device, first.metric)
+  }
+  const { sparks, away } = await loadSparks(questions, metrics, now)
+  const rows = items.map((device) => ({
+    device,
+    latest: byDevice.get(device.device) ?? [],
+    metric: metrics.get(device.device),
+    spark: sparks.get(device.device),
+  }))
+  return { rows, next, away: away ?? (latest.ok ? undefined : latest) }
+}
+
+/** At most one question a window for the whole page. */
+async function loadSparks(
+  questions: Questions,
+  metrics: ReadonlyMap<string, string>,
+  now: number,
+): Promise<{ sparks: Map<string, Spark>; away: NotAnswered | undefined }> {
+  const sparks = new Map<string, Spark>()
+  for (const { ms, points } of windows) {
+    const wanted = [...metrics].filter(([device]) => (sparks.get(device)?.times.length ?? 0) < pointsMin)
+    if (wanted.length === 0) break
+    const from = now - ms
+    const answer = await questions.series({
+      device: wanted.map(([device]) => device),
+      metric: [...new Set(wanted.map(([, metric]) => metric))],
+      from,
+      to: now,
+      points,
+    })
+    if (!answer.ok) return { sparks, away: answer }
+    for (const series of answer.value.series) {
+      if (metrics.get(series.device) !== series.metric) continue
+      const values = 'value' in series ? series.value : series.mean
+      if (values.length > 0) sparks.set(series.device, { times: series.observedAt, values, from, to: now })
+    }
+  }
+  return { sparks, away: undefined }
+}

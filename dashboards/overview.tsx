@@ -1,0 +1,134 @@
+// `/`: how the fleet and the pipeline are, in numbers that move.
+import type { PipelineAnswer } from '../api/wire.ts'
+import type { Answered, NotAnswered } from './ask.ts'
+import type { Assets } from './assets.ts'
+import type { FleetQuery, Fleet as FleetRows } from './fleet.ts'
+import { Fleet } from './fleet-table.tsx'
+import { formatCount, formatDuration, formatRate } from './format.ts'
+import { attribute, Notice, Page } from './layout.tsx'
+import { PathStrip, stageNames } from './path-strip.tsx'
+import type { RateHistory } from './rate-history.ts'
+import { rateHistoryMs } from './rate-history.ts'
+import { Sparkline } from './sparkline.tsx'
+
+interface OverviewProperties {
+  readonly assets: Assets
+  readonly pipeline: Answered<PipelineAnswer>
+  readonly fleet: FleetRows | NotAnswered
+  readonly query: FleetQuery
+  readonly rates: RateHistory
+  readonly now: number
+}
+
+export function Overview({ assets, pipeline, fleet, query, rates, now }: OverviewProperties): JSX.Element {
+  return (
+    <Page assets={assets} title="Weir · Overview" here="overview" scripts={['overview.js']}>
+      <h1 class="unseen">Overview</h1>
+      {pipeline.ok ? (
+        <>
+          <Numbers pipeline={pipeline.value} rates={rates} now={now} />
+          <PathStrip pipeline={pipeline.value} />
+        </>
+      ) : (
+        <Notice
+          title="The pipeline does not say how it is"
+          detail={`${pipeline.detail} Readings that were acknowledged are kept all the same; this page tries again by itself.`}
+        />
+      )}
+      <section class="panel" aria-labelledby="fleet-title">
+        <div class="panel-head">
+          <h2 id="fleet-title">Fleet</h2>
+          <form class="search" method="get" action="/" role="search">
+            <label class="unseen" for="search">
+              Search devices
+            </label>
+            <input
+              id="search"
+              name="search"
+              type="search"
+              value={attribute(query.search)}
+              placeholder="Search devices"
+              autocomplete="off"
+              spellcheck="false"
+              maxlength="128"
+              aria-keyshortcuts="/"
+            />
+            <kbd aria-hidden="true">/</kbd>
+          </form>
+        </div>
+        {'ok' in fleet ? (
+          <Notice title="The fleet can't be listed now" detail={fleet.detail} />
+        ) : (
+          <Fleet fleet={fleet} query={query} now={now} />
+        )}
+      </section>
+    </Page>
+  )
+}
+
+function Numbers({ pipeline, rates, now }: { pipeline: PipelineAnswer; rates: RateHistory; now: number }): JSX.Element {
+  const { devices, stages, connections, series, viewers, deadLettered } = pipeline
+  const behind = Math.max(...stageNames.map((name) => stages[name].lagMs))
+  return (
+    <section class="numbers" aria-label="Now" id="numbers">
+      <div class="number wide">
+        <h2>Readings a second</h2>
+        <p class="big" data-number="rate" safe>
+          {formatRate(stages.received.perSecond)}
+        </p>
+        <Sparkline {...rates.read(now)} from={now - rateHistoryMs} to={now} class="rate-spark" id="rate-spark" zero />
+        <small>last 2 min</small>
+      </div>
+      <div class="number">
+        <h2>Devices online</h2>
+        <p class="big">
+          <span data-number="online" safe>
+            {formatCount(devices.online)}
+          </span>{' '}
+          <span class="of">
+            of{' '}
+            <span data-number="devices" safe>
+              {formatCount(devices.total)}
+            </span>
+          </span>
+        </p>
+        <meter
+          data-number="share"
+          min="0"
+          max={String(Math.max(devices.total, 1))}
+          value={String(devices.online)}
+          aria-label="Share of devices online"
+        />
+        <small>
+          <span data-number="series" safe>
+            {formatCount(series)}
+          </span>{' '}
+          series
+        </small>
+      </div>
+      <div class="number">
+        <h2>Behind</h2>
+        <p class="big" data-number="behind" safe>
+          {formatDuration(behind)}
+        </p>
+        <small>the slowest stage</small>
+      </div>
+      <div class="number">
+        <h2>Connections</h2>
+        <p class="big" data-number="connections" safe>
+          {formatCount(connections)}
+        </p>
+        <small>
+          <span data-number="viewers" safe>
+            {formatCount(viewers)}
+          </span>{' '}
+          watching ·{' '}
+          <span data-number="deadLettered" safe>
+            {formatCount(deadLettered)}
+          </span>{' '}
+          dead letters
+        </small>
+      </div>
+    </section>
+  )
+}

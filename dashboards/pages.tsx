@@ -1,0 +1,143 @@
+// The pages that people see, rendered on the server from the public API's answers. Registered into the API's own server, so that pages and API
+// share one address.
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import type { DeviceDetailAnswer } from '../api/wire.ts'
+import { type Ask, type Questions, questionsTo } from './ask.ts'
+import { type Assets, registerAssets } from './assets.ts'
+import { chartsMax, DeviceAway, DevicePage, type TextHistory, UnknownDevice } from './device.tsx'
+import { defaultRange, type RangeQuery, rangeFromQuery, type ShownRange } from './device-range.ts'
+import { FirstSteps } from './first-steps.tsx'
+import { type FleetQuery, loadFleet } from './fleet.ts'
+import { Fleet } from './fleet-table.tsx'
+import { Notice } from './layout.tsx'
+import { Overview } from './overview.tsx'
+import { createRateHistory } from './rate-history.ts'
+import { sendPage } from './security.ts'
+
+export interface PagesOptions {
+  readonly ask: Ask
+  readonly now?: () => number
+  /** Where devices publish, `mqtt://host:port`; without it, the page's own host and port 1883. */
+  readonly mqttUrl?: () => string | undefined
+}
+
+/** Points that the first paint draws; the browser asks again for its own width. */
+const firstPaintPoints = 400
+const textRowsMax = 10
+const textMetricsMax = 8
+const hidden = { schema: { hide: true } as object }
+
+export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
+  const { ask, now = Date.now, mqttUrl = () => undefined } = options
+  const questions = questionsTo(ask)
+  const assets = registerAssets(app)
+  const rates = createRateHistory(questions)
+  app.addHook('onReady', async () => rates.start())
+  app.addHook('onClose', async () => rates.stop())
+
+  app.get('/', hidden, async (request, reply) => {
+    const query = fleetQuery(request.query)
+    const at = now()
+    const [pipeline, fleet] = await Promise.all([questions.pipeline(), loadFleet(questions, query, at)])
+    const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
+    if (nothingYet) {
+      const mqtt = new URL(
+        mqttUrl() ?? `mqtt://${request.hostname.replace(/[^A-Za-z0-9.:[\]-]/g, '') || '127.0.0.1'}:1883`,
+      )
+      return sendPage(reply, await (<FirstSteps assets={assets} mqtt={mqtt} />))
+    }
+    const page = <Overview assets={assets} pipeline={pipeline} fleet={fleet} query={query} rates={rates} now={at} />
+    return sendPage(reply, await page)
+  })
+
+  app.get('/fragments/fleet', hidden, async (request, reply) => {
+    const query = fleetQuery(request.query)
+    const at = now()
+    const fleet = await loadFleet(questions, query, at)
+    if ('ok' in fleet)
+      return sendPage(reply, await (<Notice title="The fleet can't be listed now" detail={fleet.detail} />), 503)
+    return sendPage(reply, await (<Fleet fleet={fleet} query={query} now={at} />))
+  })
+
+  app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
+    answerDevice({ questions, assets, reply, name: request.params.device, query: request.query, now: now() }),
+  )
+}
+
+interface DeviceRequest {
+  readonly questions: Questions
+  readonly assets: Assets
+  readonly reply: FastifyReply
+  readonly name: string
+  readonly query: unknown
+  readonly now: number
+}
+
+async function answerDevice({ questions, assets, reply, name, query, now }: DeviceRequest): Promise<FastifyReply> {
+  const isName = /^[A-Za-z0-9._:@-]{1,128}$/.test(name)
+  const found = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
+  if (!found.ok) {
+    if (found.status === 404)
+      return sendPage(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} />), 404)
+    return sendPage(reply, await (<DeviceAway assets={assets} name={name} detail={found.detail} />), 503)
+  }
+  const device = found.value
+  const asked = query as RangeQuery & { metrics?: string }
+  const range = rangeFromQuery(asked, now) ?? (await defaultRange(questions, device, now))
+  const numeric = device.latest.filter(({ value }) => value !== undefined).map(({ metric }) => metric)
+  const metrics = asked.metrics === 'all' ? numeric : numeric.slice(0, chartsMax)
+  const [series, texts] = await Promise.all([
+    loadSeries(questions, device, metrics, range),
+    loadTexts(questions, device),
+  ])
+  const page = (
+    <DevicePage
+      assets={assets}
+      device={device}
+      range={range}
+      series={series}
+      metrics={metrics}
+      metricsLeft={numeric.length - metrics.length}
+      texts={texts}
+      now={now}
+    />
+  )
+  return sendPage(reply, await page)
+}
+
+function loadSeries(
+  questions: Questions,
+  device: DeviceDetailAnswer,
+  metrics: readonly string[],
+  range: ShownRange,
+): ReturnType<Questions['series']> {
+  const { from, to } = range
+  if (metrics.length === 0) {
+    return Promise.resolve({
+      ok: true,
+      value: { from, to, resolution: 'raw', source: 'raw', timeZone: 'UTC', series: [] },
+    })
+  }
+  return questions.series({ device: device.device, metric: metrics, from, to, points: firstPaintPoints })
+}
+
+async function loadTexts(questions: Questions, device: DeviceDetailAnswer): Promise<TextHistory[]> {
+  const metrics = device.latest.filter(({ text }) => text !== undefined).slice(0, textMetricsMax)
+  return Promise.all(
+    metrics.map(async (latest) => {
+      const answer = await questions.readings({
+        device: device.device,
+        metric: latest.metric,
+        order: 'desc',
+        limit: textRowsMax,
+      })
+      const items = answer.ok ? answer.value.items.filter(({ text }) => text !== undefined) : []
+      return { metric: latest.metric, items: items.length > 0 ? items : [{ ...latest, device: device.device }] }
+    }),
+  )
+}
+
+function fleetQuery(query: unknown): FleetQuery {
+  const { search = '', after = '' } = query as { search?: unknown; after?: unknown }
+  return { search: String(search).slice(0, 128), after: String(after).slice(0, 1024) }
+}

@@ -63,7 +63,9 @@ export class Engine {
   private readonly lanes: Record<LaneName, Lane>
   private readonly idle: PooledSession[] = []
   private readonly running = new Set<Promise<unknown>>()
-  private readonly stopping = new AbortController()
+  /** Of each statement that waits or runs. */
+  private readonly endings = new Set<AbortController>()
+  private isStopping = false
   private control: Session | undefined
   private controlTail: Promise<unknown> = Promise.resolve()
   private closingCount = 0
@@ -119,10 +121,10 @@ export class Engine {
   }
 
   /** Gives the answer block by block, for formats of which blocks can be joined; waits while `take` does. */
-  async stream(statement: Statement, take: (bytes: Uint8Array) => Promise<void>): Promise<void> {
-    return this.inLane(statement, async (session) => {
+  async stream(statement: Statement, take: (bytes: Uint8Array, signal: AbortSignal) => Promise<void>): Promise<void> {
+    return this.inLane(statement, async (session, signal) => {
       const chunks: ChdbQueryStream = session.queryStream(statement.sql, { format: statement.format })
-      for await (const chunk of chunks) await take(chunk.raw())
+      for await (const chunk of chunks) await take(chunk.raw(), signal)
     })
   }
 
@@ -139,8 +141,11 @@ export class Engine {
 
   /** Kills what still runs, waits for it to end, and lets go of the directory. */
   async close(): Promise<void> {
-    this.stopping.abort(new EngineError(236, 'ABORTED', 'The server is stopping'))
-    await Promise.allSettled([...this.running])
+    this.isStopping = true
+    while (this.endings.size > 0) {
+      for (const ending of this.endings) ending.abort(stoppingError())
+      await delay(5)
+    }
     await this.controlTail
     for (const each of this.idle.splice(0)) each.session.close()
     this.control?.close()
@@ -148,27 +153,42 @@ export class Engine {
     await drainPending()
   }
 
-  get runningCount(): number {
-    return this.running.size
+  /** Statements that run or wait. */
+  get statementCount(): number {
+    return this.endings.size
   }
 
-  private async inLane<Result>(statement: Statement, work: (session: Session) => Promise<Result>): Promise<Result> {
-    const signal = AbortSignal.any([statement.signal, this.stopping.signal])
-    const release = await this.lanes[statement.lane].enter(signal)
-    const done = this.inSession(statement, signal, work)
-    this.running.add(done)
+  private async inLane<Result>(
+    statement: Statement,
+    work: (session: Session, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    if (this.isStopping) throw stoppingError()
+    // Not AbortSignal.any: what it makes is held weakly, and Node 20 collects it with its listeners while the statement runs.
+    const ending = new AbortController()
+    const end = (): void => ending.abort(statement.signal.reason)
+    if (statement.signal.aborted) end()
+    statement.signal.addEventListener('abort', end, { once: true })
+    this.endings.add(ending)
     try {
-      return await done
+      const release = await this.lanes[statement.lane].enter(ending.signal)
+      const done = this.inSession(statement, ending.signal, work)
+      this.running.add(done)
+      try {
+        return await done
+      } finally {
+        this.running.delete(done)
+        release()
+      }
     } finally {
-      this.running.delete(done)
-      release()
+      this.endings.delete(ending)
+      statement.signal.removeEventListener('abort', end)
     }
   }
 
   private async inSession<Result>(
     statement: Statement,
     signal: AbortSignal,
-    work: (session: Session) => Promise<Result>,
+    work: (session: Session, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     const pooled = await this.acquire(statement)
     let isReusable = !statement.leavesTraces
@@ -182,7 +202,7 @@ export class Engine {
       if (statement.parameters.size > 0) await pooled.session.queryAsync(parametersSql(statement.parameters))
       signal.throwIfAborted()
       signal.addEventListener('abort', kill, { once: true })
-      return await work(pooled.session)
+      return await work(pooled.session, signal)
     } catch (error) {
       throw engineErrorFrom(error)
     } finally {
@@ -228,7 +248,7 @@ export class Engine {
   }
 
   private giveBack(pooled: PooledSession, isReusable: boolean): void {
-    if (isReusable && !this.stopping.signal.aborted) this.idle.push(pooled)
+    if (isReusable && !this.isStopping) this.idle.push(pooled)
     else this.closeSession(pooled.session)
     if (this.idle.length > sessionsIdleMax) this.closeSession(this.idle.shift()!.session)
   }
@@ -238,6 +258,10 @@ export class Engine {
     session.close()
     void Promise.allSettled([...this.running]).then(() => this.closingCount--)
   }
+}
+
+function stoppingError(): EngineError {
+  return new EngineError(236, 'ABORTED', 'The server is stopping')
 }
 
 function settingsSql(settings: ReadonlyMap<string, string>, token: string): string {

@@ -159,11 +159,11 @@ async function stream(engine: Engine, statement: Statement, query: HttpQuery, re
     compressor.pipe(response)
   }
   let hasBegun = false
-  await engine.stream(statement, async (bytes) => {
+  await engine.stream(statement, async (bytes, signal) => {
     if (!hasBegun) begin()
     hasBegun = true
     const sink = compressor ?? response
-    if (!sink.write(bytes)) await drained(sink, statement.signal)
+    if (!sink.write(bytes)) await drained(sink, signal)
   })
   if (!hasBegun) begin()
   ;(compressor ?? response).end()

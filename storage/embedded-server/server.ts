@@ -30,6 +30,7 @@ export interface EmbeddedServer extends Service {
 const host = '127.0.0.1'
 const username = 'weir'
 const connectionsMax = 256
+const lastAnswersMs = 50
 const mebibyte = 1024 ** 2
 
 /** Threads that the engine's calls take: all statements at once, a cancellation, and files of our own. libuv has 4 unless told at start. */
@@ -85,7 +86,7 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
     async drain(deadline) {
       http?.close()
       http?.closeIdleConnections()
-      while (engine && engine.runningCount > 0 && !deadline.aborted) await new Promise((go) => setTimeout(go, 20))
+      while (engine && engine.statementCount > 0 && !deadline.aborted) await new Promise((go) => setTimeout(go, 20))
     },
     async stop() {
       health = { state: 'failed', detail: 'the store is closed' }
@@ -94,6 +95,9 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
       closing?.close()
       await engine?.close()
       engine = undefined
+      // Answers to what was ended are out, or nobody takes them.
+      closing?.closeIdleConnections()
+      await new Promise<void>((go) => setTimeout(go, lastAnswersMs))
       closing?.closeAllConnections()
     },
     health: () => health,

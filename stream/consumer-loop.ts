@@ -1,0 +1,217 @@
+// One group's way through one topic: fetch, handle, commit, pause, drain, for any adapter of the log. Nothing else calls read() or commit().
+//
+//   log ──read()──▶ gathering ──take()──▶ handle(batch) ──▶ commit(position)
+//    ▲     │ full?      │ due?                │ RetryableError: wait, the same batch again
+//    └─ stop reading ◀──┘                     │ anything else: crash; the batch is read again
+//                                             ▼ resolved
+//                                      the next batch, which gathered meanwhile
+//
+// - At most one batch is handled at a time, so positions are committed in order and never past a batch that was not handled.
+// - While it is, the next one gathers, up to a bound; past it reading stops, and the log is the buffer.
+// - What was read and not committed is read again by the next process: handling must bear repeats.
+import { setTimeout as delay } from 'node:timers/promises'
+import {
+  type Chunk,
+  type ConsumerGroup,
+  type EventLog,
+  type LogConsumer,
+  type LogPosition,
+  type LogTopic,
+  positionAfter,
+} from '../domain/event-log.ts'
+import { RetryableError } from '../runtime/errors.ts'
+import { type BatchLimits, batchLimits, Gathering, oldestReceivedAt } from './batch-policy.ts'
+import type { ConsumerEvents } from './events.ts'
+
+export interface Batch {
+  /** Contiguous within each partition. */
+  readonly chunks: readonly Chunk[]
+  readonly rows: number
+  readonly bytes: number
+}
+
+/** Resolve: committed. RetryableError: the same batch again, later. Anything else: the process ends. `stop` means: end soon, by throwing. */
+export type BatchHandler = (batch: Batch, stop: AbortSignal) => Promise<void>
+
+export interface ConsumerLoopOptions {
+  readonly log: EventLog
+  readonly group: ConsumerGroup
+  readonly topic: LogTopic
+  readonly handle: BatchHandler
+  readonly events: ConsumerEvents
+  /** Called once when the loop can't go on. */
+  readonly crash: (error: Error) => void
+  readonly limits?: BatchLimits
+  readonly backOff?: BackOff
+}
+
+export interface BackOff {
+  readonly firstMs: number
+  readonly longestMs: number
+  /** 0 to 1: chance is passed in. */
+  readonly random: () => number
+}
+
+const backOffDefault: BackOff = { firstMs: 100, longestMs: 5_000, random: Math.random }
+const readBytesMax = 4 * 1024 * 1024
+
+/** Doubles from first to longest, each time somewhere in its upper half, so that many do not come back at once. */
+export function backOffMs({ firstMs, longestMs, random }: BackOff, attempt: number): number {
+  const full = Math.min(longestMs, firstMs * 2 ** Math.min(attempt, 30))
+  return full / 2 + (full / 2) * random()
+}
+
+export class ConsumerLoop {
+  private readonly options: ConsumerLoopOptions
+  private readonly gathering: Gathering
+  /** Ends reading. */
+  private readonly draining = new AbortController()
+  /** Ends everything. */
+  private readonly stopping = new AbortController()
+  private consumer: LogConsumer | undefined
+  private tasks: Promise<unknown> = Promise.resolve()
+  private inHand: Batch | undefined
+  private position: LogPosition = new Map()
+  /** The reader, the handler, or both. */
+  private readonly sleepers = new Set<() => void>()
+
+  constructor(options: ConsumerLoopOptions) {
+    this.options = options
+    this.gathering = new Gathering(options.limits ?? batchLimits)
+  }
+
+  async start(): Promise<void> {
+    const { log, group, topic } = this.options
+    this.consumer = await log.subscribe(group, topic)
+    this.position = await log.committed(group, topic)
+    const guarded = (task: Promise<void>): Promise<void> =>
+      task.catch((error: Error) => {
+        if (this.stopping.signal.aborted) return
+        this.stopping.abort()
+        this.options.events.crashed(error)
+        this.options.crash(error)
+      })
+    this.tasks = Promise.all([guarded(this.read()), guarded(this.handleBatches())])
+  }
+
+  /** Reads no more, and handles what was read until the deadline; the rest stays uncommitted. */
+  async drain(deadline: AbortSignal): Promise<void> {
+    this.draining.abort()
+    this.wake()
+    const end = (): void => this.stopping.abort()
+    if (deadline.aborted) end()
+    deadline.addEventListener('abort', end, { once: true })
+    await this.tasks
+    deadline.removeEventListener('abort', end)
+  }
+
+  async stop(): Promise<void> {
+    this.draining.abort()
+    this.stopping.abort()
+    this.wake()
+    await this.tasks
+    await this.consumer?.close()
+    this.consumer = undefined
+  }
+
+  /** Chunks that are durable and not handled. */
+  async lag(): Promise<number> {
+    return (await this.consumer?.lag()) ?? 0
+  }
+
+  /** receivedAt of the oldest chunk that was read and is not handled, in microseconds. */
+  oldestReceivedAt(): number | undefined {
+    return (this.inHand && oldestReceivedAt(this.inHand.chunks)) ?? this.gathering.oldestReceivedAt()
+  }
+
+  private async read(): Promise<void> {
+    while (!this.draining.signal.aborted) {
+      const free = this.gathering.bytesFree()
+      if (free === 0) {
+        // A batch is taken before long: take() wakes us.
+        await this.awake(Number.POSITIVE_INFINITY, this.draining.signal)
+        continue
+      }
+      const chunks = await this.readOnce(Math.min(free, readBytesMax))
+      if (chunks.length === 0) continue
+      this.gathering.add(chunks, performance.now())
+      this.wake()
+    }
+  }
+
+  private async readOnce(bytesMax: number): Promise<readonly Chunk[]> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.consumer!.read(bytesMax, this.draining.signal)
+      } catch (error) {
+        if (this.draining.signal.aborted) return []
+        if (!(error instanceof RetryableError)) throw error
+        await this.backOff(error, attempt, this.draining.signal)
+      }
+    }
+  }
+
+  private async handleBatches(): Promise<void> {
+    while (!this.stopping.signal.aborted) {
+      const isLast = this.draining.signal.aborted
+      const dueInMs = this.gathering.dueInMs(performance.now())
+      if (dueInMs === Number.POSITIVE_INFINITY && isLast) return
+      if (dueInMs > 0 && !isLast) {
+        await this.awake(dueInMs, this.stopping.signal)
+        continue
+      }
+      this.inHand = this.gathering.take()
+      this.wake()
+      await this.handleUntilDone(this.inHand)
+      this.inHand = undefined
+    }
+  }
+
+  private async handleUntilDone(batch: Batch): Promise<void> {
+    const { handle, events } = this.options
+    const { signal } = this.stopping
+    let isHandled = false
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        if (!isHandled) await handle(batch, signal)
+        isHandled = true
+        const position = positionAfter(batch.chunks, this.position)
+        await this.consumer!.commit(position)
+        this.position = position
+        if (attempt > 0) events.resumed(attempt + 1)
+        return
+      } catch (error) {
+        if (signal.aborted) return
+        if (!(error instanceof RetryableError)) throw error
+        if (attempt === 0) events.waiting(error)
+        events.attemptFailed()
+        await this.backOff(error, attempt, signal)
+      }
+    }
+  }
+
+  private async backOff(error: RetryableError, attempt: number, signal: AbortSignal): Promise<void> {
+    const ms = Math.max(error.retryAfterMs, backOffMs(this.options.backOff ?? backOffDefault, attempt))
+    await delay(ms, undefined, { signal }).catch(() => {})
+  }
+
+  /** Until something changed: chunks came, a batch was taken, the end; or this much time has passed. */
+  private awake(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve()
+    return new Promise((resolve) => {
+      const go = (): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', go)
+        this.sleepers.delete(go)
+        resolve()
+      }
+      const timer = ms === Number.POSITIVE_INFINITY ? undefined : setTimeout(go, ms)
+      signal.addEventListener('abort', go, { once: true })
+      this.sleepers.add(go)
+    })
+  }
+
+  private wake(): void {
+    for (const go of [...this.sleepers]) go()
+  }
+}

@@ -2,15 +2,19 @@
 
 import type { Micros } from './reading.ts'
 
+/** Whole microseconds are exact up to here, in the year 2255. */
+export const latestInstant: Micros = Number.MAX_SAFE_INTEGER
+
 /**
  * A number by its size: below 1e11 seconds, below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds. Rounded to the nearest
- * microsecond. Negative for an instant before 1970; NaN when it is no instant at all (beyond the year 2255, where whole microseconds end).
+ * microsecond. Negative for an instant before 1970; `latestInstant` for any that lies beyond it; NaN when the number is not finite.
  */
 export function instantFromNumber(number: number): Micros {
   const size = Math.abs(number)
   const micros = size < 1e11 ? number * 1e6 : size < 1e14 ? number * 1e3 : size < 1e17 ? number : number / 1e3
-  const rounded = Math.round(micros)
-  return Number.isSafeInteger(rounded) ? rounded + 0 : Number.NaN
+  if (!Number.isFinite(micros)) return Number.NaN
+  // -0 (of -0.1 µs) is 0.
+  return Math.min(Math.round(micros) + 0, latestInstant)
 }
 
 const rfc3339 = /^(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,30}))?(?:[Zz]|([+-])(\d{2}):(\d{2}))$/
@@ -39,8 +43,7 @@ export function instantFromText(text: string): Micros {
   if (year < 1900) return -1
   const offsetMinutes = (offsetHour * 60 + offsetMinute) * (match[8] === '-' ? -1 : 1)
   const millis = Date.UTC(year, month - 1, day, hour, minute, second) - offsetMinutes * 60_000
-  const micros = millis * 1000 + microsOf(match[7] ?? '')
-  return Number.isSafeInteger(micros) ? micros : Number.NaN
+  return Math.min(millis * 1000 + microsOf(match[7] ?? ''), latestInstant)
 }
 
 function microsOf(fraction: string): number {

@@ -1,0 +1,181 @@
+// The composition roots of the child processes: what each of them is made of. Loaded when asked for, because none needs what another holds.
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import { partsOf, runChild } from './runtime/child-process.ts'
+import { systemClock } from './runtime/clock.ts'
+import type { Config } from './runtime/config.ts'
+import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
+import { createInstruments } from './runtime/instruments.ts'
+import { createLogger, type Logger } from './runtime/logger.ts'
+import type { Health, Service } from './runtime/service.ts'
+import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
+
+export interface ChildWorld {
+  readonly config: Config
+  /** The demo: where its devices publish. */
+  readonly mqttUrl: string | undefined
+  readonly stop: AbortSignal
+}
+
+/** By the word that the first process starts them with. Each resolves with the exit code. */
+export const childProcesses: Readonly<Record<string, (world: ChildWorld) => Promise<number>>> = {
+  serve: runServe,
+  clickhouse: runClickHouse,
+  demo: runDemo,
+}
+
+/** Part of the stop's time that is left for the store, which stops after the serving process. */
+const serveShareOfDrain = 0.75
+
+async function runServe({ config, stop }: ChildWorld): Promise<number> {
+  const logger = createLogger(config.logLevel, 'serve')
+  const instruments = createInstruments('serve')
+  const shared = { config, logger, clock: systemClock, instruments }
+  const { openLog } = await import('./stream/log/open-log.ts')
+  const { openClickHouse } = await import('./storage/open-clickhouse.ts')
+  const { readEndpoint } = await import('./storage/embedded-server/endpoint.ts')
+  const log = await openLog({ ...shared, mode: 'read' })
+  const clickhouse = openClickHouse(() => readEndpoint(config.data), { logger })
+
+  let others: readonly ProcessStatus[] = []
+  let addresses: Readonly<Record<string, string>> = {}
+  const services: Service[] = []
+  let totals: () => { stored?: StoredTotals } = () => ({})
+  let http: () => Record<string, string> = () => ({})
+  const status = {
+    async all(): Promise<readonly ProcessStatus[]> {
+      const own = await instruments.snapshot()
+      return [{ process: 'serve', at: Date.now(), parts: partsOf(services), instruments: own, ...totals() }, ...others]
+    },
+  }
+
+  // The api first: it answers, if only that the store is away, while the writer waits for the store.
+  if (config.roles.includes('api')) {
+    const { createApiService } = await import('./api/api-service.ts')
+    const { registerPages } = await import('./dashboards/pages.tsx')
+    const pages = (app: FastifyInstance): Promise<void> =>
+      registerPages(app, { ask: (path) => askInside(app, path), mqttUrl: () => addresses.mqtt })
+    const api = createApiService({ ...shared, log, clickhouse, status, pages })
+    services.push(api)
+    http = () => {
+      const { host, port } = api.httpAddress()
+      return { http: `http://${host}:${port}` }
+    }
+  }
+  if (config.roles.includes('writer')) {
+    const { createWriterService } = await import('./stream/writer-service.ts')
+    const writer = createWriterService({ ...shared, log, clickhouse })
+    totals = () => ({ stored: writer.totals() })
+    // Two writers of one table would commit over each other.
+    const taken = (pid: number): string =>
+      `Process ${pid} already writes the table of ${config.data}: leave out the role writer, or end that one first`
+    services.push(owning(writer, join(config.data, 'writer.lock'), taken))
+  }
+  const code = await runChild({
+    process: 'serve',
+    services,
+    instruments,
+    logger,
+    drainMs: config.drainMs * serveShareOfDrain,
+    addresses: () => http(),
+    totals: () => totals(),
+    onWorld: (world) => {
+      others = world.statuses
+      addresses = world.addresses
+    },
+    signal: stop,
+  })
+  await clickhouse.close()
+  await log.close()
+  return code
+}
+
+/** Pages ask the public API, in the same process but through its whole path. */
+async function askInside(app: FastifyInstance, path: string): Promise<unknown> {
+  const answer = await app.inject({ method: 'GET', url: path })
+  return answer.json()
+}
+
+async function runClickHouse({ config, stop }: ChildWorld): Promise<number> {
+  const logger = createLogger(config.logLevel, 'clickhouse')
+  const instruments = createInstruments('clickhouse')
+  const { createEmbeddedServer } = await import('./storage/embedded-server/server.ts')
+  const directory = join(config.data, 'clickhouse')
+  const server = createEmbeddedServer({ directory, port: config.clickhousePort, logger })
+  const services = [standingBy(server, join(directory, 'lock'), logger)]
+  return runChild({ process: 'clickhouse', services, instruments, logger, drainMs: config.drainMs, signal: stop })
+}
+
+async function runDemo({ config, mqttUrl, stop }: ChildWorld): Promise<number> {
+  const logger = createLogger(config.logLevel, 'demo')
+  const instruments = createInstruments('demo')
+  const { createDemoFleet } = await import('./cli/demo-fleet.ts')
+  const services = [createDemoFleet({ mqttUrl: mqttUrl!, logger })]
+  return runChild({ process: 'demo', services, instruments, logger, drainMs: 1_000, signal: stop })
+}
+
+/** A service that only one process may be at a time: it starts as the owner of `directory`, or not at all. */
+function owning(service: Service, directory: string, whenTaken: (pid: number) => string): Service {
+  let lock: DataLock | undefined
+  return {
+    name: service.name,
+    async start() {
+      lock = await acquireLock(directory, { whenTaken })
+      await service.start()
+    },
+    drain: (deadline) => service.drain(deadline),
+    async stop() {
+      await service.stop()
+      lock?.release()
+    },
+    health: () => service.health(),
+  }
+}
+
+/**
+ * Roles that are started apart share one store: the first to come runs it, the others stand by and take over when it goes. Also what makes a start
+ * after a kill wait for an engine that is still letting go.
+ */
+function standingBy(service: Service, directory: string, logger: Logger): Service {
+  const waiting = new AbortController()
+  let lock: DataLock | undefined
+  let taking: Promise<void> | undefined
+  const whenTaken = (pid: number): string => `The store in ${directory} is run by process ${pid}`
+  const take = async (waitMs: number): Promise<void> => {
+    lock = await acquireLock(directory, { whenTaken, waitMs, signal: waiting.signal })
+    await service.start()
+  }
+  return {
+    name: service.name,
+    async start() {
+      const owner = await take(standByAfterMs).then(
+        () => undefined,
+        (error: unknown) => {
+          if (lock) throw error
+          return lockOwner(directory)
+        },
+      )
+      if (lock) return
+      logger.info({ owner }, 'another process runs the store; this one takes over when that one ends')
+      taking = take(Number.POSITIVE_INFINITY).catch((error: unknown) => {
+        if (!waiting.signal.aborted) throw error
+      })
+    },
+    drain: async (deadline) => {
+      waiting.abort()
+      await taking
+      if (lock) await service.drain(deadline)
+    },
+    async stop() {
+      waiting.abort()
+      await taking
+      if (!lock) return
+      await service.stop()
+      lock.release()
+    },
+    health: (): Health => (lock ? service.health() : { state: 'ok', detail: 'another process runs the store' }),
+  }
+}
+
+/** A killed owner's engine is gone within a second. */
+const standByAfterMs = 2_000

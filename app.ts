@@ -1,0 +1,257 @@
+// The composition root of the first process: roles -> services, in order, and child processes around them. Downstream starts first, stops last.
+//
+//   first process ── ingest: MQTT ▶ accept ▶ log (the one appender)          --roles ingest
+//     │ supervises (app-children.ts)
+//     ├── serve ────── log (read) ▶ writer ▶ store · api ▶ pages             --roles writer,api
+//     ├── clickhouse ─ the embedded store, when nobody else runs it          with writer or api
+//     └── demo ─────── a fleet of devices, through the front door            --demo
+//
+// Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { CommandWorld } from './cli/command.ts'
+import type { EventLog } from './domain/event-log.ts'
+import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
+import { systemClock } from './runtime/clock.ts'
+import type { Config } from './runtime/config.ts'
+import { acquireLock, type DataLock } from './runtime/data-lock.ts'
+import { StartError } from './runtime/errors.ts'
+import { createInstruments, type Instruments } from './runtime/instruments.ts'
+import { createLogger, type Logger } from './runtime/logger.ts'
+import { statusEveryMs } from './runtime/process-channel.ts'
+import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
+import type { ProcessStatus } from './runtime/status.ts'
+import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
+import { openLog } from './stream/log/open-log.ts'
+
+export interface StartWeir {
+  readonly config: Config
+  readonly demo: boolean
+  readonly world: CommandWorld
+}
+
+/** The engine's calls wait in libuv's pool, which has 4 threads unless told before a process starts. */
+const engineThreads = '16'
+/** Someone who was killed just before us may still be letting go of a port. */
+const patienceAfterCrashMs = 5_000
+
+/** Runs until it is told to stop; resolves with the exit code. */
+export async function startWeir(options: StartWeir): Promise<number> {
+  const first = new FirstProcess(options)
+  await first.start()
+  await first.told()
+  return first.stop()
+}
+
+class FirstProcess {
+  private readonly config: Config
+  private readonly demo: boolean
+  private readonly world: CommandWorld
+  private readonly logger: Logger
+  private readonly instruments: Instruments
+  private readonly addresses: Record<string, string> = {}
+  private readonly waitedFor = new Set<string>()
+  private readonly children: SupervisedProcess[] = []
+  private readonly intake: Intake | undefined
+  private readonly services: Service[] = []
+  private readonly refused = new AbortController()
+  private lock: DataLock | undefined
+  private fleet: SupervisedProcess | undefined
+  private ticker: NodeJS.Timeout | undefined
+  private stopping = false
+
+  constructor({ config, demo, world }: StartWeir) {
+    this.config = config
+    this.demo = demo
+    this.world = world
+    const has = (role: Config['roles'][number]): boolean => config.roles.includes(role)
+    const name = has('ingest') ? 'ingest' : 'supervisor'
+    this.logger = createLogger(config.logLevel, name)
+    this.instruments = createInstruments(name)
+    if (has('writer') || has('api')) {
+      this.services.push(this.child('clickhouse', ['clickhouse'], { UV_THREADPOOL_SIZE: engineThreads }))
+      this.services.push(this.child('serve', (['writer', 'api'] as const).filter(has)))
+    }
+    if (has('ingest')) {
+      this.intake = new Intake(config, this.logger, this.instruments)
+      this.services.push(this.intake)
+    }
+  }
+
+  async start(): Promise<void> {
+    const { config } = this
+    makeDataDirectory(config.data)
+    if (this.intake) {
+      this.lock = await acquireLock(join(config.data, 'lock'), {
+        signal: this.world.stop,
+        whenTaken: (pid) =>
+          `The data directory ${config.data} is in use by process ${pid}: end that one first, or choose another with --data`,
+      })
+    }
+    this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
+    await startServices(this.services)
+    if (this.intake) this.listening('mqtt', this.intake.url())
+    if (this.waitedFor.size === 0) this.ready()
+  }
+
+  /** Resolves when a signal comes; throws when a child can't start because of something outside ourselves. */
+  async told(): Promise<void> {
+    const either = AbortSignal.any([this.world.stop, this.refused.signal])
+    await new Promise<void>((done) => {
+      either.addEventListener('abort', () => done(), { once: true })
+      if (either.aborted) done()
+    })
+    if (this.world.stop.aborted) return
+    await this.stop()
+    throw this.refused.signal.reason
+  }
+
+  /** Not ready, drain upstream first, stop: all within one deadline. */
+  async stop(): Promise<number> {
+    this.stopping = true
+    this.logger.info({}, 'stopping')
+    const deadline = AbortSignal.timeout(this.config.drainMs)
+    await this.tellWorld()
+    const services = this.fleet ? [...this.services, this.fleet] : this.services
+    const problems = await stopServices(services, deadline)
+    for (const problem of problems) this.logger.warn({ error: problem.message }, 'a part did not stop in order')
+    clearInterval(this.ticker)
+    this.lock?.release()
+    this.logger.info({}, 'stopped')
+    return 0
+  }
+
+  private child(name: string, parts: readonly string[], environment: NodeJS.ProcessEnv = {}): SupervisedProcess {
+    const bornAt = performance.now()
+    const { world, config, logger } = this
+    const child = superviseProcess({
+      name,
+      parts,
+      mainFile: world.mainFile,
+      words: [name],
+      logger,
+      // A restart listens where the last one did: whoever asked there goes on asking there.
+      environment: () => {
+        const settled = { ...config, httpPort: portOf(this.addresses.http) ?? config.httpPort }
+        return { ...world.environment, ...environment, WEIR_INTERNAL_CONFIG: JSON.stringify(settled) }
+      },
+      onListening: (each, url) => this.listening(each, url),
+      onReady: () => {
+        if (this.waitedFor.delete(name) && this.waitedFor.size === 0) this.ready()
+        void this.tellWorld()
+      },
+      isPatient: () => this.lock?.afterCrash === true && performance.now() - bornAt < patienceAfterCrashMs,
+      onRefused: (message) => this.refused.abort(new StartError(message)),
+    })
+    this.children.push(child)
+    this.waitedFor.add(name)
+    return child
+  }
+
+  private listening(name: string, url: string): void {
+    if (this.addresses[name] === url) return
+    this.addresses[name] = url
+    this.world.print(`${name} listening on ${url}`)
+  }
+
+  private ready(): void {
+    if (this.stopping) return
+    // A child may be ready before the intake listens; the other way round `start` finds nobody to wait for.
+    if (this.intake && !this.addresses.mqtt) return
+    this.world.print('ready')
+    if (!this.demo) return
+    this.fleet = this.child('demo', [], { WEIR_INTERNAL_MQTT: this.addresses.mqtt ?? '' })
+    void this.fleet.start()
+    if (this.addresses.http) this.world.print(`open ${this.addresses.http}`)
+  }
+
+  /** Everyone hears of everyone else. */
+  private async tellWorld(): Promise<void> {
+    const own = await this.ownStatus()
+    for (const child of this.children) {
+      const others = this.children.filter((each) => each !== child).map((each) => each.status())
+      child.tell({ kind: 'world', statuses: own ? [own, ...others] : others, addresses: this.addresses })
+    }
+  }
+
+  private async ownStatus(): Promise<ProcessStatus | undefined> {
+    if (!this.intake) return undefined
+    const instruments = await this.instruments.snapshot()
+    const stopping: Health = { state: 'failed', detail: 'stopping' }
+    const { log, mqtt } = this.intake.parts()
+    const parts = { log, mqtt: this.stopping ? stopping : mqtt }
+    const ingest = this.intake.totals()
+    return { process: 'ingest', at: Date.now(), parts, instruments, ...(ingest ? { ingest } : {}) }
+  }
+}
+
+/** The role ingest: the log is opened (and checked) first, because what listens can be given something. */
+class Intake implements Service {
+  readonly name = 'ingest'
+  private readonly config: Config
+  private readonly logger: Logger
+  private readonly instruments: Instruments
+  private log: EventLog | undefined
+  private ingest: IngestService | undefined
+
+  constructor(config: Config, logger: Logger, instruments: Instruments) {
+    this.config = config
+    this.logger = logger
+    this.instruments = instruments
+  }
+
+  async start(): Promise<void> {
+    const { config, logger, instruments } = this
+    const shared = { config, logger, clock: systemClock }
+    const log = await openLog({ ...shared, mode: 'append' })
+    this.log = log
+    const ingest = createIngestService({ ...shared, log, instruments })
+    await ingest.start()
+    this.ingest = ingest
+  }
+
+  async drain(deadline: AbortSignal): Promise<void> {
+    await this.ingest?.drain(deadline)
+  }
+
+  async stop(): Promise<void> {
+    await this.ingest?.stop()
+    await this.log?.close()
+  }
+
+  url(): string {
+    const { host, port } = this.ingest!.mqttAddress()
+    return `mqtt://${host}:${port}`
+  }
+
+  totals(): ReturnType<IngestService['totals']> | undefined {
+    return this.ingest?.totals()
+  }
+
+  health(): Health {
+    return this.parts().mqtt
+  }
+
+  parts(): { readonly log: Health; readonly mqtt: Health } {
+    const starting: Health = { state: 'starting', detail: 'the log is opened and checked' }
+    return { log: this.log ? logHealth(this.log) : starting, mqtt: this.ingest?.health() ?? starting }
+  }
+}
+
+function logHealth(log: EventLog): Health {
+  const state = log.state()
+  if (state.state === 'ok') return { state: 'ok' }
+  return { state: 'failed', detail: state.reason }
+}
+
+function makeDataDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true })
+  } catch (error) {
+    throw new StartError(`The data directory ${directory} can't be made: ${(error as Error).message}`)
+  }
+}
+
+function portOf(url: string | undefined): number | undefined {
+  return url === undefined ? undefined : Number(new URL(url).port)
+}

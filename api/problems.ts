@@ -57,6 +57,8 @@ export function installProblems(app: FastifyInstance, logger: Logger): void {
 }
 
 function sendError(error: FastifyError, request: FastifyRequest, reply: FastifyReply, logger: Logger): FastifyReply {
+  // Nobody waits any more; what was asked of the store for it was ended, which is this error.
+  if (reply.raw.destroyed) return reply
   if (error instanceof RequestError) return sendProblem(reply, error)
   if ((error as unknown) instanceof RetryableError) return sendProblem(reply, storeAway(error as never))
   const status = error.statusCode ?? 500

@@ -66,12 +66,11 @@ export class LastValues {
   apply(rows: Uint8Array): void {
     const cursor = new RowCursor(rows)
     while (cursor.next()) {
-      const id = this.directory.find(rows, cursor.prefixStart, cursor.prefixEnd)
+      const id = this.identify(rows, cursor)
       if (id === noSeries) {
         this.untracked++
         continue
       }
-      if (id === this.names.length) this.register(cursor.tenant(), cursor.device(), cursor.metric())
       const receivedAt = cursor.receivedAt
       const device = this.deviceOf[id]!
       if (receivedAt > device.lastReceivedAt) device.lastReceivedAt = receivedAt
@@ -82,6 +81,13 @@ export class LastValues {
       this.set(id, observedAt, receivedAt, cursor.value)
       if (cursor.isText()) this.texts.set(id, cursor.text())
     }
+  }
+
+  /** The series of the row at which the cursor stands, also when its values are yet to be taken in; `noSeries` when there is no room. */
+  identify(rows: Uint8Array, cursor: RowCursor): number {
+    const id = this.directory.find(rows, cursor.prefixStart, cursor.prefixEnd)
+    if (id !== noSeries && id === this.names.length) this.register(cursor.tenant(), cursor.device(), cursor.metric())
+    return id
   }
 
   /** Takes in what the table knows; the log may already have said newer things. */
@@ -109,6 +115,11 @@ export class LastValues {
     const isText = typeof stored.value === 'string'
     this.set(id, stored.observedAt, stored.receivedAt, isText ? Number.NaN : (stored.value as number))
     if (isText) this.texts.set(id, stored.value as string)
+  }
+
+  /** False for a series of which only the name was seen so far. */
+  hasValue(id: number): boolean {
+    return this.observedAt[id] !== Number.NEGATIVE_INFINITY
   }
 
   namesOf(id: number): SeriesNames {

@@ -1,0 +1,115 @@
+// The role api as a service: last values, live hub and HTTP server, started and ended in order.
+//
+//   log ──▶ feed ──▶ last values ──▶ routes ──▶ HTTP
+//               └──▶ live hub ─────▶ SSE
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import type { EventLog } from '../domain/event-log.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Config } from '../runtime/config.ts'
+import { StartError } from '../runtime/errors.ts'
+import type { Instruments } from '../runtime/instruments.ts'
+import type { Logger } from '../runtime/logger.ts'
+import type { Health, Service } from '../runtime/service.ts'
+import type { StatusBoard } from '../runtime/status.ts'
+import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import { createApp } from './create-app.ts'
+import { LiveHub } from './live/hub.ts'
+import { LastValues } from './live/last-values.ts'
+import { LogFeed } from './live/log-feed.ts'
+import { PipelineRates } from './pipeline-rates.ts'
+import { askStoredSeries } from './queries/stored-series.ts'
+
+export interface ApiServiceOptions {
+  readonly config: Pick<Config, 'host' | 'httpPort'>
+  /** Opened for reading. */
+  readonly log: EventLog
+  readonly clickhouse: ClickHouse
+  readonly status: StatusBoard
+  readonly logger: Logger
+  readonly instruments: Instruments
+  readonly clock: Clock
+  /** Registered into the same server. */
+  readonly pages?: (app: FastifyInstance) => Promise<void>
+}
+
+export interface ApiService extends Service {
+  httpAddress(): { readonly host: string; readonly port: number }
+}
+
+const rateSampleMs = 1_000
+
+export function createApiService(options: ApiServiceOptions): ApiService {
+  const { config, log, clickhouse, status, logger, instruments, clock, pages } = options
+  const lastValues = new LastValues()
+  const hub = new LiveHub({ log, lastValues, clock, logger })
+  const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
+  const feed = new LogFeed({ log, lastValues, hub, logger, stored })
+  const rates = new PipelineRates()
+  let app: FastifyInstance | undefined
+  let port = 0
+  let sampler: NodeJS.Timeout | undefined
+
+  instruments.gauge('weir_api_series', 'Series with a latest value', () => lastValues.seriesCount)
+  instruments.gauge('weir_api_untracked_readings', 'Readings of series beyond the limit', () => lastValues.untracked)
+  instruments.gauge('weir_live_viewers', 'Live subscriptions', () => hub.viewerCount)
+
+  async function sample(): Promise<void> {
+    rates.add(await status.all(), feed.seenReadings, clock.nowMicros() / 1000)
+  }
+
+  /** A connection that a frozen peer holds would keep the server from closing. */
+  async function close(deadline?: AbortSignal): Promise<void> {
+    clearInterval(sampler)
+    hub.close()
+    await feed.stop()
+    const server = app?.server
+    const cut = (): void => server?.closeAllConnections()
+    if (deadline?.aborted) cut()
+    deadline?.addEventListener('abort', cut)
+    await app?.close()
+    deadline?.removeEventListener('abort', cut)
+  }
+
+  return {
+    name: 'api',
+
+    async start() {
+      const context = { log, clickhouse, lastValues, feed, hub, status, clock, logger }
+      app = await createApp({ ...context, rates, pages })
+      feed.start()
+      sampler = setInterval(() => void sample().catch(() => {}), rateSampleMs).unref()
+      try {
+        await app.listen({ host: config.host, port: config.httpPort })
+      } catch (error) {
+        throw startError(error as NodeJS.ErrnoException, config)
+      }
+      port = (app.server.address() as AddressInfo).port
+    },
+
+    drain: (deadline) => close(deadline),
+
+    async stop() {
+      await close(AbortSignal.abort())
+    },
+
+    health(): Health {
+      return feed.health()
+    },
+
+    httpAddress: () => ({ host: config.host, port }),
+  }
+}
+
+function startError(error: NodeJS.ErrnoException, { host, httpPort }: Pick<Config, 'host' | 'httpPort'>): Error {
+  if (error.code === 'EADDRINUSE') {
+    return new StartError(`Port ${httpPort} on ${host} is taken: end what listens there, or set WEIR_HTTP_PORT`)
+  }
+  if (error.code === 'EACCES') {
+    return new StartError(`Port ${httpPort} on ${host} may not be used by this user: set WEIR_HTTP_PORT`)
+  }
+  if (error.code === 'EADDRNOTAVAIL' || error.code === 'ENOTFOUND') {
+    return new StartError(`${host} is not an address of this machine: set WEIR_HOST`)
+  }
+  return error
+}

@@ -1,0 +1,52 @@
+// What routes work with.
+import type { ServerResponse } from 'node:http'
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { EventLog } from '../domain/event-log.ts'
+import { defaultTenant, type Tenant } from '../domain/reading.ts'
+import type { Clock } from '../runtime/clock.ts'
+import { RequestError } from '../runtime/errors.ts'
+import type { Logger } from '../runtime/logger.ts'
+import type { StatusBoard } from '../runtime/status.ts'
+import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import type { LiveHub } from './live/hub.ts'
+import type { LastValues } from './live/last-values.ts'
+import type { LogFeed } from './live/log-feed.ts'
+
+export interface ApiContext {
+  readonly log: EventLog
+  readonly clickhouse: ClickHouse
+  readonly lastValues: LastValues
+  readonly feed: LogFeed
+  readonly hub: LiveHub
+  readonly status: StatusBoard
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+export type ApiApp = FastifyInstance<
+  RawServerDefault,
+  import('node:http').IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>
+
+/** Without authentication there is one tenant. */
+export function tenantOf(): Tenant {
+  return defaultTenant
+}
+
+/** Aborted when the client goes away before it has its answer: what was asked for it is ended too. */
+export function goneSignal(reply: { readonly raw: ServerResponse }): AbortSignal {
+  const controller = new AbortController()
+  reply.raw.once('close', () => controller.abort())
+  return controller.signal
+}
+
+/** The latest values are answered right or not at all. */
+export function requireLatest(feed: LogFeed): void {
+  if (feed.isReady) return
+  const detail = feed.health().detail ?? 'The latest values are being read.'
+  throw new RequestError(503, 'starting', 'The latest values are not known yet', `${detail} Try again in a moment.`)
+}

@@ -1,0 +1,113 @@
+// The API as an application without a port: tests and pages ask it in the same process, api-service.ts puts it on the network.
+import { STATUS_CODES } from 'node:http'
+import helmet from '@fastify/helmet'
+import swagger from '@fastify/swagger'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { jsonSchemaTransform, jsonSchemaTransformObject, type ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { z } from 'zod'
+import type { ApiApp, ApiContext } from './context.ts'
+import { PipelineRates } from './pipeline-rates.ts'
+import { installProblems, invalidParameters, problemMediaType } from './problems.ts'
+import { deadLetterRoutes } from './routes/dead-letters.ts'
+import { deviceRoutes } from './routes/devices.ts'
+import { latestRoutes } from './routes/latest.ts'
+import { liveRoutes } from './routes/live.ts'
+import { operationRoutes } from './routes/operations.ts'
+import { readingRoutes } from './routes/readings.ts'
+import { referenceRoutes } from './routes/reference.ts'
+import { seriesRoutes } from './routes/series.ts'
+
+export interface AppOptions extends ApiContext {
+  readonly rates?: PipelineRates
+  readonly pages?: ((app: FastifyInstance) => Promise<void>) | undefined
+}
+
+const bodyBytesMax = 1024 * 1024
+/** Long enough for a hundred names in a query, and for a path parameter that is answered with 404. */
+const targetLengthMax = 64 * 1024
+
+export async function createApp({
+  pages,
+  rates = new PipelineRates(),
+  ...context
+}: AppOptions): Promise<FastifyInstance> {
+  const app = Fastify({
+    bodyLimit: bodyBytesMax,
+    routerOptions: { maxParamLength: 4_096, ignoreTrailingSlash: false },
+    forceCloseConnections: 'idle',
+    requestTimeout: 30_000,
+    // Room for a hundred names in one query.
+    http: { maxHeaderSize: targetLengthMax },
+    // Bytes that are no HTTP never reach a route.
+    clientErrorHandler(error, socket) {
+      if (socket.writable && !socket.destroyed)
+        socket.end(malformedAnswer(error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400))
+    },
+  })
+  app.setValidatorCompiler(({ schema }) => (data) => {
+    const parsed = (schema as z.ZodType).safeParse(data)
+    return parsed.success ? { value: parsed.data } : { error: invalidParameters(parsed.error) }
+  })
+  // Answers are made by typed code, and tests hold every one to its schema; checking 50,000 readings again here would cost more than asking for them.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  installProblems(app, context.logger)
+  await app.register(helmet, {
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'none'"],
+        scriptSrc: ["'self'"],
+        styleSrc: ["'self'"],
+        imgSrc: ["'self'", 'data:'],
+        connectSrc: ["'self'"],
+        fontSrc: ["'self'"],
+        baseUri: ["'none'"],
+        formAction: ["'self'"],
+        frameAncestors: ["'none'"],
+      },
+    },
+    // Plain HTTP on loopback; who puts TLS in front says so there.
+    strictTransportSecurity: false,
+  })
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Weir',
+        description: 'Readings of devices: the newest, the history, and live. Instants are epoch milliseconds.',
+        version: '1',
+      },
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  })
+  registerRoutes(app.withTypeProvider<ZodTypeProvider>() as unknown as ApiApp, context, rates)
+  referenceRoutes(app)
+  if (pages) await app.register(async (scope) => pages(scope))
+  return app
+}
+
+function registerRoutes(app: ApiApp, context: ApiContext, rates: PipelineRates): void {
+  deviceRoutes(app, context)
+  latestRoutes(app, context)
+  readingRoutes(app, context)
+  seriesRoutes(app, context)
+  liveRoutes(app, context)
+  deadLetterRoutes(app, context)
+  operationRoutes(app, context, rates)
+}
+
+function malformedAnswer(status: number): string {
+  const title = STATUS_CODES[status]!
+  const slug = title.toLowerCase().replaceAll(' ', '-')
+  const body = JSON.stringify({
+    type: `/problems/${slug}`,
+    title,
+    status,
+    detail: 'This is not a usable HTTP request.',
+  })
+  return (
+    `HTTP/1.1 ${status} ${title}\r\nContent-Type: ${problemMediaType}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+    `Connection: close\r\n\r\n${body}`
+  )
+}

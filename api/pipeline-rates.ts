@@ -1,0 +1,57 @@
+// How fast readings pass each stage: made from the totals that processes publish, over the last few seconds.
+import type { ProcessStatus } from '../runtime/status.ts'
+
+export interface StageTotals {
+  readonly received: number
+  readonly durable: number
+  readonly stored: number
+  readonly seen: number
+}
+
+interface Sample {
+  readonly atMs: number
+  readonly total: number
+  readonly process: string
+}
+
+const windowMs = 5_000
+
+/** One total over time. A total that falls belongs to a process that was started anew. */
+class Rate {
+  private samples: Sample[] = []
+
+  add(sample: Sample): void {
+    const last = this.samples.at(-1)
+    if (last && last.atMs >= sample.atMs) return
+    if (last && last.total > sample.total) this.samples = []
+    this.samples.push(sample)
+    while (this.samples.length > 2 && this.samples[1]!.atMs <= sample.atMs - windowMs) this.samples.shift()
+  }
+
+  get perSecond(): number {
+    const first = this.samples[0]
+    const last = this.samples.at(-1)
+    if (!first || !last || first === last) return 0
+    return ((last.total - first.total) / (last.atMs - first.atMs)) * 1000
+  }
+}
+
+export class PipelineRates {
+  private readonly rates = { received: new Rate(), durable: new Rate(), stored: new Rate(), seen: new Rate() }
+
+  /** Each total with the time at which its process stated it. */
+  add(statuses: readonly ProcessStatus[], seen: number, nowMs: number): void {
+    for (const { process, at, ingest, stored } of statuses) {
+      if (ingest) {
+        this.rates.received.add({ atMs: at, total: ingest.receivedReadings, process })
+        this.rates.durable.add({ atMs: at, total: ingest.durableReadings, process })
+      }
+      if (stored) this.rates.stored.add({ atMs: at, total: stored.storedReadings, process })
+    }
+    this.rates.seen.add({ atMs: nowMs, total: seen, process: 'api' })
+  }
+
+  perSecond(stage: keyof StageTotals): number {
+    return Math.round(this.rates[stage].perSecond * 10) / 10
+  }
+}

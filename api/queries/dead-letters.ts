@@ -1,0 +1,66 @@
+// What could not be used, newest first.
+import type { Micros, Tenant } from '../../domain/reading.ts'
+import type { ClickHouse } from '../../storage/open-clickhouse.ts'
+import { deadLettersTable, folded } from '../../storage/tables.ts'
+import type { NameFilter } from '../parameters.ts'
+import { instant, nameCondition, questionSettings } from './question.ts'
+
+export interface DeadLetterRow {
+  readonly id: string
+  readonly device: string
+  readonly reason: string
+  readonly detail: string
+  readonly metric: string
+  readonly codec: string
+  readonly origin: string
+  readonly receivedMicros: Micros
+}
+
+export interface DeadLettersQuestion {
+  readonly tenant: Tenant
+  readonly device: NameFilter
+  readonly reasons: readonly string[]
+  readonly after?: { readonly receivedAt: Micros; readonly id: string } | undefined
+  readonly limit: number
+}
+
+const columns =
+  'id, device, reason, detail, metric, codec, origin, toUnixTimestamp64Micro(receivedAt) AS receivedMicros'
+
+export async function askDeadLetters(
+  clickhouse: ClickHouse,
+  { tenant, device, reasons, after, limit }: DeadLettersQuestion,
+  signal: AbortSignal,
+): Promise<readonly DeadLetterRow[]> {
+  const parameters: Record<string, unknown> = { tenant, limit }
+  const conditions = ['tenant = {tenant:String}', nameCondition('device', device, parameters)]
+  if (reasons.length > 0) {
+    parameters.reasons = reasons
+    conditions.push('reason IN {reasons:Array(String)}')
+  }
+  if (after) {
+    parameters.afterReceivedAt = after.receivedAt
+    parameters.afterId = after.id
+    conditions.push(`(receivedAt, id) < (${instant('afterReceivedAt')}, {afterId:String})`)
+  }
+  const { rows } = await clickhouse.query<DeadLetterRow>(
+    `SELECT ${columns} FROM ${folded(deadLettersTable)}
+     WHERE ${conditions.filter(Boolean).join(' AND ')}
+     ORDER BY receivedAt DESC, id DESC LIMIT {limit:UInt32}`,
+    { parameters, settings: questionSettings, signal },
+  )
+  return rows
+}
+
+export async function askDeadLetter(
+  clickhouse: ClickHouse,
+  { tenant, id, receivedAt }: { readonly tenant: Tenant; readonly id: string; readonly receivedAt: Micros },
+  signal: AbortSignal,
+): Promise<(DeadLetterRow & { readonly payload: string }) | undefined> {
+  const { rows } = await clickhouse.query<DeadLetterRow & { readonly payload: string }>(
+    `SELECT ${columns}, base64Encode(payload) AS payload FROM ${folded(deadLettersTable)}
+     WHERE tenant = {tenant:String} AND receivedAt = ${instant('receivedAt')} AND id = {id:String} LIMIT 1`,
+    { parameters: { tenant, id, receivedAt }, settings: questionSettings, signal },
+  )
+  return rows[0]
+}

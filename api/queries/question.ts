@@ -1,0 +1,63 @@
+// What queries about readings have in common: which series, between which instants, and what a question may cost. Names and instants are always
+// bound, never spliced.
+import type { Micros, Tenant } from '../../domain/reading.ts'
+import { foldedSettings } from '../../storage/tables.ts'
+import type { NameFilter } from '../parameters.ts'
+
+export interface SeriesQuestion {
+  readonly tenant: Tenant
+  readonly device: NameFilter
+  readonly metric: NameFilter
+  /** In. */
+  readonly from: Micros
+  /** Out. */
+  readonly to: Micros
+}
+
+export interface Condition {
+  readonly sql: string
+  readonly parameters: Readonly<Record<string, unknown>>
+}
+
+/** For WHERE, on the leading columns of the key, so that only the ranges asked for are read and folded. */
+export function seriesCondition({ tenant, device, metric, from, to }: SeriesQuestion): Condition {
+  const parameters: Record<string, unknown> = { tenant, from, to }
+  const conditions = [
+    'tenant = {tenant:String}',
+    nameCondition('device', device, parameters),
+    nameCondition('metric', metric, parameters),
+    `observedAt >= ${instant('from')}`,
+    `observedAt < ${instant('to')}`,
+  ]
+  return { sql: conditions.filter(Boolean).join(' AND '), parameters }
+}
+
+/** The bound parameter of this name as an instant. */
+export function instant(name: string): string {
+  return `fromUnixTimestamp64Micro({${name}:Int64}, 'UTC')`
+}
+
+export function nameCondition(
+  column: 'device' | 'metric',
+  { names, prefixes }: NameFilter,
+  parameters: Record<string, unknown>,
+): string {
+  const choices: string[] = []
+  if (names.length > 0) {
+    parameters[`${column}Names`] = names
+    choices.push(`${column} IN {${column}Names:Array(String)}`)
+  }
+  for (const [index, prefix] of prefixes.entries()) {
+    parameters[`${column}Prefix${index}`] = prefix
+    choices.push(`startsWith(${column}, {${column}Prefix${index}:String})`)
+  }
+  return choices.length === 0 ? '' : `(${choices.join(' OR ')})`
+}
+
+/** What one question of a person may take. The store runs it behind the writer's inserts by itself. */
+export const questionSettings = {
+  ...foldedSettings,
+  max_execution_time: 10,
+  max_memory_usage: 1_000_000_000,
+  max_threads: 2,
+} as const

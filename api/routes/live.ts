@@ -1,0 +1,123 @@
+// Live readings as server-sent events: `curl -N` works, a browser's EventSource reconnects by itself and resumes where it was.
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply } from 'fastify'
+import { z } from 'zod'
+import { LimitError, RequestError } from '../../runtime/errors.ts'
+import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
+import { parseInstant } from '../instant.ts'
+import { liveModes } from '../live/channel.ts'
+import { cursorLengthMax, decodeCursor, type LiveCursor } from '../live/cursor.ts'
+import type { LiveEventName, ViewerTransport } from '../live/viewer.ts'
+import { deviceParameter, everyName, metricParameter } from '../parameters.ts'
+import { problemSchema } from '../wire.ts'
+
+const keepAliveMs = 15_000
+/** How long an ordered close may take to go out. */
+const endMsMax = 2_000
+
+export function liveRoutes(app: ApiApp, { hub }: ApiContext): void {
+  app.get(
+    '/v1/live',
+    {
+      exposeHeadRoute: false,
+      schema: {
+        summary: 'Live readings as server-sent events',
+        description:
+          'Events: `readings` {cursor, items: [{device, metric, observedAt, value or text}]}, `caught-up` {cursor} (once), `gap` {cause, from, to}, ' +
+          '`bye` {reason, cursor} before every ordered close. `id:` is the cursor. A viewer that stays behind gets `bye` with the reason `slow`.',
+        tags: ['live'],
+        querystring: z.strictObject({
+          device: deviceParameter.optional(),
+          metric: metricParameter.optional(),
+          mode: z.enum(liveModes, 'must be latest or every').default('latest').meta({
+            description:
+              '`latest`: at most 20 frames a second, the newest value a series; `every`: each reading once, in log order',
+          }),
+          anomalies: z.enum(['true', 'false'], 'must be true or false').default('false'),
+          since: z
+            .string()
+            .max(cursorLengthMax)
+            .optional()
+            .meta({ description: 'A cursor; default: now. The header Last-Event-ID leads' }),
+        }),
+        response: {
+          200: {
+            description: 'Events, until either side ends it',
+            content: { 'text/event-stream': { schema: z.string() } },
+          },
+          400: problemSchema,
+          503: problemSchema,
+        },
+      },
+    },
+    async (request, reply) => {
+      const { device = everyName, metric = everyName, mode, since } = request.query
+      const lastEventId = request.headers['last-event-id']
+      const cursor = startOf(typeof lastEventId === 'string' && lastEventId !== '' ? lastEventId : since)
+      const transport = new SseTransport(reply.raw)
+      try {
+        const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, transport, cursor)
+        transport.begin(reply)
+        reply.raw.on('drain', () => viewer.onWritable())
+        reply.raw.on('close', () => viewer.leave())
+        // It went away while we looked.
+        if (reply.raw.destroyed) viewer.leave()
+      } catch (error) {
+        if (!(error instanceof LimitError)) throw error
+        throw new RequestError(503, 'too-many-viewers', 'There are too many live viewers', error.message)
+      }
+    },
+  )
+}
+
+function startOf(since: string | undefined): LiveCursor | undefined {
+  if (since === undefined || since === 'now') return undefined
+  const cursor = decodeCursor(since)
+  if (cursor) return cursor
+  const message =
+    'problem' in parseInstant(since)
+      ? 'is not a cursor of this stream'
+      : 'is an instant, and this version resumes from cursors only: ask /v1/readings for what was before'
+  throw new RequestError(400, 'invalid-parameter', 'A parameter is not usable', `since ${message}`, [
+    { path: 'since', message },
+  ])
+}
+
+/** Server-sent events (WHATWG HTML, 9.2). JSON has no line breaks, so each event has one data line. */
+class SseTransport implements ViewerTransport {
+  private readonly response: ServerResponse
+  private keepAlive: NodeJS.Timeout | undefined
+
+  constructor(response: ServerResponse) {
+    this.response = response
+  }
+
+  begin(reply: FastifyReply): void {
+    reply.hijack()
+    this.response.writeHead(200, {
+      ...(reply.getHeaders() as Record<string, string>),
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-store',
+      'x-accel-buffering': 'no',
+    })
+    this.response.write('retry: 1000\n\n')
+    // A quiet stream looks dead to proxies; and only writing shows that a peer has gone.
+    this.keepAlive = setInterval(() => {
+      if (!this.response.writableNeedDrain) this.response.write(': keep-alive\n\n')
+    }, keepAliveMs)
+    this.keepAlive.unref()
+    this.response.on('close', () => clearInterval(this.keepAlive))
+  }
+
+  write(event: LiveEventName, cursor: string, data: string): boolean {
+    const id = cursor === '' ? '' : `id: ${cursor}\n`
+    return this.response.write(`event: ${event}\n${id}data: ${data}\n\n`)
+  }
+
+  end(): void {
+    clearInterval(this.keepAlive)
+    this.response.end()
+    // What the peer never reads would keep the connection for ever.
+    setTimeout(() => this.response.destroy(), endMsMax).unref()
+  }
+}

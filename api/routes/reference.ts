@@ -1,0 +1,15 @@
+// What the API is, made from the schemas that it runs on: the OpenAPI document, and a page for people made from the document.
+import type { FastifyInstance } from 'fastify'
+import { type OpenApiDocument, referenceStyle, renderReference } from '../reference-page.ts'
+
+const hidden = { schema: { hide: true } as object }
+
+export function referenceRoutes(app: FastifyInstance): void {
+  app.get('/openapi.json', hidden, async () => app.swagger())
+  app.get('/docs', hidden, async (_request, reply) =>
+    reply.type('text/html; charset=utf-8').send(renderReference(app.swagger() as OpenApiDocument)),
+  )
+  app.get('/docs/style.css', hidden, async (_request, reply) =>
+    reply.type('text/css; charset=utf-8').header('cache-control', 'max-age=3600').send(referenceStyle),
+  )
+}

@@ -107,6 +107,7 @@ class EmbeddedLog implements EventLog {
   private readonly files: LogFiles
   private readonly endSignal: EndSignal
   private readonly appender: Appender | undefined
+  private closing: Promise<void> | undefined
   private readonly listeners: ((state: LogState) => void)[] = []
 
   constructor(options: EmbeddedLogOptions, files: LogFiles, end: EndSignal, appender: Appender | undefined) {
@@ -178,7 +179,12 @@ class EmbeddedLog implements EventLog {
     for (const listener of this.listeners) listener(state)
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.closing ??= this.closeOnce()
+    return this.closing
+  }
+
+  private async closeOnce(): Promise<void> {
     await this.appender?.close()
     this.endSignal.close()
   }

@@ -114,7 +114,10 @@ export class EndSignal {
   }
 }
 
-/** The appender's side. One write at a time; while it is under way only the newest end is kept to be written next. */
+/** Handing a write to the thread pool costs as much as framing hundreds of chunks: commits that follow one another at once share one notice. */
+const betweenWritesMsMin = 3
+
+/** The appender's side. At once when idle; while a write is under way, or was just made, only the newest end is kept to be written next. */
 export class EndFile {
   private readonly files: LogFiles
   private readonly descriptor: number
@@ -122,6 +125,8 @@ export class EndFile {
   private readonly bytes = Buffer.alloc(endBytesMax)
   private newest: LogEnd | undefined
   private writing: Promise<void> | undefined
+  private wroteAt = 0
+  private delay: NodeJS.Timeout | undefined
   private hasFailed = false
 
   private constructor(files: LogFiles, descriptor: number, logger: Logger) {
@@ -141,14 +146,23 @@ export class EndFile {
 
   publish(end: LogEnd): void {
     this.newest = end
-    this.writing ??= this.write()
+    if (this.writing || this.delay) return
+    const sinceMs = performance.now() - this.wroteAt
+    if (sinceMs >= betweenWritesMsMin) this.writing = this.write()
+    else {
+      this.delay = setTimeout(() => {
+        this.delay = undefined
+        this.writing ??= this.write()
+      }, betweenWritesMsMin - sinceMs)
+    }
   }
 
   private async write(): Promise<void> {
     try {
-      while (this.newest) {
-        const end = this.newest
+      const end = this.newest
+      if (end) {
         this.newest = undefined
+        this.wroteAt = performance.now()
         await writeAll(this.files, this.descriptor, this.bytes, encodeEnd(end, this.bytes), 0)
         this.hasFailed = false
       }
@@ -159,11 +173,14 @@ export class EndFile {
       this.hasFailed = true
     } finally {
       this.writing = undefined
+      if (this.newest && !this.hasFailed) this.publish(this.newest)
     }
   }
 
   async close(): Promise<void> {
     await this.writing
+    clearTimeout(this.delay)
+    await this.write()
     await this.files.close(this.descriptor)
   }
 }

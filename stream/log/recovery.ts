@@ -2,7 +2,7 @@
 // is no longer what was written. A commit is written only after the one before it is durable; that is what tells the two apart.
 
 import * as path from 'node:path'
-import { StartError } from '../../runtime/errors.ts'
+import { type LogDamagedError, StartError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { decodeEnd, endBytesMax, endFileName, type LogEnd } from './end-file.ts'
 import { Block } from './frame-format.ts'
@@ -47,32 +47,32 @@ export async function recover(
   }
   if (known && known.logId === newest.header.logId && known.segment > newest.header.segment)
     throw damaged(path.join(directory, segmentFileName(known.segment)), 0, 'is missing')
-  for (let i = 0; i + 1 < segments.length; i++) {
-    const problem = await findProblem(files, segments[i]!, segments[i + 1]!)
-    if (problem) throw problem
-  }
+  for (let i = 0; i + 1 < segments.length; i++) await checkSegment(files, segments[i]!, segments[i + 1]!)
   const scan = await recoverNewest(files, newest, known, logger)
   return { logId: newest.header.logId, segments, end: scan.end, lastCommit: scan.lastCommit, marks: scan.marks }
 }
 
-/** Checks a segment against the one after it, which says where it validly ends. */
-export async function findProblem(
-  files: LogFiles,
-  segment: SegmentFile,
-  next: SegmentFile,
-): Promise<ReturnType<typeof damaged> | undefined> {
+async function checkSegment(files: LogFiles, segment: SegmentFile, next: SegmentFile): Promise<void> {
   const descriptor = await files.open(segment.file, 'r')
   try {
-    const limit = next.header.previousEnd
-    const scan = await scanSegment(files, descriptor, segment.header, limit)
-    if (scan.end !== limit) return damaged(segment.file, scan.stoppedAt, 'is not what was written')
-    const goesOn =
-      scan.lastCommit < next.header.firstCommit &&
-      scan.marks.offsets.every((offset, i) => offset === next.header.base.offsets[i])
-    return goesOn ? undefined : damaged(next.file, 0, 'does not go on where the segment before it ends')
+    const problem = findProblem(
+      segment,
+      next,
+      await scanSegment(files, descriptor, segment.header, next.header.previousEnd),
+    )
+    if (problem) throw problem
   } finally {
     await files.close(descriptor)
   }
+}
+
+/** Holds a segment against the one after it, which says where it validly ends and where everything stood then. */
+export function findProblem(segment: SegmentFile, next: SegmentFile, scan: SegmentScan): LogDamagedError | undefined {
+  if (scan.end !== next.header.previousEnd) return damaged(segment.file, scan.stoppedAt, 'is not what was written')
+  const goesOn =
+    scan.lastCommit < next.header.firstCommit &&
+    scan.marks.offsets.every((offset, i) => offset === next.header.base.offsets[i])
+  return goesOn ? undefined : damaged(next.file, 0, 'does not go on where the segment before it ends')
 }
 
 /** Reads without changing anything: how far the newest segment holds, or the damage in it. */

@@ -31,7 +31,7 @@ export interface OpenSegment {
 }
 
 const spareName = 'spare'
-const zeroBlock = Buffer.alloc(1024 * 1024)
+const zeroBlock = Buffer.alloc(2 * 1024 * 1024)
 /** Between two blocks of zeros, so that commits on the same disk hardly notice. */
 const zeroPauseMs = 2
 

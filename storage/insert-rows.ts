@@ -4,6 +4,8 @@ import { randomUUID } from 'node:crypto'
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { RetryableError } from '../runtime/errors.ts'
+import { classifyError, RejectedError } from './classify-error.ts'
 import type { ClickHouse } from './open-clickhouse.ts'
 import type { Table } from './tables.ts'
 
@@ -21,6 +23,8 @@ const insertSettings = {
   min_insert_block_size_rows: 1_048_576,
   max_execution_time: 120,
 } as const
+
+const fileMissingCode = 107
 
 /** `way`: for tests; else by file wherever the server says that it can read ours. */
 export async function insertRows(
@@ -50,6 +54,11 @@ async function insertByFile(
       settings: insertSettings,
       ...(signal && { signal }),
     })
+  } catch (error) {
+    // The directory was cleared, or is not where it was: a server that has just been started anew. The rows are not at fault.
+    if (error instanceof RejectedError && error.code === fileMissingCode)
+      throw new RetryableError(error.message, { cause: error })
+    throw classifyError(error)
   } finally {
     // Not fsynced and not kept: the log has these rows until they are in the table.
     await rm(file, { force: true })

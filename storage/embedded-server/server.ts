@@ -2,7 +2,7 @@
 // with the engine, and everything on the machine that speaks ClickHouse can ask it. Loopback only, behind a generated secret.
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { totalmem } from 'node:os'
@@ -31,6 +31,7 @@ const host = '127.0.0.1'
 const username = 'weir'
 const connectionsMax = 256
 const lastAnswersMs = 50
+const leftoverAgeMs = 10 * 60_000
 const mebibyte = 1024 ** 2
 
 /** Threads that the engine's calls take: all statements at once, a cancellation, and files of our own. libuv has 4 unless told at start. */
@@ -58,10 +59,9 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
       const opened = new Engine({ directory: engineDirectory, logger, memoryBytesMax })
       await opened.open()
       engine = opened
-      // Only now, when the directory is ours: files that an earlier process left behind. Their rows are still in the log.
       for (const each of [localFilesDirectory, spoolDirectory]) {
-        await rm(each, { recursive: true, force: true })
         await mkdir(each, { recursive: true, mode: 0o700 })
+        await removeLeftovers(each)
       }
       const before = await previousEndpoint(directory)
       const password = before?.password ?? newSecret()
@@ -130,6 +130,16 @@ function mayRaiseNice(): boolean {
     return bits !== undefined && (BigInt(`0x${bits}`) & (1n << 23n)) !== 0n
   } catch {
     return false
+  }
+}
+
+/** Files of processes that were killed; their rows are still in the log. A writer may be about to hand over a young one. */
+async function removeLeftovers(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const file = join(directory, name)
+    // Its owner may be done with it meanwhile.
+    const found = await stat(file).catch(() => undefined)
+    if (found && Date.now() - found.mtimeMs > leftoverAgeMs) await rm(file, { force: true })
   }
 }
 

@@ -40,10 +40,12 @@ async function structureOf(engine: Engine, insert: InsertShape, database: string
     'SELECT name, type, default_kind FROM system.columns ' +
       `WHERE database = ${quoteText(inDatabase)} AND table = ${quoteText(table)} ORDER BY position`,
   )
+  // LowCardinality has the bytes of what it wraps, and is read more slowly, row by row.
   const columns = answer
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as [string, string, string])
+    .map(([name, type, kind]) => [name, type.replace(/^LowCardinality\((.*)\)$/, '$1'), kind] as const)
   if (columns.length === 0) {
     throw new EngineError(60, 'UNKNOWN_TABLE', `Table ${inDatabase}.${table} does not exist`)
   }

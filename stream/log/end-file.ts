@@ -74,8 +74,10 @@ export class EndSignal {
 
   set(end: LogEnd): void {
     if (this.current && end.commit < this.current.commit) return
+    // A look that found nothing new wakes nobody: two who wait would wake each other for ever, and nothing else would run.
+    const hasMoved = this.current === undefined || end.commit > this.current.commit
     this.current = end
-    if (this.waiters.size > 0) this.wakeAll()
+    if (hasMoved && this.waiters.size > 0) this.wakeAll()
   }
 
   close(): void {

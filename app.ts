@@ -111,6 +111,8 @@ class FirstProcess {
     this.stopping = true
     this.logger.info({}, 'stopping')
     const deadline = AbortSignal.timeout(this.config.drainMs)
+    // A signal may have been sent to the whole group: a child that ends before it is told to is not missed.
+    for (const child of this.children) child.letEnd()
     await this.tellWorld()
     const services = this.fleet ? [...this.services, this.fleet] : this.services
     const problems = await stopServices(services, deadline)

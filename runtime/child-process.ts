@@ -40,20 +40,24 @@ export async function runChild(options: ChildOptions): Promise<number> {
   })
   const publish = publisher(options)
   const ticker = setInterval(publish, statusEveryMs)
+  const askedToStop = new Promise<void>((done) => {
+    asked.signal.addEventListener('abort', () => done(), { once: true })
+    if (asked.signal.aborted) done()
+  })
   try {
-    await startServices(services)
+    // A start may wait for what does not come.
+    await Promise.race([startServices(services), askedToStop])
   } catch (error) {
     if (!(error instanceof StartError)) throw error
     logger.debug({ process: options.process }, error.message)
     await new Promise<void>((done) => say({ kind: 'failed', message: error.message }, () => done()))
     return 1
   }
-  for (const [name, url] of Object.entries(options.addresses?.() ?? {})) say({ kind: 'listening', name, url })
-  void becomeReady(services, asked.signal, publish)
-  await new Promise<void>((done) => {
-    if (asked.signal.aborted) done()
-    asked.signal.addEventListener('abort', () => done(), { once: true })
-  })
+  if (!asked.signal.aborted) {
+    for (const [name, url] of Object.entries(options.addresses?.() ?? {})) say({ kind: 'listening', name, url })
+    void becomeReady(services, asked.signal, publish)
+  }
+  await askedToStop
   const problems = await stopServices(services, AbortSignal.timeout(options.drainMs))
   clearInterval(ticker)
   for (const problem of problems) logger.warn({ error: problem.message }, 'a part did not stop in order')
@@ -65,9 +69,9 @@ export function partsOf(services: readonly Service[]): Record<string, Health> {
   return Object.fromEntries(services.map((service) => [service.name, service.health()]))
 }
 
-/** A service may have started and still wait for what it depends on; ready is when none does. */
+/** A service may have started and still wait for what it depends on; ready is when each has done so once. */
 async function becomeReady(services: readonly Service[], stop: AbortSignal, publish: () => void): Promise<void> {
-  while (services.some((service) => service.health().state === 'starting')) {
+  while (services.some((service) => service.health().state !== 'ok')) {
     await new Promise((go) => setTimeout(go, readyPollMs))
     if (stop.aborted) return
   }

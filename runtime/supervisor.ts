@@ -31,6 +31,8 @@ interface BackOff {
 }
 
 export interface SupervisedProcess extends Service {
+  /** From now on it is not started again: everything is being stopped. */
+  letEnd(): void
   status(): ProcessStatus
   tell(message: ToChild): void
   pid(): number | undefined
@@ -134,9 +136,13 @@ class Supervised implements SupervisedProcess {
     this.delayMs = Math.min(this.delayMs * 2, this.backOff.mostMs)
   }
 
-  async drain(deadline: AbortSignal): Promise<void> {
+  letEnd(): void {
     clearTimeout(this.timer)
     this.stage = 'stopping'
+  }
+
+  async drain(deadline: AbortSignal): Promise<void> {
+    this.letEnd()
     if (!this.child) return
     this.child.send({ kind: 'stop' } satisfies ToChild, () => {})
     await new Promise<void>((done) => {

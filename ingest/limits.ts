@@ -38,16 +38,19 @@ export const ingestLimits = {
 
   /** Written to a socket and not taken by the peer: beyond it nothing more is read from that peer … */
   outputBytesMax: 256 * kibi,
-  /** … messages of QoS 0 for it are dropped … */
-  outputBytesBeforeDropMax: 64 * kibi,
+  /** … messages of QoS 0 for it are dropped beyond this (a burst of live telemetry passes, a frozen reader does not) … */
+  outputBytesBeforeDropMax: mebi,
   /** … and when it takes nothing for this long it is closed. */
   outputStalledMsMax: 5_000,
+
+  /** Beyond it the broker waits with what else it has for the peer. */
+  sessionOutputBytesMax: 64 * kibi,
 
   filtersPerSubscribeMax: 8,
   filtersPerConnectionMax: 50,
 
   /** Copies of telemetry on their way to live subscribers, over all connections; beyond it copies are dropped. */
-  copiesInFlightMax: 4_096,
+  copiesInFlightMax: 16_384,
   copiesBytesInFlightMax: 8 * mebi,
 
   /** Sessions that outlive their connection, and what each may hold. */

@@ -98,6 +98,14 @@ export class AckRing {
     return end - at
   }
 
+  clear(): void {
+    this.entries = undefined
+    this.head = 0
+    this.length = 0
+    this.publishes = 0
+    this.bytes = 0
+  }
+
   private grow(): Float64Array {
     const before = this.entries
     const after = new Float64Array(before === undefined ? capacityFirst * stride : before.length * 2)

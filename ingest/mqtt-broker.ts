@@ -20,8 +20,8 @@ export interface SessionOwner {
   onSessionReady(): void
   /** Bytes for the peer; `done` when more may come. */
   onSessionOutput(bytes: Buffer, done: () => void): void
-  /** A passed publish of QoS 0 or 1 has been dealt with. */
-  onPublished(): void
+  /** A passed publish of QoS 0 or 1 has been dealt with. Other packets are settled by their answer. */
+  onPassedDone(): void
   /** The session is over: taken over, refused, an error, or DISCONNECT. */
   onSessionClosed(error: Error | undefined): void
   /** Bytes written to the peer that it has not taken. */
@@ -132,8 +132,8 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
     },
     authorizeForward(client, packet) {
       if (packet.topic.startsWith('$')) return null
-      const owner = ownerOf(client)
-      if (packet.qos === 0 && owner !== undefined && owner.outputBytes > ingestLimits.outputBytesBeforeDropMax) {
+      const untaken = (ownerOf(client)?.outputBytes ?? 0) + client.conn.writableLength
+      if (packet.qos === 0 && untaken > ingestLimits.outputBytesBeforeDropMax) {
         events.messageDropped('slow-reader', { clientId: client.id, topic: packet.topic })
         return null
       }
@@ -141,7 +141,7 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
     },
     published(packet, client, done) {
       // QoS 2 is settled by its PUBREC, which the front sees.
-      if (client && packet.qos < 2) ownerOf(client)?.onPublished()
+      if (client && packet.qos < 2) ownerOf(client)?.onPassedDone()
       done(null)
     },
   })
@@ -175,6 +175,12 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
     'weir_mqtt_retained_bytes',
     'Bytes of retained messages',
     () => sessions.counts().retainedBytes,
+  )
+
+  options.instruments.gauge(
+    'weir_mqtt_live_filters',
+    'Filters of live subscribers that could match telemetry',
+    () => live.size,
   )
 
   let copies = 0
@@ -226,7 +232,7 @@ class SessionStream extends Duplex implements BrokerSession {
   private isOver = false
 
   constructor(owner: SessionOwner) {
-    super({ writableHighWaterMark: ingestLimits.outputBytesBeforeDropMax })
+    super({ writableHighWaterMark: ingestLimits.sessionOutputBytesMax })
     this.owner = owner
   }
 
@@ -268,6 +274,10 @@ class SessionStream extends Duplex implements BrokerSession {
 class LiveFilters {
   private readonly filters = new Map<string, number>()
   generation = 0
+
+  get size(): number {
+    return this.filters.size
+  }
 
   add(filter: string): void {
     if (!mayMatchTelemetry(filter)) return

@@ -97,8 +97,10 @@ export class MqttConnection implements SessionOwner {
 
   private keepaliveMs = 0
   private heardAt: number
-  /** When the oldest packet that is not whole began; or the connection, or the wait for its session, or for the peer to close. */
-  private waitingSince: number
+  /** When the packet began that is not whole yet. */
+  private packetSince: number
+  /** When the wait began for CONNECT, for its answer, for the session, or for the peer to close. */
+  private stateSince: number
   private outputStalledSince = -1
   private pingedAt = 0
 
@@ -107,7 +109,8 @@ export class MqttConnection implements SessionOwner {
     this.socket = socket
     this.peer = peer
     this.heardAt = host.nowMs
-    this.waitingSince = host.nowMs
+    this.packetSince = host.nowMs
+    this.stateSince = host.nowMs
     socket.on('data', (chunk: Buffer) => this.onData(chunk))
     socket.on('drain', () => this.onDrain())
     socket.on('error', () => this.end())
@@ -151,7 +154,7 @@ export class MqttConnection implements SessionOwner {
 
   private keep(chunk: Buffer, at: number): void {
     const { held } = this
-    if (held.isEmpty) this.waitingSince = this.host.nowMs
+    if (held.isEmpty) this.packetSince = this.host.nowMs
     if (this.blockedBy !== 0 && held.isEmpty && 2 * at <= chunk.length) held.adopt(chunk, at)
     else held.append(chunk, at, chunk.length)
     if (this.blockedBy === 0) return
@@ -163,7 +166,7 @@ export class MqttConnection implements SessionOwner {
     const { held } = this
     const end = this.walk(held.bytes, held.start, held.end)
     if (!this.isReadable()) return
-    if (end !== held.start) this.waitingSince = this.host.nowMs
+    if (end !== held.start) this.packetSince = this.host.nowMs
     held.consume(end)
   }
 
@@ -199,7 +202,7 @@ export class MqttConnection implements SessionOwner {
     if (!this.isPaused || this.host.isReadingStopped) return
     this.isPaused = false
     this.heardAt = this.host.nowMs
-    this.waitingSince = this.host.nowMs
+    this.packetSince = this.host.nowMs
     this.socket.resume()
   }
 
@@ -297,33 +300,32 @@ export class MqttConnection implements SessionOwner {
       ring.push(ackKinds.puback, packetId, cycle, size)
     } else if (qos === 0) {
       ring.push(ackKinds.none, 0, host.accepter.accept(route, bytes, payload, end), size)
-    } else if (!this.publishOnce(topic, packetId, bytes, payload, end, (first & 8) !== 0, size)) return false
+    } else {
+      const known = this.unreleased?.get(packetId)
+      if (known !== undefined) {
+        // The same message again: MQTT 3.1.1 §4.3.3, a packet id that is not released yet.
+        ring.push(ackKinds.pubrec, packetId, known, size)
+        return true
+      }
+      this.unreleased ??= new Map()
+      if (this.unreleased.size >= limits.unreleasedMax) return this.refuse('unreleased')
+      const cycle = host.accepter.acceptResendable(
+        route,
+        bytes,
+        payload,
+        end,
+        this.clientId,
+        packetId,
+        (first & 8) !== 0,
+      )
+      this.unreleased.set(packetId, cycle)
+      ring.push(ackKinds.pubrec, packetId, cycle, size)
+    }
     if (topic.generation !== host.broker.generation) {
       topic.generation = host.broker.generation
       topic.isWanted = host.broker.isWanted(topic.topic)
     }
     if (topic.isWanted) host.broker.sendCopy(topic.topic, Buffer.from(bytes.subarray(payload, end)))
-    return true
-  }
-
-  /** QoS 2: a packet id that is not released yet is the same message again (MQTT 3.1.1 §4.3.3). */
-  private publishOnce(
-    topic: RememberedTopic,
-    packetId: number,
-    bytes: Buffer,
-    payload: number,
-    end: number,
-    isResent: boolean,
-    size: number,
-  ): boolean {
-    this.unreleased ??= new Map()
-    let cycle = this.unreleased.get(packetId)
-    if (cycle === undefined) {
-      if (this.unreleased.size >= limits.unreleasedMax) return this.refuse('unreleased')
-      cycle = this.host.accepter.acceptResendable(topic.route!, bytes, payload, end, this.clientId, packetId, isResent)
-      this.unreleased.set(packetId, cycle)
-    }
-    this.ring.push(ackKinds.pubrec, packetId, cycle, size)
     return true
   }
 
@@ -447,17 +449,18 @@ export class MqttConnection implements SessionOwner {
     // The password is not kept beyond the question.
     this.connect = { ...connect, clientId: this.clientId, password: undefined }
     this.state = 'authenticating'
-    this.waitingSince = this.host.nowMs
+    this.stateSince = this.host.nowMs
     const answer = this.host.authenticate(connect)
     if (typeof answer === 'number') this.onAuthenticated(answer)
     else {
       this.blockedBy |= blocks.connack
-      answer.then(
-        (code) => this.onAuthenticated(code),
-        () => this.onAuthenticated(3),
-      )
+      const goOn = (code: ConnackCode): void => {
+        this.onAuthenticated(code)
+        this.unblock(blocks.connack)
+      }
+      answer.then(goOn, () => goOn(3))
     }
-    return true
+    return this.isReadable()
   }
 
   private onAuthenticated(code: ConnackCode): void {
@@ -475,16 +478,12 @@ export class MqttConnection implements SessionOwner {
       // Nothing yet that the broker would have to know of; most devices only ever publish.
       this.host.broker.forgetSession(this.clientId)
       this.write(connack(0))
-      this.unblock(blocks.connack)
-      return
-    }
-    this.blockedBy &= ~blocks.connack
-    this.openSession()
+    } else this.openSession()
   }
 
   private openSession(): void {
     this.blockedBy |= blocks.session
-    this.waitingSince = this.host.nowMs
+    this.stateSince = this.host.nowMs
     this.session = this.host.broker.openSession(this, this.connect!)
   }
 
@@ -504,7 +503,7 @@ export class MqttConnection implements SessionOwner {
     if (this.isSessionReady) this.pass(bytes, at, end, false)
     else this.end()
     this.state = this.state === 'closed' ? 'closed' : 'lingering'
-    this.waitingSince = this.host.nowMs
+    this.stateSince = this.host.nowMs
   }
 
   private mayPass(size: number): boolean {
@@ -530,7 +529,7 @@ export class MqttConnection implements SessionOwner {
     this.session?.pass(Buffer.from(bytes.subarray(at, end)))
   }
 
-  onPublished(): void {
+  onPassedDone(): void {
     this.passed--
     if (this.passed === 0) this.passedBytes = 0
     if ((this.blockedBy & blocks.passed) !== 0 && this.passed <= limits.passedInFlightMax / 2)
@@ -569,7 +568,7 @@ export class MqttConnection implements SessionOwner {
       case packetTypes.pubrec:
       case packetTypes.suback:
       case packetTypes.unsuback:
-        this.onPublished()
+        this.onPassedDone()
         return true
       default:
         return true
@@ -622,11 +621,11 @@ export class MqttConnection implements SessionOwner {
   /** Called every few hundred milliseconds. */
   onTick(nowMs: number): void {
     if (this.state === 'lingering') {
-      if (nowMs - this.waitingSince > limits.lingerMs) this.end()
+      if (nowMs - this.stateSince > limits.lingerMs) this.end()
       return
     }
     if (this.state === 'connecting') {
-      if (nowMs - this.waitingSince > limits.connectWithinMs) this.close('connect-late')
+      if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return
     }
     if (this.outputStalledSince >= 0 && nowMs - this.outputStalledSince > limits.outputStalledMsMax) {
@@ -634,20 +633,20 @@ export class MqttConnection implements SessionOwner {
       return
     }
     if (this.state === 'authenticating' || (this.blockedBy & blocks.session) !== 0) {
-      if (nowMs - this.waitingSince > limits.sessionWithinMs) this.close('session-late')
+      if (nowMs - this.stateSince > limits.sessionWithinMs) this.close('session-late')
       return
     }
     if (this.blockedBy !== 0 || this.isPaused) {
       // We do not read, so silence is ours. A peer that pings meanwhile hears that we live.
       this.heardAt = nowMs
-      this.waitingSince = nowMs
+      this.packetSince = nowMs
       if (this.isPaused && this.keepaliveMs > 0 && nowMs - this.pingedAt >= this.keepaliveMs / 2) {
         this.pingedAt = nowMs
         this.write(pingresp)
       }
       return
     }
-    if (!this.held.isEmpty && nowMs - this.waitingSince > limits.packetWithinMs) this.close('packet-late')
+    if (!this.held.isEmpty && nowMs - this.packetSince > limits.packetWithinMs) this.close('packet-late')
     else if (this.keepaliveMs > 0 && nowMs - this.heardAt > this.keepaliveMs * 1.5) this.close('keepalive')
   }
 
@@ -683,7 +682,7 @@ export class MqttConnection implements SessionOwner {
   private answerAndClose(answer: Buffer, cause: CloseCause, detail?: string): false {
     this.host.events.connectionClosed(cause, { peer: this.peer, ...(detail !== undefined && { detail }) })
     this.state = 'lingering'
-    this.waitingSince = this.host.nowMs
+    this.stateSince = this.host.nowMs
     this.held.clear()
     this.charge()
     this.socket.end(answer)
@@ -697,7 +696,7 @@ export class MqttConnection implements SessionOwner {
     this.session?.close()
     this.session = undefined
     this.state = 'lingering'
-    this.waitingSince = this.host.nowMs
+    this.stateSince = this.host.nowMs
     this.socket.end()
   }
 
@@ -710,6 +709,7 @@ export class MqttConnection implements SessionOwner {
     const { session } = this
     this.session = undefined
     session?.close()
+    this.ring.clear()
     this.socket.destroy()
     for (const done of this.outputDone) done()
     this.outputDone = []

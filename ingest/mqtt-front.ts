@@ -41,7 +41,9 @@ export class MqttFront implements ConnectionHost {
   private readonly server: Server
   private readonly connections = new Set<MqttConnection>()
   private readonly byClientId = new Map<string, MqttConnection>()
-  private awaiting: MqttConnection[] = []
+  /** Connections with acknowledgements to come. Two sets that take turns. */
+  private awaiting = new Set<MqttConnection>()
+  private awaitingNext = new Set<MqttConnection>()
   private heldBytes = 0
   private tick: NodeJS.Timeout | undefined
   private state: 'new' | 'listening' | 'draining' | 'stopped' = 'new'
@@ -136,12 +138,14 @@ export class MqttFront implements ConnectionHost {
   }
 
   private onDurable(durableCycle: number): void {
-    const awaiting = this.awaiting
-    this.awaiting = []
+    const { awaiting } = this
+    this.awaiting = this.awaitingNext
+    this.awaitingNext = awaiting
     for (const connection of awaiting) {
       connection.isAwaited = false
       connection.flush(durableCycle)
     }
+    awaiting.clear()
     this.mayResume()
   }
 
@@ -158,7 +162,7 @@ export class MqttFront implements ConnectionHost {
 
   awaitsDurable(connection: MqttConnection): void {
     connection.isAwaited = true
-    this.awaiting.push(connection)
+    this.awaiting.add(connection)
   }
 
   charge(bytes: number): void {
@@ -178,6 +182,8 @@ export class MqttFront implements ConnectionHost {
 
   closed(connection: MqttConnection): void {
     this.connections.delete(connection)
+    this.awaiting.delete(connection)
+    this.awaitingNext.delete(connection)
     if (this.byClientId.get(connection.clientId) === connection) this.byClientId.delete(connection.clientId)
   }
 

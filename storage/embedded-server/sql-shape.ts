@@ -13,6 +13,10 @@ export interface SqlShape {
   /** Names in `{name:Type}`. */
   readonly parameters: ReadonlySet<string>
   readonly words: readonly Word[]
+  /** Has a SETTINGS clause, anywhere. */
+  readonly changesSettings: boolean
+  /** Has `readonly =`, anywhere. */
+  readonly changesReadonly: boolean
   /** Set for `INSERT INTO t … FORMAT x` (data follow). */
   readonly insert: InsertShape | undefined
 }
@@ -59,13 +63,21 @@ export function sqlShape(sql: string): SqlShape {
   let isSeveral = false
   let format: string | undefined
   let insertAt = -1
+  let changesSettings = false
+  let changesReadonly = false
+  /** Of the word that stands right before. */
+  let previous = ''
   for (;;) {
     const token = nextToken(sql, at)
     at = token.end
     if (token.kind === 'end') break
     const text = sql.slice(token.start, token.end)
+    const isWord = token.kind === 'word' || token.kind === 'name'
+    if (previous === 'SETTINGS' && (isWord || token.kind === 'parameter')) changesSettings = true
+    if (previous === 'READONLY' && text === '=') changesReadonly = true
+    previous = isWord ? unquote(text).toUpperCase() : ''
     if (token.kind === 'parameter') parameters.add(/[A-Za-z_]\w*/.exec(text)![0])
-    else if (token.kind === 'word' || token.kind === 'name') {
+    else if (isWord) {
       const keyword = token.kind === 'word' ? text.toUpperCase() : ''
       words.push({ text, start: token.start, depth, keyword })
       if (keyword === 'INSERT' && insertAt < 0 && depth === 0 && words.length === 1) insertAt = token.start
@@ -74,7 +86,7 @@ export function sqlShape(sql: string): SqlShape {
         format = text
         // Only an INSERT without a SELECT of its own is followed by data, and data may be any bytes: nothing behind it is read as SQL.
         if (insertAt >= 0 && !words.some((word) => word.keyword === 'SELECT' || word.keyword === 'VALUES')) {
-          return { ...insertShape(sql, words, before.start, text, at), parameters }
+          return { ...insertShape(sql, words, before.start, text, at), parameters, changesSettings, changesReadonly }
         }
       }
       // The rows behind VALUES are left to the engine; a `;` in them would be inside a string.
@@ -86,7 +98,8 @@ export function sqlShape(sql: string): SqlShape {
       break
     }
   }
-  return { kind: words[0]?.keyword ?? '', end, isSeveral, format, parameters, words, insert: undefined }
+  const kind = words[0]?.keyword ?? ''
+  return { kind, end, isSeveral, format, parameters, words, changesSettings, changesReadonly, insert: undefined }
 }
 
 function insertShape(
@@ -95,7 +108,7 @@ function insertShape(
   formatStart: number,
   format: string,
   after: number,
-): Omit<SqlShape, 'parameters'> {
+): Omit<SqlShape, 'parameters' | 'changesSettings' | 'changesReadonly'> {
   const settingsWord = words.find((word) => word.keyword === 'SETTINGS' && word.depth === 0)
   const targetEnd = settingsWord?.start ?? formatStart
   const settings = settingsWord ? sql.slice(settingsWord.start + 'SETTINGS'.length, formatStart).trim() : ''

@@ -38,9 +38,14 @@ const patienceAfterCrashMs = 5_000
 /** Runs until it is told to stop; resolves with the exit code. */
 export async function startWeir(options: StartWeir): Promise<number> {
   const first = new FirstProcess(options)
-  await first.start()
-  await first.told()
-  return first.stop()
+  try {
+    await first.start()
+    await first.told()
+    await first.stop()
+    return 0
+  } finally {
+    first.letGo()
+  }
 }
 
 class FirstProcess {
@@ -107,7 +112,7 @@ class FirstProcess {
   }
 
   /** Not ready, drain upstream first, stop: all within one deadline. */
-  async stop(): Promise<number> {
+  async stop(): Promise<void> {
     this.stopping = true
     this.logger.info({}, 'stopping')
     const deadline = AbortSignal.timeout(this.config.drainMs)
@@ -117,10 +122,12 @@ class FirstProcess {
     const services = this.fleet ? [...this.services, this.fleet] : this.services
     const problems = await stopServices(services, deadline)
     for (const problem of problems) this.logger.warn({ error: problem.message }, 'a part did not stop in order')
+    this.logger.info({}, 'stopped')
+  }
+
+  letGo(): void {
     clearInterval(this.ticker)
     this.lock?.release()
-    this.logger.info({}, 'stopped')
-    return 0
   }
 
   private child(name: string, parts: readonly string[], environment: NodeJS.ProcessEnv = {}): SupervisedProcess {

@@ -19,6 +19,8 @@ const root: CommandDef = {
   subCommands: commands,
 }
 
+const sameSignalMs = 300
+
 const words = process.argv.slice(2)
 const isChild = process.env.WEIR_INTERNAL_CONFIG !== undefined && process.send !== undefined
 
@@ -65,8 +67,12 @@ function unknownCommand(name: string): string {
 /** The first signal asks for an end in order, a second one ends at once. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
+  let askedAt = 0
   const onSignal = (): void => {
-    if (stop.signal.aborted) process.exit(1)
+    const now = performance.now()
+    // Sent to a process and to its group, one signal comes twice.
+    if (stop.signal.aborted && now - askedAt > sameSignalMs) process.exit(1)
+    if (!stop.signal.aborted) askedAt = now
     stop.abort()
   }
   process.on('SIGTERM', onSignal)

@@ -154,9 +154,10 @@ class Supervised implements SupervisedProcess {
 
   async stop(): Promise<void> {
     clearTimeout(this.timer)
+    const wasAsked = this.stage === 'stopping'
     this.stage = 'stopped'
     if (!this.child) return
-    this.options.logger.warn({ process: this.name }, 'a process did not end in time and is ended')
+    if (wasAsked) this.options.logger.warn({ process: this.name }, 'a process did not end in time and is ended')
     this.child.kill('SIGKILL')
     await this.ended
   }

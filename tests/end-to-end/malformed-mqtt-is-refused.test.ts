@@ -73,6 +73,7 @@ describe('malformed MQTT is refused', () => {
 
   it.each([
     ['a topic that is not a device’s', 'factory/1/temperature'],
+    ['a codec that does not exist', 'devices/intruder/telemetry/morse'],
     ['a device name that is not allowed', 'devices/no spaces/telemetry'],
     ['a system topic', '$SYS/broker/uptime'],
     ['a topic of many levels', Array.from({ length: 101 }, () => 'a').join('/')],

@@ -142,7 +142,7 @@ export class RawMqtt {
     return waitFor(() => this.packets.shift(), {
       withinMs,
       everyMs: 2,
-      what: `an MQTT packet (the other side ${this.ended ? 'closed' : 'is open'})`,
+      what: () => `an MQTT packet (the other side ${this.ended ? 'closed' : 'is open'})`,
     })
   }
 
@@ -231,7 +231,7 @@ export class RawPublisher {
   async settled(withinMs = 20_000): Promise<void> {
     await waitFor(() => this.up && this.inFlight.length === 0 && this.again.length === 0, {
       withinMs,
-      what: `${this.options.clientId} to have everything acknowledged (broken: ${this.broken})`,
+      what: () => `${this.options.clientId} to have everything acknowledged (broken: ${this.broken})`,
     })
   }
 

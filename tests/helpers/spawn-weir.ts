@@ -151,7 +151,7 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
   try {
     await waitFor(() => exit !== undefined || /^ready$/m.test(stdout), {
       withinMs: readyMsMax,
-      what: `"ready"; stdout so far: ${JSON.stringify(stdout)}`,
+      what: () => `"ready"; stdout so far: ${JSON.stringify(stdout)}`,
     })
     if (exit) throw new Error(`weir start ended with code ${(exit as Exit).code} before it was ready`)
   } catch (error) {

@@ -33,7 +33,7 @@ export class SseViewer {
   waitForEvent(event: string, fits: (data: unknown) => boolean = () => true, withinMs = 5_000): Promise<SseEvent> {
     return waitFor(() => this.events.find((each) => each.event === event && fits(each.data)), {
       withinMs,
-      what: `an event "${event}"; so far: ${this.events.map((each) => each.event).join(' ')}`,
+      what: () => `an event "${event}"; so far: ${this.events.map((each) => each.event).join(' ')}`,
     })
   }
 

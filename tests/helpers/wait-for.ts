@@ -3,8 +3,8 @@
 export interface WaitOptions {
   readonly withinMs?: number
   readonly everyMs?: number
-  /** What is waited for, for the error. */
-  readonly what?: string
+  /** What is waited for, for the error; a function is asked when the time is up. */
+  readonly what?: string | (() => string)
 }
 
 /** Resolves with the first answer that is neither false, null nor undefined. An assertion that throws counts as "not yet". */
@@ -26,7 +26,9 @@ export async function waitFor<T>(
     await pause(everyMs)
   }
   const seen = last instanceof Error ? last.message : String(last)
-  throw new Error(`waited ${withinMs} ms for ${what}; last seen: ${seen}`, { cause: last })
+  throw new Error(`waited ${withinMs} ms for ${typeof what === 'string' ? what : what()}; last seen: ${seen}`, {
+    cause: last,
+  })
 }
 
 export function pause(ms: number): Promise<void> {

@@ -224,5 +224,13 @@ const streamedFormats = new Set([
  */
 export function mayStream(shape: SqlShape, format: string): boolean {
   if (shape.kind !== 'SELECT' || !streamedFormats.has(format)) return false
-  return shape.words.filter((word) => word.keyword === 'SELECT' || word.keyword === 'WITH').length === 1
+  if (shape.words.filter(({ keyword }) => keyword === 'SELECT' || keyword === 'WITH').length !== 1) return false
+  return !shape.words.some(({ keyword }) => openingFunctions.has(keyword))
 }
+
+/** Table functions that look into what they name while the query is planned. */
+const openingFunctions = new Set(
+  'FILE URL S3 S3CLUSTER GCS HDFS REMOTE REMOTESECURE CLUSTER MYSQL POSTGRESQL MONGODB SQLITE ODBC JDBC EXECUTABLE ICEBERG DELTALAKE HUDI AZUREBLOBSTORAGE REDIS'.split(
+    ' ',
+  ),
+)

@@ -67,7 +67,12 @@ export async function askBucketSeries(
     {
       parameters: { ...condition.parameters, limit, timeZone, ...(date ? {} : { step: stepMs(step) * 1000 }) },
       // Dates before 1970 can begin a week or a year that reaches into it.
-      settings: { ...questionSettings, enable_extended_results_for_datetime_functions: 1 },
+      settings: {
+        ...questionSettings,
+        enable_extended_results_for_datetime_functions: 1,
+        // Would take the scaling out of the sum again.
+        optimize_arithmetic_operations_in_aggregate_functions: 0,
+      },
       signal,
     },
   )

@@ -12,6 +12,8 @@ const fromBroker = Number.POSITIVE_INFINITY
 export class AckRing {
   // [kind << 16 | packet id, cycle, bytes] each. Made with the first publish: most idle connections never need it.
   private entries: Float64Array | undefined
+  /** Entries that there is room for, less one: a power of two less one, so that places wrap with an `&`. */
+  private mask = -1
   private head = 0
   private length = 0
   /** Publishes of QoS 1 and 2 in it. */
@@ -29,14 +31,14 @@ export class AckRing {
     let entries = this.entries
     if (kind === ackKinds.none && this.length > 0 && entries !== undefined) {
       // QoS 0 publishes of one cycle share an entry, so that they need no limit on their number.
-      const last = ((this.head + this.length - 1) % (entries.length / stride)) * stride
+      const last = ((this.head + this.length - 1) & this.mask) * stride
       if (entries[last] === ackKinds.none && entries[last + 1] === cycle) {
         entries[last + 2] = entries[last + 2]! + bytes
         return
       }
     }
-    if (entries === undefined || this.length * stride === entries.length) entries = this.grow()
-    const at = ((this.head + this.length) % (entries.length / stride)) * stride
+    if (entries === undefined || this.length > this.mask) entries = this.grow()
+    const at = ((this.head + this.length) & this.mask) * stride
     entries[at] = kind * 0x1_0000 + packetId
     entries[at + 1] = cycle
     entries[at + 2] = bytes
@@ -54,9 +56,8 @@ export class AckRing {
     const entries = this.entries
     if (entries === undefined) return false
     const key = ackKinds.puback * 0x1_0000 + packetId
-    const capacity = entries.length / stride
     for (let i = 0; i < this.length; i++) {
-      const at = ((this.head + i) % capacity) * stride
+      const at = ((this.head + i) & this.mask) * stride
       if (entries[at] === key && entries[at + 1] === fromBroker) {
         entries[at + 1] = 0
         return true
@@ -74,7 +75,6 @@ export class AckRing {
   take(durableCycle: number, out: Uint8Array, at: number): number {
     const entries = this.entries
     if (entries === undefined) return 0
-    const capacity = entries.length / stride
     let { head, length } = this
     let end = at
     while (length > 0) {
@@ -90,7 +90,7 @@ export class AckRing {
         this.publishes--
       }
       this.bytes -= entries[entry + 2]!
-      head = head + 1 === capacity ? 0 : head + 1
+      head = (head + 1) & this.mask
       length--
     }
     this.head = head
@@ -100,6 +100,7 @@ export class AckRing {
 
   clear(): void {
     this.entries = undefined
+    this.mask = -1
     this.head = 0
     this.length = 0
     this.publishes = 0
@@ -110,13 +111,13 @@ export class AckRing {
     const before = this.entries
     const after = new Float64Array(before === undefined ? capacityFirst * stride : before.length * 2)
     if (before !== undefined) {
-      const capacity = before.length / stride
       for (let i = 0; i < this.length; i++) {
-        const from = ((this.head + i) % capacity) * stride
+        const from = ((this.head + i) & this.mask) * stride
         after.set(before.subarray(from, from + stride), i * stride)
       }
     }
     this.head = 0
+    this.mask = after.length / stride - 1
     this.entries = after
     return after
   }

@@ -233,16 +233,18 @@ export class MqttConnection implements SessionOwner {
     let at = from
     while (at < end && this.blockedBy === 0) {
       const first = bytes[at]!
-      // The length field, in place: this loop runs once a message.
+      // The length field, in place: this loop runs once a message, and most lengths have one or two bytes.
       let body = at + 2
-      let length = at + 1 < end ? bytes[at + 1]! : -1
+      let length = body <= end ? bytes[at + 1]! : -1
       if (length > 127) {
-        const size = packetSize(bytes, at, end)
-        if (size < 0) return this.closeAt('malformed-packet', end)
-        if (size === 0) length = -1
-        else {
-          body = bodyStart(bytes, at)
-          length = at + size - body
+        if (body < end && bytes[body]! < 128) {
+          length = (length & 127) | (bytes[body]! << 7)
+          body++
+        } else {
+          const size = packetSize(bytes, at, end)
+          if (size < 0) return this.closeAt('malformed-packet', end)
+          body = size === 0 ? 0 : bodyStart(bytes, at)
+          length = size === 0 ? -1 : at + size - body
         }
       }
       if (this.state === 'connecting' && first !== 0x10) return this.closeAt('connect-expected', end)

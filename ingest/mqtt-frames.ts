@@ -57,7 +57,7 @@ export function packetSize(bytes: Uint8Array, at: number, end: number): number {
   for (let i = 1; i <= 4; i++) {
     if (at + i >= end) return 0
     const byte = bytes[at + i]!
-    length += (byte & 127) * 2 ** (7 * (i - 1))
+    length |= (byte & 127) << (7 * (i - 1))
     if (byte < 128) return 1 + i + length
   }
   return -1

@@ -1,0 +1,121 @@
+// What outlives a connection is bounded, expires, and finds its subscribers.
+import { describe, expect, it } from 'vitest'
+import type { DropCause } from './events.ts'
+import { ingestLimits } from './limits.ts'
+import { type SessionPacket, SessionStore } from './mqtt-sessions.ts'
+
+function store() {
+  const dropped: DropCause[] = []
+  const connected = new Set<string>()
+  const time = { micros: 1_000_000 }
+  const sessions = new SessionStore({
+    clock: { nowMicros: () => time.micros },
+    onDropped: (cause) => dropped.push(cause),
+    isGranted: (_, filter) => filter !== 'refused',
+    isConnected: (clientId) => connected.has(clientId),
+  })
+  return { sessions, dropped, connected, time }
+}
+
+const packet = (topic: string, size = 10, counter = 1): SessionPacket => ({
+  cmd: 'publish',
+  topic,
+  payload: Buffer.alloc(size),
+  qos: 1,
+  brokerId: 'b',
+  brokerCounter: counter,
+})
+const subscription = (topic: string, qos = 1) => ({ topic, qos })
+
+async function waiting(sessions: SessionStore, id: string): Promise<SessionPacket[]> {
+  const found: SessionPacket[] = []
+  for await (const each of sessions.outgoingStream({ id })) found.push(each)
+  return found
+}
+
+describe('SessionStore', () => {
+  it('finds sessions by topic, each once, and only those that want more than QoS 0', async () => {
+    const { sessions } = store()
+    await sessions.addSubscriptions({ id: 'a' }, [subscription('x/y'), subscription('x/+'), subscription('refused')])
+    await sessions.addSubscriptions({ id: 'b' }, [subscription('x/#', 2)])
+    await sessions.addSubscriptions({ id: 'c' }, [subscription('x/y', 0)])
+    const clients = async (topic: string) =>
+      (await sessions.subscriptionsByTopic(topic)).map(({ clientId }) => clientId).sort()
+    expect(await clients('x/y')).toEqual(['a', 'b'])
+    expect(await clients('refused')).toEqual([])
+    expect((await sessions.subscriptionsByClient({ id: 'a' })).map(({ topic }) => topic)).toEqual(['x/y', 'x/+'])
+    await sessions.removeSubscriptions({ id: 'a' }, ['x/y', 'x/+'])
+    sessions.forget('b')
+    expect(await clients('x/y')).toEqual([])
+  })
+
+  it('keeps at most a thousand messages and a mebibyte a session, and says what it dropped', async () => {
+    const { sessions, dropped } = store()
+    for (const id of ['many', 'large']) await sessions.addSubscriptions({ id }, [subscription(`${id}/#`)])
+    for (let i = 0; i < ingestLimits.sessionMessagesMax + 5; i++)
+      await sessions.outgoingEnqueue({ clientId: 'many' }, packet('many/x', 10, i))
+    for (let i = 0; i < 20; i++) await sessions.outgoingEnqueue({ clientId: 'large' }, packet('large/x', 100_000, i))
+    expect(await waiting(sessions, 'many')).toHaveLength(ingestLimits.sessionMessagesMax)
+    expect(await waiting(sessions, 'large')).toHaveLength(10)
+    expect(dropped).toEqual(Array(15).fill('session-full'))
+    sessions.forget('many')
+    sessions.forget('large')
+    expect(sessions.counts()).toMatchObject({ sessions: 0, sessionsBytes: 0 })
+  })
+
+  it('gives a waiting message its packet id, and lets it go when acknowledged', async () => {
+    const { sessions } = store()
+    await sessions.addSubscriptions({ id: 'a' }, [subscription('x')])
+    await sessions.outgoingEnqueue({ clientId: 'a' }, packet('x', 10, 1))
+    await sessions.outgoingUpdate({ id: 'a' }, { ...packet('x', 10, 1), messageId: 42 })
+    expect(await sessions.outgoingClearMessageId({ id: 'a' }, { ...packet(''), messageId: 41 })).toBeUndefined()
+    expect(await sessions.outgoingClearMessageId({ id: 'a' }, { ...packet(''), messageId: 42 })).toMatchObject({
+      topic: 'x',
+    })
+    expect(sessions.counts().sessionsBytes).toBe(0)
+    await expect(sessions.outgoingUpdate({ id: 'a' }, { ...packet('x'), messageId: 1 })).rejects.toThrow(
+      'no such packet',
+    )
+    // A client without a session leaves nothing behind.
+    expect(await sessions.outgoingClearMessageId({ id: 'stranger' }, packet('x'))).toBeUndefined()
+    expect(sessions.counts().sessions).toBe(1)
+  })
+
+  it('forgets a session a day after its client was last seen', async () => {
+    const { sessions, connected, time } = store()
+    await sessions.addSubscriptions({ id: 'gone' }, [subscription('x')])
+    await sessions.addSubscriptions({ id: 'here' }, [subscription('x')])
+    connected.add('here')
+    time.micros += ingestLimits.sessionIdleMsMax * 1000 + 1
+    sessions.expire()
+    expect((await sessions.subscriptionsByTopic('x')).map(({ clientId }) => clientId)).toEqual(['here'])
+    connected.delete('here')
+    sessions.expire()
+    expect(sessions.counts().sessions).toBe(1)
+  })
+
+  it('refuses a session beyond the limit', async () => {
+    const { sessions, dropped } = store()
+    for (let i = 0; i < ingestLimits.sessionsMax; i++)
+      await sessions.addSubscriptions({ id: `c${i}` }, [subscription('x', 0)])
+    await expect(sessions.addSubscriptions({ id: 'one more' }, [subscription('x')])).rejects.toThrow(
+      'too many sessions',
+    )
+    expect(dropped).toEqual(['sessions-max'])
+  })
+
+  it('keeps the last retained message of a topic, none when it is empty, and a copy of its own', async () => {
+    const { sessions } = store()
+    const chunk = Buffer.from('....on....')
+    await sessions.storeRetained({ ...packet('a/b'), payload: chunk.subarray(4, 6) })
+    chunk.fill(0)
+    await sessions.storeRetained(packet('a/c'))
+    await sessions.storeRetained({ ...packet('a/c'), payload: Buffer.alloc(0) })
+    const found: SessionPacket[] = []
+    for await (const each of sessions.createRetainedStreamCombi(['a/+', 'other'])) found.push(each)
+    expect(found.map(({ topic, payload }) => [topic, String(payload)])).toEqual([['a/b', 'on']])
+    expect((found[0]!.payload as Buffer).buffer.byteLength).toBe(2)
+    await sessions.storeRetained({ ...packet('a/b'), payload: Buffer.alloc(0) })
+    expect(sessions.counts()).toMatchObject({ retained: 0, retainedBytes: 0 })
+  })
+})

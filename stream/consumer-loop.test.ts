@@ -1,0 +1,180 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { EventLog } from '../domain/event-log.ts'
+import { systemClock } from '../runtime/clock.ts'
+import { RetryableError } from '../runtime/errors.ts'
+import { silentLogger } from '../runtime/logger.ts'
+import { waitFor } from '../tests/helpers/wait-for.ts'
+import type { BatchLimits } from './batch-policy.ts'
+import { type BatchHandler, backOffMs, ConsumerLoop } from './consumer-loop.ts'
+import type { ConsumerEvents } from './events.ts'
+import { openEmbeddedLog } from './log/embedded-log.ts'
+
+const limits: BatchLimits = { rowsMin: 10, bytesMin: 1e6, ageMsMax: 20, rowsMax: 40, bytesMax: 1e6 }
+const backOff = { firstMs: 1, longestMs: 5, random: () => 0.5 }
+
+describe('ConsumerLoop', () => {
+  let directory: string
+  let log: EventLog
+  let said: string[]
+  let crashes: Error[]
+  const loops: ConsumerLoop[] = []
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'weir-loop-'))
+    log = await openEmbeddedLog({
+      directory,
+      mode: 'append',
+      partitions: 2,
+      quotaBytes: 1e9,
+      retentionMs: 1e9,
+      groups: ['writer'],
+      logger: silentLogger,
+      clock: systemClock,
+      segmentBytes: 1024 * 1024,
+    })
+    said = []
+    crashes = []
+  })
+  afterEach(async () => {
+    for (const loop of loops.splice(0)) await loop.stop()
+    await log.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  const events: ConsumerEvents = {
+    waiting: () => said.push('waiting'),
+    resumed: (attempts) => said.push(`resumed ${attempts}`),
+    attemptFailed: () => {},
+    crashed: () => said.push('crashed'),
+  }
+  async function loopWith(handle: BatchHandler, given: BatchLimits = limits): Promise<ConsumerLoop> {
+    const loop = new ConsumerLoop({
+      log,
+      group: 'writer',
+      topic: 'readings',
+      handle,
+      events,
+      crash: (error) => crashes.push(error),
+      limits: given,
+      backOff,
+    })
+    loops.push(loop)
+    await loop.start()
+    return loop
+  }
+  /** One row a chunk; its number is its byte. */
+  const append = async (...numbers: number[]): Promise<void> => {
+    await Promise.all(numbers.map((n) => log.append('readings', 0, Buffer.from([n]), 1, n)))
+  }
+  const numbersOf = (batch: Parameters<BatchHandler>[0]): number[] => batch.chunks.map(({ rows }) => rows[0]!)
+
+  it('hands on what comes, in order, and commits after', async () => {
+    const seen: number[] = []
+    await loopWith(async (batch) => {
+      seen.push(...numbersOf(batch))
+    })
+    await append(1, 2, 3)
+    await append(4)
+    await waitFor(() => seen.length === 4)
+    expect(seen).toEqual([1, 2, 3, 4])
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 4)
+  })
+
+  it('repeats the same batch while the store is away, and says so once', async () => {
+    const attempts: number[][] = []
+    let isAway = true
+    await loopWith(async (batch) => {
+      attempts.push(numbersOf(batch))
+      if (isAway) throw new RetryableError('away')
+    })
+    await append(1, 2)
+    await waitFor(() => attempts.length >= 4)
+    expect((await log.committed('writer', 'readings')).get(0) ?? 0).toBe(0)
+    isAway = false
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 2)
+    expect(new Set(attempts.map(String))).toEqual(new Set(['1,2']))
+    expect(said).toEqual(['waiting', `resumed ${attempts.length}`])
+  })
+
+  it('stops reading at its bound while a batch is in hand, and goes on after', async () => {
+    let release = (): void => {}
+    const sizes: number[] = []
+    await loopWith(
+      async (batch) => {
+        sizes.push(batch.rows)
+        if (sizes.length === 1) await new Promise<void>((resolve) => (release = resolve))
+      },
+      { ...limits, rowsMin: 1, rowsMax: 5, bytesMax: 5 },
+    )
+    await append(1)
+    await waitFor(() => sizes.length === 1)
+    for (let n = 2; n <= 30; n++) await append(n)
+    release()
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 30)
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(30)
+    // 29 rows were there to be had: what gathered beside the first batch was cut off by the bound, give or take one read.
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(10)
+  })
+
+  it('an error that nobody foresaw ends it, and nothing is committed', async () => {
+    await loopWith(async () => {
+      throw new TypeError('a bug')
+    })
+    await append(1)
+    await waitFor(() => crashes.length === 1)
+    expect(crashes[0]).toBeInstanceOf(TypeError)
+    expect(said).toEqual(['crashed'])
+    expect((await log.committed('writer', 'readings')).get(0) ?? 0).toBe(0)
+    const seen: number[] = []
+    await loopWith(async (batch) => {
+      seen.push(...numbersOf(batch))
+    })
+    await waitFor(() => seen.length === 1)
+  })
+
+  it('drain handles what was read, and reads no more', async () => {
+    const seen: number[] = []
+    const loop = await loopWith(
+      async (batch) => {
+        seen.push(...numbersOf(batch))
+      },
+      { ...limits, rowsMin: 1_000, ageMsMax: 60_000 },
+    )
+    await append(1, 2, 3)
+    await waitFor(() => loop.oldestReceivedAt() === 1)
+    await loop.drain(AbortSignal.timeout(5_000))
+    expect(seen).toEqual([1, 2, 3])
+    expect((await log.committed('writer', 'readings')).get(0)).toBe(3)
+    await append(4)
+    await loop.stop()
+    expect(seen).toEqual([1, 2, 3])
+  })
+
+  it('drain ends at its deadline, and what was in hand is read again', async () => {
+    const loop = await loopWith(async () => {
+      throw new RetryableError('away for good')
+    })
+    await append(1)
+    await waitFor(() => said.includes('waiting'))
+    const deadline = new AbortController()
+    const drained = loop.drain(deadline.signal)
+    deadline.abort()
+    await drained
+    await loop.stop()
+    const seen: number[] = []
+    await loopWith(async (batch) => {
+      seen.push(...numbersOf(batch))
+    })
+    await waitFor(() => seen.length === 1)
+    expect(seen).toEqual([1])
+  })
+
+  it('backs off longer each time, up to a bound, never at one and the same moment', () => {
+    const policy = { firstMs: 100, longestMs: 5_000, random: () => 0 }
+    expect([0, 1, 2, 6, 60].map((attempt) => backOffMs(policy, attempt))).toEqual([50, 100, 200, 2_500, 2_500])
+    expect(backOffMs({ ...policy, random: () => 1 }, 60)).toBe(5_000)
+  })
+})

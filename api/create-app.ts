@@ -2,12 +2,12 @@
 import { STATUS_CODES } from 'node:http'
 import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { z } from 'zod'
 import type { ApiApp, ApiContext } from './context.ts'
 import { PipelineRates } from './pipeline-rates.ts'
-import { installProblems, invalidParameters, problemMediaType } from './problems.ts'
+import { installProblems, invalidParameters, problemMediaType, sendError } from './problems.ts'
 import { deadLetterRoutes } from './routes/dead-letters.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { latestRoutes } from './routes/latest.ts'
@@ -38,6 +38,8 @@ export async function createApp({
     requestTimeout: 30_000,
     // Room for a hundred names in one query.
     http: { maxHeaderSize: targetLengthMax },
+    // What Fastify refuses before it looks for a route: a path that is not UTF-8.
+    frameworkErrors: (error, request, reply) => sendError(error, request, reply as FastifyReply, context.logger),
     // Bytes that are no HTTP never reach a route.
     clientErrorHandler(error, socket) {
       if (socket.writable && !socket.destroyed)

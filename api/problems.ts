@@ -38,7 +38,7 @@ export function installProblems(app: FastifyInstance, logger: Logger): void {
       `^${route.url
         .replace(/[.]/g, '\\.')
         .replace(/:[^/]+/g, '[^/]+')
-        .replace(/\*/g, '.*')}/?$`,
+        .replace(/\*/g, '.*')}$`,
     )
     for (const method of [route.method].flat()) routes.push({ method, pattern })
   })
@@ -56,7 +56,12 @@ export function installProblems(app: FastifyInstance, logger: Logger): void {
   })
 }
 
-function sendError(error: FastifyError, request: FastifyRequest, reply: FastifyReply, logger: Logger): FastifyReply {
+export function sendError(
+  error: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  logger: Logger,
+): FastifyReply {
   // Nobody waits any more; what was asked of the store for it was ended, which is this error.
   if (reply.raw.destroyed) return reply
   if (error instanceof RequestError) return sendProblem(reply, error)

@@ -35,21 +35,29 @@ export async function recover(
 ): Promise<Recovered | undefined> {
   const segments = await listSegments(files, directory)
   const known = await readEnd(files, directory)
+  const missing = findMissing(directory, segments, known)
+  if (missing) throw missing
   const newest = segments.at(-1)
-  if (!newest) {
-    if (known) throw damaged(path.join(directory, segmentFileName(known.segment)), 0, 'is missing')
-    return undefined
-  }
+  if (!newest) return undefined
   if (newest.header.partitions !== partitions) {
     throw new StartError(
       `The log in ${directory} has ${newest.header.partitions} partitions and can't be opened with ${partitions}: the number is fixed when a log is made (WEIR_PARTITIONS=${newest.header.partitions}).`,
     )
   }
-  if (known && known.logId === newest.header.logId && known.segment > newest.header.segment)
-    throw damaged(path.join(directory, segmentFileName(known.segment)), 0, 'is missing')
   for (let i = 0; i + 1 < segments.length; i++) await checkSegment(files, segments[i]!, segments[i + 1]!)
   const scan = await recoverNewest(files, newest, known, logger)
   return { logId: newest.header.logId, segments, end: scan.end, lastCommit: scan.lastCommit, marks: scan.marks }
+}
+
+/** The end tells of a segment that is not there any more. */
+export function findMissing(
+  directory: string,
+  segments: readonly SegmentFile[],
+  known: LogEnd | undefined,
+): LogDamagedError | undefined {
+  const newest = segments.at(-1)?.header
+  if (!known || (newest && (newest.logId !== known.logId || newest.segment >= known.segment))) return undefined
+  return damaged(path.join(directory, segmentFileName(known.segment)), 0, 'is missing')
 }
 
 async function checkSegment(files: LogFiles, segment: SegmentFile, next: SegmentFile): Promise<void> {

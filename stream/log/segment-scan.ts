@@ -133,7 +133,7 @@ export interface Leftover {
   readonly laterAt: number | undefined
   /** Just past the last byte that is not zero; `from` when all are. */
   readonly end: number
-  /** Whether a sound frame of `commit` itself was among it. */
+  /** Whether it was left by a crash (or by somebody else), and is not what the file held when it was another segment. */
   readonly isTorn: boolean
 }
 
@@ -154,10 +154,12 @@ export async function searchLeftover(
   let lastWord = words.length - 1
   while (lastWord >= 0 && words[lastWord] === 0) lastWord--
   let isTorn = false
+  let isRecycled = false
   for (let word = 0; word <= lastWord; word += 2) {
     if (words[word] !== frameMagic || view.read(block, word * 4, available, header.logId) !== 'ok') continue
     if (view.commit > commit) return { laterAt: from + word * 4, end: from + 4 * (lastWord + 1), isTorn }
     if (view.commit === commit) isTorn = true
+    else isRecycled = true
   }
-  return { laterAt: undefined, end: from + 4 * (lastWord + 1), isTorn }
+  return { laterAt: undefined, end: from + 4 * (lastWord + 1), isTorn: isTorn || (lastWord >= 0 && !isRecycled) }
 }

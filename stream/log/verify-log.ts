@@ -2,7 +2,7 @@
 
 import { LogDamagedError } from '../../runtime/errors.ts'
 import { type LogFiles, systemFiles } from './log-files.ts'
-import { examineNewest, findProblem, readEnd } from './recovery.ts'
+import { examineNewest, findMissing, findProblem, readEnd } from './recovery.ts'
 import { listSegments, readSegmentHeader, type SegmentFile, scanSegment } from './segment-scan.ts'
 
 export interface LogProblem {
@@ -39,6 +39,8 @@ export async function verifyLog(
   let segments: SegmentFile[] = []
   await note(async () => {
     segments = await listSegments(files, directory)
+    const missing = findMissing(directory, segments, await readEnd(files, directory))
+    if (missing) throw missing
   })
   for (const [index, segment] of segments.entries()) {
     await note(async () => {

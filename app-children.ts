@@ -12,8 +12,9 @@ import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
 
 export interface ChildWorld {
   readonly config: Config
-  /** The demo: where its devices publish. */
+  /** The demo: where its devices publish, and what they ask. */
   readonly mqttUrl: string | undefined
+  readonly httpUrl: string | undefined
   readonly stop: AbortSignal
 }
 
@@ -106,11 +107,11 @@ async function runClickHouse({ config, stop }: ChildWorld): Promise<number> {
   return runChild({ process: 'clickhouse', services, instruments, logger, drainMs: config.drainMs, signal: stop })
 }
 
-async function runDemo({ config, mqttUrl, stop }: ChildWorld): Promise<number> {
+async function runDemo({ config, mqttUrl, httpUrl, stop }: ChildWorld): Promise<number> {
   const logger = createLogger(config.logLevel, 'demo')
   const instruments = createInstruments('demo')
   const { createDemoFleet } = await import('./cli/demo-fleet.ts')
-  const services = [createDemoFleet({ mqttUrl: mqttUrl!, logger })]
+  const services = [createDemoFleet({ mqttUrl: mqttUrl!, httpUrl: () => httpUrl, logger })]
   return runChild({ process: 'demo', services, instruments, logger, drainMs: 1_000, signal: stop })
 }
 

@@ -31,7 +31,7 @@ export interface StartWeir {
 }
 
 /** The engine's calls wait in libuv's pool, which has 4 threads unless told before a process starts. */
-const engineThreads = '16'
+const engineEnvironment = { UV_THREADPOOL_SIZE: '16' }
 /** Someone who was killed just before us may still be letting go of a port. */
 const patienceAfterCrashMs = 5_000
 
@@ -46,6 +46,41 @@ export async function startWeir(options: StartWeir): Promise<number> {
   } finally {
     first.letGo()
   }
+}
+
+/** The store alone, for a command that needs it while nobody runs it. */
+export async function superviseStore(
+  options: Pick<StartWeir, 'config' | 'world'> & { logger: Logger },
+): Promise<Service> {
+  const { config, world, logger } = options
+  let settle = (_error?: Error): void => {}
+  const ready = new Promise<void>((done, fail) => {
+    settle = (error) => (error ? fail(error) : done())
+  })
+  const store = superviseProcess({
+    name: 'clickhouse',
+    parts: ['clickhouse'],
+    mainFile: world.mainFile,
+    words: ['clickhouse'],
+    logger,
+    environment: () => childEnvironment(world, config, engineEnvironment),
+    onReady: () => settle(),
+    onRefused: (message) => settle(new StartError(message)),
+  })
+  world.stop.addEventListener('abort', () => settle(new StartError('Stopped before the store was open')), {
+    once: true,
+  })
+  await store.start()
+  await ready.catch(async (error) => {
+    await store.stop()
+    throw error
+  })
+  return store
+}
+
+/** Children are told everything in one variable; the options' own are settled. */
+function childEnvironment(world: CommandWorld, config: Config, more: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { ...world.environment, ...more, WEIR_INTERNAL_CONFIG: JSON.stringify(config) }
 }
 
 class FirstProcess {
@@ -74,7 +109,7 @@ class FirstProcess {
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
     if (has('writer') || has('api')) {
-      this.services.push(this.child('clickhouse', ['clickhouse'], { UV_THREADPOOL_SIZE: engineThreads }))
+      this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
       this.services.push(this.child('serve', (['writer', 'api'] as const).filter(has)))
     }
     if (has('ingest')) {
@@ -142,7 +177,7 @@ class FirstProcess {
       // A restart listens where the last one did: whoever asked there goes on asking there.
       environment: () => {
         const settled = { ...config, httpPort: portOf(this.addresses.http) ?? config.httpPort }
-        return { ...world.environment, ...environment, WEIR_INTERNAL_CONFIG: JSON.stringify(settled) }
+        return childEnvironment(world, settled, environment)
       },
       onListening: (each, url) => this.listening(each, url),
       onReady: () => {
@@ -169,7 +204,8 @@ class FirstProcess {
     if (this.intake && !this.addresses.mqtt) return
     this.world.print('ready')
     if (!this.demo) return
-    this.fleet = this.child('demo', [], { WEIR_INTERNAL_MQTT: this.addresses.mqtt ?? '' })
+    const { mqtt = '', http = '' } = this.addresses
+    this.fleet = this.child('demo', [], { WEIR_INTERNAL_MQTT: mqtt, WEIR_INTERNAL_HTTP: http })
     void this.fleet.start()
     if (this.addresses.http) this.world.print(`open ${this.addresses.http}`)
   }

@@ -12,6 +12,8 @@ import { createLogger } from './runtime/logger.ts'
 /** Loaded when asked for: a child process holds nothing of them. */
 const commands: SubCommandsDef = {
   start: async () => (await import('./cli/start.ts')).start,
+  simulate: async () => (await import('./cli/simulate.ts')).simulate,
+  verify: async () => (await import('./cli/verify.ts')).verify,
 }
 
 const root: CommandDef = {
@@ -45,8 +47,8 @@ async function run(): Promise<number> {
 }
 
 function runAsChild(name: string): Promise<number> {
-  const { WEIR_INTERNAL_CONFIG: config = '{}', WEIR_INTERNAL_MQTT: mqttUrl } = process.env
-  return childProcesses[name]!({ config: JSON.parse(config) as Config, mqttUrl, stop: stopSignal() })
+  const { WEIR_INTERNAL_CONFIG: config = '{}', WEIR_INTERNAL_MQTT: mqttUrl, WEIR_INTERNAL_HTTP: httpUrl } = process.env
+  return childProcesses[name]!({ config: JSON.parse(config) as Config, mqttUrl, httpUrl, stop: stopSignal() })
 }
 
 function print(line: string): number {

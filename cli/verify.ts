@@ -1,0 +1,136 @@
+// `weir verify`: is everything that was acknowledged where it should be? The log's own frames first (damage is named by file and byte), then the
+// log against the table, row by row. Works while Weir runs, and when it is stopped: then the store is opened for the time.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { defineCommand } from 'citty'
+import { superviseStore } from '../app.ts'
+import { systemClock } from '../runtime/clock.ts'
+import { type Config, readConfig } from '../runtime/config.ts'
+import { lockOwner } from '../runtime/data-lock.ts'
+import { RetryableError, StartError } from '../runtime/errors.ts'
+import { createLogger, type Logger } from '../runtime/logger.ts'
+import { readEndpoint } from '../storage/embedded-server/endpoint.ts'
+import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
+import { logDirectory, openLog } from '../stream/log/open-log.ts'
+import { type LogReport, verifyLog } from '../stream/log/verify-log.ts'
+import type { CommandWorld } from './command.ts'
+import { type Comparison, compareWithTable, differenceKinds } from './compare-with-table.ts'
+
+export const verify = defineCommand({
+  meta: { name: 'verify', description: 'Hold the log against the table, reading by reading' },
+  args: {
+    data: {
+      type: 'string',
+      description: 'Directory that holds everything Weir keeps (./data)',
+      valueHint: 'directory',
+    },
+    config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
+    json: { type: 'boolean', description: 'One JSON object on stdout, for programs' },
+  },
+  async run({ args, data }) {
+    const world: CommandWorld = data
+    const config = readConfig({ environment: world.environment, file: args.config, flags: { data: args.data } })
+    if (!existsSync(logDirectory(config))) throw new StartError(`There is no log in ${config.data}: nothing to verify`)
+    const report = await verifyAll(config, world)
+    world.print(args.json ? JSON.stringify(report) : describe(report))
+    return report.ok ? 0 : 1
+  },
+})
+
+interface Report {
+  readonly ok: boolean
+  readonly log: LogReport
+  readonly readings: Comparison
+  readonly deadLetters: Comparison
+}
+
+const storeWaitMs = 60_000
+
+async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
+  // What it does by itself (opening the store) is no news, unless it goes wrong.
+  const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'verify')
+  const progress = progressOn(world)
+  const report = await verifyLog(logDirectory(config), { progress: (done, of) => progress('segments', done, of) })
+  const log = await openLog({ config, mode: 'read', logger, clock: systemClock })
+  const clickhouse = openClickHouse(() => readEndpoint(config.data), { logger })
+  const closeStore = await openStore(config, clickhouse, world, logger)
+  try {
+    const compare = (topic: 'readings' | 'dead-letters'): Promise<Comparison> =>
+      compareWithTable({ log, clickhouse, topic, progress: (done, of) => progress(topic, done, of) })
+    const readings = await compare('readings')
+    const deadLetters = await compare('dead-letters')
+    const isSame = [readings, deadLetters].every(({ differences }) =>
+      differenceKinds.every((kind) => differences[kind] === 0),
+    )
+    return { ok: isSame && report.problems.length === 0, log: report, readings, deadLetters }
+  } finally {
+    progress('', 0, 0)
+    await clickhouse.close()
+    await log.close()
+    await closeStore()
+  }
+}
+
+/** The one that runs, or one of our own until the returned function is called. */
+async function openStore(
+  config: Config,
+  clickhouse: ClickHouse,
+  world: CommandWorld,
+  logger: Logger,
+): Promise<() => Promise<void>> {
+  if (lockOwner(join(config.data, 'clickhouse', 'lock')) !== undefined) {
+    await answered(clickhouse, world.stop)
+    return async () => {}
+  }
+  const store = await superviseStore({ config: { ...config, logLevel: 'warn' }, world, logger })
+  return async () => {
+    await store.drain(AbortSignal.timeout(config.drainMs))
+    await store.stop()
+  }
+}
+
+async function answered(clickhouse: ClickHouse, stop: AbortSignal): Promise<void> {
+  const deadline = performance.now() + storeWaitMs
+  for (;;) {
+    try {
+      return await clickhouse.ping()
+    } catch (error) {
+      if (!(error instanceof RetryableError)) throw error
+      if (performance.now() > deadline || stop.aborted)
+        throw new StartError(`The store does not answer: ${error.message}`)
+      await pause(100)
+    }
+  }
+}
+
+/** One line on stderr, drawn over itself; an empty name ends it. */
+function progressOn({ terminal }: CommandWorld): (name: string, done: number, of: number) => void {
+  let drawnAt = 0
+  return (name, done, of) => {
+    if (!terminal) return
+    const now = performance.now()
+    if (name === '') process.stderr.write('\r\x1b[K')
+    else if (now - drawnAt > 100) {
+      drawnAt = now
+      process.stderr.write(`\r\x1b[K${name}: ${Math.floor((done / Math.max(of, 1)) * 100)} % (${done} of ${of})`)
+    }
+  }
+}
+
+function describe({ ok, log, readings, deadLetters }: Report): string {
+  const lines = [`log: ${log.segments} segments, ${log.chunks} chunks, ${log.problems.length || 'no'} damage`]
+  for (const { detail } of log.problems) lines.push(`  ${detail}`)
+  for (const [name, each] of [
+    ['readings', readings],
+    ['dead letters', deadLetters],
+  ] as const) {
+    lines.push(`${name}: ${each.inLog} in the log, ${each.compared} compared with the table, ${each.pending} pending`)
+    for (const kind of differenceKinds)
+      if (each.differences[kind] > 0) lines.push(`  ${kind}: ${each.differences[kind]}`)
+    for (const { kind, row } of each.examples) lines.push(`  ${kind}: ${JSON.stringify(row)}`)
+    if (each.endedAtDamage) lines.push('  compared only up to the damage')
+  }
+  lines.push(ok ? 'verified: no difference' : 'NOT verified')
+  return lines.join('\n')
+}

@@ -22,6 +22,7 @@ const [mode, directory] = process.argv.slice(2)
 const log = await openEmbeddedLog({ directory, mode, partitions: 2, segmentBytes: 262144, quotaBytes: 1e9, retentionMs: 1e12, groups: [],
   logger: silentLogger, clock: systemClock })
 console.log('open')
+setInterval(() => {}, 1000)
 if (mode === 'append') {
   const worker = async (worker) => {
     for (let i = 0; ; i++) {

@@ -28,8 +28,8 @@ export interface Statement {
 
 export interface Statistics {
   readonly elapsedSeconds: number
-  readonly rowsRead: number
-  readonly bytesRead: number
+  readonly resultRows: number
+  readonly resultBytes: number
 }
 
 export interface Answer extends Statistics {
@@ -49,7 +49,7 @@ const insertsWaitingMax = 16
 const sessionsIdleMax = 16
 /** Sessions that wait to be let go: chdb does so only when no statement is running that ran then. */
 const sessionsClosingMax = 512
-const lockWaitMs = 15_000
+const lockWaitMs = 8_000
 const killRepeatMs = 100
 
 interface PooledSession {
@@ -114,8 +114,9 @@ export class Engine {
       return {
         bytes: result.bytes(),
         elapsedSeconds: result.elapsed,
-        rowsRead: result.rowsRead,
-        bytesRead: result.bytesRead,
+        // chdb calls them read, and counts those of the answer.
+        resultRows: result.rowsRead,
+        resultBytes: result.bytesRead,
       }
     })
   }

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { promisify } from 'node:util'
 import { createGzip, type Gzip, gzip } from 'node:zlib'
 import type { Logger } from '../../runtime/logger.ts'
-import type { Answer, Engine, Statement } from './engine.ts'
+import type { Answer, Engine, Statement, Statistics } from './engine.ts'
 import { EngineError, engineErrorFrom, notSupported, statusOfCode } from './engine-error.ts'
 import { readStatement } from './request-body.ts'
 import { type HttpQuery, parseHttpQuery } from './request-query.ts'
@@ -97,12 +97,12 @@ async function execute(
     signal,
   }
   if (read.data !== undefined) {
-    const rows = await insertFromFile(options, shape.insert!, read.data, {
+    const statistics = await insertFromFile(options, shape.insert!, read.data, {
       ...base,
       lane: 'insert',
       settings: query.settings,
     })
-    return finish(response, query, undefined, { ...rows, bytes: new Uint8Array() }, rows.rowsRead)
+    return finish(response, query, undefined, { ...statistics, bytes: new Uint8Array() })
   }
   const lane = laneOf(shape, read.sql, options.localFilesDirectory)
   const settings = lane === 'query' ? new Map([...options.queryDefaults, ...query.settings]) : query.settings
@@ -110,8 +110,7 @@ async function execute(
   const statement: Statement = { ...base, sql: read.sql, format, lane, settings }
   if (!query.waitsForEnd && mayStream(shape, format)) return stream(options.engine, statement, query, response)
   const result = await options.engine.run(statement)
-  const written = shape.kind === 'INSERT' ? result.rowsRead : 0
-  return finish(response, query, shape.kind === 'INSERT' ? undefined : format, result, written)
+  return finish(response, query, shape.kind === 'INSERT' ? undefined : format, result)
 }
 
 function checkShape(shape: SqlShape, query: HttpQuery): void {
@@ -162,7 +161,7 @@ function laneOf(shape: SqlShape, sql: string, localFilesDirectory: string): 'que
 async function stream(engine: Engine, statement: Statement, query: HttpQuery, response: ServerResponse): Promise<void> {
   let compressor: Gzip | undefined
   const begin = (): void => {
-    head(response, query, statement.format, { rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 }, 0)
+    head(response, query, statement.format, undefined)
     if (!query.compresses) return
     response.setHeader('Content-Encoding', 'gzip')
     compressor = createGzip({ level: 3 })
@@ -199,14 +198,13 @@ async function finish(
   query: HttpQuery,
   format: string | undefined,
   result: Answer,
-  rowsWritten: number,
 ): Promise<void> {
   let bytes = result.bytes
   if (query.compresses && bytes.length > 0) {
     bytes = await promisify(gzip)(bytes, { level: 3 })
     response.setHeader('Content-Encoding', 'gzip')
   }
-  head(response, query, format, result, rowsWritten)
+  head(response, query, format, result)
   response.setHeader('Content-Length', bytes.length)
   response.end(bytes)
 }
@@ -226,8 +224,7 @@ function head(
   response: ServerResponse,
   query: HttpQuery,
   format: string | undefined,
-  statistics: Pick<Answer, 'rowsRead' | 'bytesRead' | 'elapsedSeconds'>,
-  rowsWritten: number,
+  statistics: Statistics | undefined,
 ): void {
   response.statusCode = 200
   if (format !== undefined) response.setHeader('X-ClickHouse-Format', format)
@@ -235,19 +232,14 @@ function head(
   response.setHeader('Content-Type', type ?? 'text/plain; charset=UTF-8')
   response.setHeader('X-ClickHouse-Query-Id', query.queryId)
   response.setHeader('X-ClickHouse-Timezone', 'UTC')
-  response.setHeader(
-    'X-ClickHouse-Summary',
-    JSON.stringify({
-      read_rows: String(statistics.rowsRead),
-      read_bytes: String(statistics.bytesRead),
-      written_rows: String(rowsWritten),
-      written_bytes: String(rowsWritten === 0 ? 0 : statistics.bytesRead),
-      total_rows_to_read: '0',
-      result_rows: String(rowsWritten),
-      result_bytes: '0',
-      elapsed_ns: String(Math.round(statistics.elapsedSeconds * 1e9)),
-    }),
-  )
+  // What the engine does not say (rows read and written) is left out; a streamed answer begins before any of it is known.
+  if (!statistics) return
+  const summary = {
+    result_rows: String(statistics.resultRows),
+    result_bytes: String(statistics.resultBytes),
+    elapsed_ns: String(Math.round(statistics.elapsedSeconds * 1e9)),
+  }
+  response.setHeader('X-ClickHouse-Summary', JSON.stringify(summary))
 }
 
 function refuse(response: ServerResponse, error: Error): void {

@@ -19,7 +19,7 @@ export async function insertFromFile(
   const file = join(spoolDirectory, `body-${randomUUID()}`)
   try {
     const bytes = await spool(file, data, statement.signal)
-    if (bytes === 0) return { rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 }
+    if (bytes === 0) return { resultRows: 0, resultBytes: 0, elapsedSeconds: 0 }
     const settings = insert.settings === '' ? '' : ` SETTINGS ${insert.settings}`
     const source = `file(${quoteText(file)}, ${quoteText(insert.format)}, ${quoteText(structure)})`
     return await engine.run({

@@ -32,7 +32,6 @@ export const ingestLimits = {
   passedBytesInFlightMax: 512 * kibi,
   /** QoS 2 publishes received and not yet released by PUBREL: more closes the connection (waiting would wait for ever). */
   unreleasedMax: 1024,
-  unreleasedBytesMax: mebi,
   /** Topics whose check and route a connection remembers. */
   topicsRememberedMax: 64,
 

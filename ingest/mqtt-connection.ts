@@ -11,7 +11,7 @@ import type { Accepter } from './accept.ts'
 import type { CloseCause, IngestEvents } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
-import type { BrokerSession, MqttBroker, SessionOwner } from './mqtt-broker.ts'
+import type { MqttBroker } from './mqtt-broker.ts'
 import {
   bodyStart,
   type ConnackCode,
@@ -30,6 +30,7 @@ import {
   subackRefused,
 } from './mqtt-frames.ts'
 import { HeldBytes } from './mqtt-held-bytes.ts'
+import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
 import { readMqttTopic } from './mqtt-topic.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
 
@@ -58,11 +59,11 @@ export interface ConnectionHost {
 }
 
 /** Why no further packet is taken; bits, since several may hold at once. */
-const blocks = { credit: 1, session: 2, passed: 4, output: 8, connack: 16, drain: 32 } as const
+const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16 } as const
 
 type State = 'connecting' | 'authenticating' | 'open' | 'lingering' | 'closed'
 
-export class MqttConnection implements SessionOwner {
+export class MqttConnection implements PassageEnd {
   clientId = ''
   state: State = 'connecting'
   private readonly host: ConnectionHost
@@ -79,21 +80,11 @@ export class MqttConnection implements SessionOwner {
   isAwaited = false
 
   private connect: ConnectPacket | undefined
-  private session: BrokerSession | undefined
-  private isSessionReady = false
-  /** The broker's CONNACK is the client's only when the session is opened by CONNECT itself. */
-  private swallowsConnack = false
-  private passed = 0
-  private passedBytes = 0
-  /** A packet of the broker that is not whole yet. */
-  private partOfOutput: Buffer | undefined
+  private passage: MqttPassage | undefined
   private outputDone: (() => void)[] = []
 
   /** QoS 2 telemetry received and not released: packet id, cycle. */
   private unreleased: Map<number, number> | undefined
-  /** QoS 2 messages that were passed and are not released: packet id, bytes. */
-  private unreleasedPassed: Map<number, number> | undefined
-  private unreleasedBytes = 0
 
   private keepaliveMs = 0
   private heardAt: number
@@ -289,40 +280,24 @@ export class MqttConnection implements SessionOwner {
     if (topic === undefined) return false
     const { route } = topic
     if (route === undefined) return this.passPublish(qos, packetId, bytes, at, end)
-    if (qos === 1) {
-      const cycle = host.accepter.acceptResendable(
-        route,
-        bytes,
-        payload,
-        end,
-        this.clientId,
-        packetId,
-        (first & 8) !== 0,
-      )
-      ring.push(ackKinds.puback, packetId, cycle, size)
-    } else if (qos === 0) {
-      ring.push(ackKinds.none, 0, host.accepter.accept(route, bytes, payload, end), size)
-    } else {
-      const known = this.unreleased?.get(packetId)
+    if (qos === 2) {
+      this.unreleased ??= new Map()
+      const known = this.unreleased.get(packetId)
       if (known !== undefined) {
-        // The same message again: MQTT 3.1.1 §4.3.3, a packet id that is not released yet.
+        // The same message again: its packet id is not released yet (MQTT 3.1.1 §4.3.3).
         ring.push(ackKinds.pubrec, packetId, known, size)
         return true
       }
-      this.unreleased ??= new Map()
       if (this.unreleased.size >= limits.unreleasedMax) return this.refuse('unreleased')
-      const cycle = host.accepter.acceptResendable(
-        route,
-        bytes,
-        payload,
-        end,
-        this.clientId,
-        packetId,
-        (first & 8) !== 0,
-      )
-      this.unreleased.set(packetId, cycle)
-      ring.push(ackKinds.pubrec, packetId, cycle, size)
     }
+    const { accepter } = host
+    const isResent = (first & 8) !== 0
+    const cycle =
+      qos === 0
+        ? accepter.accept(route, bytes, payload, end)
+        : accepter.acceptResendable(route, bytes, payload, end, this.clientId, packetId, isResent)
+    ring.push(qos === 1 ? ackKinds.puback : qos === 0 ? ackKinds.none : ackKinds.pubrec, packetId, cycle, size)
+    if (qos === 2) this.unreleased!.set(packetId, cycle)
     if (topic.generation !== host.broker.generation) {
       topic.generation = host.broker.generation
       topic.isWanted = host.broker.isWanted(topic.topic)
@@ -353,24 +328,11 @@ export class MqttConnection implements SessionOwner {
   }
 
   private passPublish(qos: number, packetId: number, bytes: Buffer, at: number, end: number): boolean {
-    const size = end - at
-    if (!this.mayPass(size)) return false
-    if (qos === 2) {
-      this.unreleasedPassed ??= new Map()
-      const isKnown = this.unreleasedPassed.has(packetId)
-      if (!isKnown) {
-        this.unreleasedBytes += size
-        this.unreleasedPassed.set(packetId, size)
-      }
-      if (
-        this.unreleasedPassed.size > limits.unreleasedMax ||
-        (this.unreleasedPassed.size > 1 && this.unreleasedBytes > limits.unreleasedBytesMax)
-      ) {
-        return this.refuse('unreleased')
-      }
-    }
-    if (qos === 1) this.ring.pushPassed(packetId, size)
-    this.pass(bytes, at, end, true)
+    const passage = this.passageFor(end - at)
+    if (passage === undefined) return false
+    if (qos === 2 && !passage.noteUnreleased(packetId)) return this.refuse('unreleased')
+    if (qos === 1) this.ring.pushPassed(packetId, end - at)
+    passage.pass(bytes, at, end)
     return true
   }
 
@@ -393,7 +355,7 @@ export class MqttConnection implements SessionOwner {
       default:
         // PUBACK, PUBREC, PUBCOMP: the broker delivered something, or nobody did.
         if (readUint16(bytes, body) === 0) return this.refuse('malformed-packet')
-        if (this.isSessionReady) this.pass(bytes, at, end, false)
+        if (this.passage?.isOpen) this.passage.passSmall(bytes, at, end)
         else this.host.events.strayPacket({ clientId: this.clientId, type: first >> 4 })
         return true
     }
@@ -402,16 +364,12 @@ export class MqttConnection implements SessionOwner {
   private onPubrel(bytes: Buffer, at: number, body: number, end: number): boolean {
     const packetId = readUint16(bytes, body)
     if (packetId === 0) return this.refuse('malformed-packet')
-    if (this.unreleased?.delete(packetId) || !this.isSessionReady) {
+    if (this.unreleased?.delete(packetId) || !this.passage?.isOpen) {
       this.write(pubcomp(packetId))
       return true
     }
-    const bytesHeld = this.unreleasedPassed?.get(packetId)
-    if (bytesHeld !== undefined) {
-      this.unreleasedPassed!.delete(packetId)
-      this.unreleasedBytes -= bytesHeld
-    }
-    this.pass(bytes, at, end, false)
+    this.passage.noteReleased(packetId)
+    this.passage.passSmall(bytes, at, end)
     return true
   }
 
@@ -425,9 +383,9 @@ export class MqttConnection implements SessionOwner {
       this.write(subackRefused(readUint16(bytes, body), filters.length))
       return true
     }
-    if (!this.mayPass(end - at)) return false
-    this.pass(bytes, at, end, true)
-    return true
+    const passage = this.passageFor(end - at)
+    passage?.pass(bytes, at, end)
+    return passage !== undefined
   }
 
   // --- CONNECT and the session ---
@@ -480,101 +438,46 @@ export class MqttConnection implements SessionOwner {
       // Nothing yet that the broker would have to know of; most devices only ever publish.
       this.host.broker.forgetSession(this.clientId)
       this.write(connack(0))
-    } else this.openSession()
+    } else this.openPassage(true)
   }
 
-  private openSession(): void {
-    this.blockedBy |= blocks.session
+  private openPassage(forwardsConnack: boolean): void {
+    this.blockedBy |= blocks.passage
     this.stateSince = this.host.nowMs
-    this.session = this.host.broker.openSession(this, this.connect!)
+    this.passage = new MqttPassage(this.host.broker, this)
+    this.passage.open(this.connect!, forwardsConnack)
   }
 
-  onSessionReady(): void {
-    this.isSessionReady = true
-    this.unblock(blocks.session)
+  /** The way to the broker, when it is open and has room; else the packet waits. */
+  private passageFor(bytes: number): MqttPassage | undefined {
+    if (this.passage === undefined) this.openPassage(false)
+    else if (this.passage.hasRoom(bytes)) return this.passage
+    this.blockedBy |= blocks.passage
+    return undefined
+  }
+
+  onPassageFree(): void {
+    if ((this.blockedBy & blocks.passage) !== 0) this.unblock(blocks.passage)
+  }
+
+  onAcknowledged(packetId: number): boolean {
+    return this.ring.answered(packetId)
   }
 
   onSessionClosed(error: Error | undefined): void {
-    this.session = undefined
     if (error !== undefined) this.close('broker', error.message)
     else this.end()
   }
 
   private onDisconnect(bytes: Buffer, at: number, end: number): void {
     // The broker forgets the will and closes; without a session there is nothing to tell.
-    if (this.isSessionReady) this.pass(bytes, at, end, false)
-    else this.end()
-    this.state = this.state === 'closed' ? 'closed' : 'lingering'
+    if (!this.passage?.isOpen) {
+      this.end()
+      return
+    }
+    this.passage.passSmall(bytes, at, end)
+    this.state = 'lingering'
     this.stateSince = this.host.nowMs
-  }
-
-  private mayPass(size: number): boolean {
-    if (this.session === undefined) {
-      this.swallowsConnack = true
-      this.openSession()
-      return false
-    }
-    if (
-      this.passed >= limits.passedInFlightMax ||
-      (this.passed > 0 && this.passedBytes + size > limits.passedBytesInFlightMax)
-    ) {
-      return this.wait(blocks.passed)
-    }
-    return true
-  }
-
-  private pass(bytes: Buffer, at: number, end: number, isCounted: boolean): void {
-    if (isCounted) {
-      this.passed++
-      this.passedBytes += end - at
-    }
-    this.session?.pass(Buffer.from(bytes.subarray(at, end)))
-  }
-
-  onPassedDone(): void {
-    this.passed--
-    if (this.passed === 0) this.passedBytes = 0
-    if ((this.blockedBy & blocks.passed) !== 0 && this.passed <= limits.passedInFlightMax / 2)
-      this.unblock(blocks.passed)
-  }
-
-  /** What aedes sends, in whole packets only, since acknowledgements of ours go out in between. */
-  onSessionOutput(output: Buffer, done: () => void): void {
-    const bytes = this.partOfOutput === undefined ? output : Buffer.concat([this.partOfOutput, output])
-    this.partOfOutput = undefined
-    let at = 0
-    let from = 0
-    while (at < bytes.length) {
-      const size = packetSize(bytes, at, bytes.length)
-      if (size <= 0 || at + size > bytes.length) break
-      if (!this.isForwarded(bytes, at)) {
-        if (at > from) this.write(bytes.subarray(from, at))
-        from = at + size
-      }
-      at += size
-    }
-    if (at > from) this.write(bytes.subarray(from, at))
-    if (at < bytes.length) this.partOfOutput = Buffer.from(bytes.subarray(at))
-    if (this.socket.writableNeedDrain && !this.socket.destroyed) this.outputDone.push(done)
-    else done()
-    if (!this.ring.empty) this.settle()
-  }
-
-  private isForwarded(bytes: Buffer, at: number): boolean {
-    switch (bytes[at]! >> 4) {
-      case packetTypes.connack:
-        return !this.swallowsConnack
-      case packetTypes.puback:
-        // Goes out with the others, in the order of the publishes.
-        return !this.ring.answered(readUint16(bytes, at + 2))
-      case packetTypes.pubrec:
-      case packetTypes.suback:
-      case packetTypes.unsuback:
-        this.onPassedDone()
-        return true
-      default:
-        return true
-    }
   }
 
   // --- bytes out ---
@@ -597,7 +500,13 @@ export class MqttConnection implements SessionOwner {
     }
   }
 
-  private write(bytes: Buffer): void {
+  whenWritable(done: () => void): void {
+    if (this.socket.writableNeedDrain && !this.socket.destroyed) this.outputDone.push(done)
+    else done()
+    if (!this.ring.empty) this.settle()
+  }
+
+  write(bytes: Buffer): void {
     if (this.state === 'closed' || this.state === 'lingering') return
     if (!this.socket.write(bytes)) {
       if (this.outputStalledSince < 0) this.outputStalledSince = this.host.nowMs
@@ -634,7 +543,7 @@ export class MqttConnection implements SessionOwner {
       this.close('slow-reader')
       return
     }
-    if (this.state === 'authenticating' || (this.blockedBy & blocks.session) !== 0) {
+    if (this.state === 'authenticating' || this.passage?.isOpening) {
       if (nowMs - this.stateSince > limits.sessionWithinMs) this.close('session-late')
       return
     }
@@ -695,8 +604,7 @@ export class MqttConnection implements SessionOwner {
   finish(): void {
     if (this.state === 'closed') return
     this.flush(this.host.accepter.durableCycle)
-    this.session?.close()
-    this.session = undefined
+    this.passage?.close()
     this.state = 'lingering'
     this.stateSince = this.host.nowMs
     this.socket.end()
@@ -708,9 +616,7 @@ export class MqttConnection implements SessionOwner {
     this.state = 'closed'
     this.held.clear()
     this.charge()
-    const { session } = this
-    this.session = undefined
-    session?.close()
+    this.passage?.close()
     this.ring.clear()
     this.socket.destroy()
     for (const done of this.outputDone) done()

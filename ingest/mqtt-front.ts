@@ -23,6 +23,8 @@ export interface MqttFrontOptions {
   readonly authenticate?: Authenticate
 }
 
+/** A peer that vanished without a word, with no MQTT keepalive, is found by TCP's. */
+const peerProbeMs = 60_000
 /** Connections are aged in steps of this. */
 const tickMs = 250
 /** Reading goes on when this part of the memory is in use. */
@@ -56,7 +58,9 @@ export class MqttFront implements ConnectionHost {
     this.events = options.events
     this.topicsOpen = options.topicsOpen
     this.authenticate = options.authenticate ?? (() => 0)
-    this.server = createServer({ noDelay: true }, (socket) => this.onSocket(socket))
+    this.server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: peerProbeMs }, (socket) =>
+      this.onSocket(socket),
+    )
     this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
   }
 

@@ -3,6 +3,8 @@
 import { bodyStart, packetSize } from './mqtt-frames.ts'
 
 const capacityFirst = 64
+/** From here on unused room is given back. */
+const largeBytes = 4096
 
 export class HeldBytes {
   private buffer: Buffer | undefined
@@ -63,6 +65,17 @@ export class HeldBytes {
   consume(at: number): void {
     this.start = at
     if (this.start === this.end) this.clear()
+    else if (this.capacity > largeBytes && this.length < this.capacity / 8) this.shrink()
+  }
+
+  /** A few bytes must not keep a whole read of the socket. */
+  private shrink(): void {
+    const { buffer, start, end } = this
+    this.buffer = undefined
+    this.lookedTo = Math.max(0, this.lookedTo - start)
+    this.start = 0
+    this.end = 0
+    this.append(buffer!, start, end)
   }
 
   clear(): void {

@@ -1,4 +1,5 @@
 // `npm run bench -- NAME`: each benchmark answers one question with a ratio, measured in one run on one machine.
+import { loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Benchmark, machine, Report } from './harness.ts'
 
@@ -9,6 +10,9 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   memory: async () => (await import('./memory.ts')).memory,
   codecs: async () => (await import('./codecs.ts')).codecs,
 }
+
+/** Runnable processes a core before a benchmark begins; above it the figures say little. */
+const loadShareMax = 0.5
 
 const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape pipelined|single|many] [--json] [--save]
   --rounds   rounds that count, both sides in each (5)
@@ -39,6 +43,9 @@ async function main(): Promise<number> {
   const { cpu, cores, memoryGiB, node, system } = machine()
   report.line(`${benchmark.name}: ${benchmark.question}`)
   report.line(`machine: ${cores} × ${cpu}, ${memoryGiB} GiB, Node ${node}, ${system}`)
+  const [load1m] = loadavg()
+  if (load1m! > cores * loadShareMax)
+    report.line(`the machine is busy with something else (load ${load1m!.toFixed(1)}): wait, or believe nothing below`)
   const { json, save, shape } = values
   await benchmark.run({ rounds, seconds, shape, json, save }, report)
   report.end(save)

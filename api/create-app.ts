@@ -35,6 +35,8 @@ export async function createApp({
     bodyLimit: bodyBytesMax,
     routerOptions: { maxParamLength: 4_096, ignoreTrailingSlash: false },
     forceCloseConnections: 'idle',
+    // A request that came over an open connection while we stop is answered like any other.
+    return503OnClosing: false,
     requestTimeout: 30_000,
     // Room for a hundred names in one query.
     http: { maxHeaderSize: targetLengthMax },

@@ -47,8 +47,8 @@ export interface World {
   settle(): Promise<void>
   get<Body>(path: string): Promise<Answer<Body>>
   problem(path: string): Promise<Problem>
-  /** A second api on the same log and store, as after a restart. */
-  startApi(): Promise<{ readonly api: ApiService; readonly url: string }>
+  /** A second api on the same log and store, as after a restart; or on a store that does not do what it should. */
+  startApi(store?: ClickHouse): Promise<{ readonly api: ApiService; readonly url: string }>
   close(): Promise<void>
 }
 
@@ -78,10 +78,16 @@ export async function openWorld(): Promise<World> {
   const apis: ApiService[] = []
   const urls: string[] = []
 
-  async function startApi() {
+  async function startApi(store = clickhouse) {
     const config = { host: '127.0.0.1', httpPort: 0 }
     const status = { all: async () => world.statuses }
-    const api = createApiService({ ...shared, config, status, instruments: createInstruments('api') })
+    const api = createApiService({
+      ...shared,
+      clickhouse: store,
+      config,
+      status,
+      instruments: createInstruments('api'),
+    })
     await api.start()
     apis.push(api)
     await waitFor(() => api.health().state === 'ok', {

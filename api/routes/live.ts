@@ -98,6 +98,8 @@ class SseTransport implements ViewerTransport {
       ...(reply.getHeaders() as Record<string, string>),
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-store',
+      // The stream's end is the connection's: a peer sees it, and a drain needs not wait.
+      connection: 'close',
       'x-accel-buffering': 'no',
     })
     this.response.write('retry: 1000\n\n')

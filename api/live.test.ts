@@ -1,0 +1,228 @@
+// Live viewers as `curl -N` is one, over real sockets.
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { SseViewer } from '../tests/helpers/sse.ts'
+import { waitFor } from '../tests/helpers/wait-for.ts'
+import { openWorld, type World } from './test-world.ts'
+import { liveByeSchema, liveCaughtUpSchema, liveGapSchema, liveReadingsSchema, readingsSchema } from './wire.ts'
+
+let world: World
+const start = Date.UTC(2026, 0, 10) * 1000
+const open: { close(): void }[] = []
+
+beforeAll(async () => {
+  world = await openWorld()
+}, 60_000)
+afterEach(() => {
+  for (const viewer of open.splice(0)) viewer.close()
+})
+afterAll(() => world?.close())
+
+async function view(query: string, headers: Readonly<Record<string, string>> = {}): Promise<SseViewer> {
+  const viewer = await SseViewer.open(`${world.url}/v1/live?${query}`, headers)
+  open.push(viewer)
+  return viewer
+}
+
+async function caughtUp(query: string, headers?: Readonly<Record<string, string>>): Promise<SseViewer> {
+  const viewer = await view(query, headers)
+  liveCaughtUpSchema.parse((await viewer.waitForEvent('caught-up')).data)
+  return viewer
+}
+
+const valuesOf = (viewer: SseViewer) => viewer.readings().map(({ value }) => value)
+
+async function sendOne(device: string, value: number, observedAt = start + value): Promise<void> {
+  await world.send([{ device, observedAt, value }])
+}
+
+describe('a live viewer', () => {
+  it('sees a reading within a second, and only those it asked for', async () => {
+    const viewer = await caughtUp('device=live-1&device=group-*&metric=temperature')
+    await world.send([
+      { device: 'live-1', observedAt: start + 1, value: 20.5 },
+      { device: 'live-1', metric: 'other', observedAt: start, value: 1 },
+      { device: 'live-2', observedAt: start, value: 2 },
+      { device: 'group-9', observedAt: start, value: 'on' },
+    ])
+    await waitFor(() => viewer.readings().length === 2, { withinMs: 1_000 })
+    const items = viewer.readings().toSorted((a, b) => (a.device < b.device ? -1 : 1))
+    expect(items).toEqual([
+      { device: 'group-9', metric: 'temperature', observedAt: start / 1000, text: 'on' },
+      { device: 'live-1', metric: 'temperature', observedAt: start / 1000 + 0.001, value: 20.5 },
+    ])
+    for (const { event, id, data } of viewer.events) {
+      if (event === 'readings') expect(liveReadingsSchema.parse(data).cursor).toBe(id)
+    }
+  })
+
+  it('in every mode gets each reading once, in order', async () => {
+    const viewer = await caughtUp('device=every&mode=every')
+    const sent = Array.from({ length: 500 }, (_, i) => i)
+    for (const i of sent) void sendOne('every', i)
+    await waitFor(() => viewer.readings().length >= 500)
+    expect(valuesOf(viewer)).toEqual(sent)
+  })
+
+  it('in latest mode gets few frames, the newest value of each series, and the last in the end', async () => {
+    const viewer = await caughtUp('device=latest')
+    for (let i = 0; i < 500; i++) await sendOne('latest', i)
+    await waitFor(() => valuesOf(viewer).at(-1) === 499)
+    await sendOne('latest', 100)
+    await sendOne('latest', 500)
+    await waitFor(() => valuesOf(viewer).at(-1) === 500)
+    const values = valuesOf(viewer) as number[]
+    expect(values).toEqual([...new Set(values)].toSorted((a, b) => a - b))
+    for (const { event, data } of viewer.events) {
+      if (event !== 'readings') continue
+      expect(liveReadingsSchema.parse(data).items).toHaveLength(1)
+    }
+  })
+
+  it('that resumes with its last cursor misses nothing and gets nothing twice', async () => {
+    const first = await caughtUp('device=resume&mode=every')
+    for (let i = 0; i < 100; i++) void sendOne('resume', i)
+    await waitFor(() => first.readings().length >= 50)
+    first.close()
+    const seen = valuesOf(first)
+    const cursor = first.events.findLast(({ event }) => event === 'readings')!.id
+    for (let i = 100; i < 200; i++) await sendOne('resume', i)
+    let next = 200
+    const sending = setInterval(() => void sendOne('resume', next++), 1)
+    const second = await caughtUp('device=resume&mode=every', { 'last-event-id': cursor })
+    await waitFor(() => second.readings().length >= 200)
+    clearInterval(sending)
+    await waitFor(() => [...seen, ...valuesOf(second)].length === next)
+    expect([...seen, ...valuesOf(second)]).toEqual(Array.from({ length: next }, (_, i) => i))
+  })
+
+  it('resumes with `since`, and the header leads', async () => {
+    const first = await caughtUp('device=since&mode=every')
+    await sendOne('since', 1)
+    const { id } = await first.waitForEvent('readings')
+    await sendOne('since', 2)
+    await waitFor(() => first.readings().length === 2)
+    const later = first.events.at(-1)!.id
+    const second = await caughtUp(`device=since&mode=every&since=${encodeURIComponent(id)}`)
+    expect(valuesOf(second)).toEqual([2])
+    const third = await caughtUp(`device=since&mode=every&since=${encodeURIComponent(id)}`, { 'last-event-id': later })
+    expect(valuesOf(third)).toEqual([])
+    const latest = await caughtUp(`device=since&since=${encodeURIComponent(id)}`)
+    expect(valuesOf(latest)).toEqual([2])
+  })
+
+  it('is told of a gap when its cursor is beyond the log', async () => {
+    const viewer = await caughtUp(`mode=every&device=gap&since=${encodeURIComponent('l1~1700000000000000~0.999999')}`)
+    const gap = viewer.events.find(({ event }) => event === 'gap')!
+    expect(liveGapSchema.parse(gap.data)).toMatchObject({ cause: 'unknown-cursor', from: 1_700_000_000_000 })
+    await sendOne('gap', 1)
+    await waitFor(() => valuesOf(viewer).length === 1)
+  })
+
+  it('with the same question shares what others get', async () => {
+    const viewers = await Promise.all(Array.from({ length: 20 }, () => caughtUp('device=shared&mode=every')))
+    for (let i = 0; i < 20; i++) await sendOne('shared', i)
+    for (const viewer of viewers) {
+      await waitFor(() => viewer.readings().length === 20)
+      expect(valuesOf(viewer)).toEqual(Array.from({ length: 20 }, (_, i) => i))
+    }
+  })
+
+  it('that reads nothing is let go, while others go on', async () => {
+    const text = 'x'.repeat(1_000)
+    const frozen = await freeze('device=flood&mode=every')
+    const other = await caughtUp('device=flood&mode=every')
+    const before = await viewers()
+    let sent = 0
+    await waitFor(
+      async () => {
+        await world.send(
+          Array.from({ length: 200 }, (_, i) => ({ device: 'flood', observedAt: start + sent + i, value: text })),
+        )
+        sent += 200
+        return (await viewers()) < before
+      },
+      { withinMs: 20_000, everyMs: 1, what: 'the frozen viewer to be let go' },
+    )
+    let tail = ''
+    frozen.on('data', (data) => {
+      tail = (tail + data.toString('utf8')).slice(-4_000)
+    })
+    const closed = once(frozen, 'close')
+    frozen.resume()
+    await closed
+    const bye = /event: bye\nid: (.*)\ndata: (.*)\n/.exec(tail)!
+    expect(liveByeSchema.parse(JSON.parse(bye[2]!))).toEqual({ reason: 'slow', cursor: bye[1] })
+    await waitFor(() => other.readings().length === sent, { withinMs: 10_000 })
+    expect(other.ended).toBe(false)
+    // What was dropped comes with the cursor.
+    expect(sent).toBeGreaterThan(4_000)
+    const resumed = await caughtUp(`device=flood&mode=every&since=${encodeURIComponent(bye[1]!)}`)
+    const last = (viewer: SseViewer) => viewer.readings().at(-1)!.observedAt
+    expect(last(resumed)).toBe(last(other))
+  }, 40_000)
+})
+
+async function viewers(): Promise<number> {
+  return (await world.get<{ viewers: number }>('/v1/pipeline')).body.viewers
+}
+
+/** Asks, takes the head of the answer, and reads no more. */
+async function freeze(query: string): Promise<Socket> {
+  const socket = connect(Number(new URL(world.url).port), '127.0.0.1')
+  await once(socket, 'connect')
+  socket.write(`GET /v1/live?${query} HTTP/1.1\r\nHost: weir\r\n\r\n`)
+  await once(socket, 'data')
+  socket.pause()
+  open.push({ close: () => socket.destroy() })
+  return socket
+}
+
+describe('the end of the service', () => {
+  it('says bye to every viewer, answers what is under way, and ends in time', async () => {
+    let release = (): void => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    let isAsked = false
+    const { api, url } = await world.startApi({
+      ...world.clickhouse,
+      async query(sql, options) {
+        isAsked = true
+        await released
+        return world.clickhouse.query(sql, options)
+      },
+    })
+    const viewer = await SseViewer.open(`${url}/v1/live?mode=every`)
+    await viewer.waitForEvent('caught-up')
+    const underWay = fetch(`${url}/v1/readings?limit=10`)
+    await waitFor(() => isAsked)
+    const drained = api.drain(AbortSignal.timeout(5_000))
+    expect(liveByeSchema.parse((await viewer.waitForEvent('bye')).data)).toMatchObject({ reason: 'stopping' })
+    await waitFor(() => viewer.ended)
+    release()
+    expect(readingsSchema.parse(await (await underWay).json()).items).toHaveLength(10)
+    await drained
+    await expect(fetch(`${url}/healthz`)).rejects.toThrow()
+    await api.stop()
+  })
+
+  it('cuts what is not done by the deadline', async () => {
+    const { api, url } = await world.startApi({ ...world.clickhouse, query: () => new Promise(() => {}) })
+    const underWay = fetch(`${url}/v1/readings`).then(
+      () => 'answered',
+      () => 'cut',
+    )
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    socket.on('error', () => {})
+    await once(socket, 'connect')
+    socket.write('GET /v1/live?mode=every HTTP/1.1\r\nHost: weir\r\n\r\n')
+    await once(socket, 'data')
+    socket.pause()
+    await api.drain(AbortSignal.timeout(200))
+    await api.stop()
+    expect(await underWay).toBe('cut')
+    socket.destroy()
+  })
+})

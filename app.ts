@@ -121,6 +121,8 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
+    if (config.retentionRaw !== undefined)
+      this.logger.warn({}, 'WEIR_RETENTION_RAW is not in effect yet: raw readings stay in the table')
     if (this.intake) {
       this.lock = await acquireLock(join(config.data, 'lock'), {
         signal: this.world.stop,

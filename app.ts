@@ -98,6 +98,7 @@ class FirstProcess {
   private lock: DataLock | undefined
   private fleet: SupervisedProcess | undefined
   private ticker: NodeJS.Timeout | undefined
+  private isReady = false
   private stopping = false
 
   constructor({ config, demo, world }: StartWeir) {
@@ -109,6 +110,7 @@ class FirstProcess {
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
     if (has('writer') || has('api')) {
+      for (const child of ['clickhouse', 'serve']) this.waitedFor.add(child)
       this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
       this.services.push(this.child('serve', (['writer', 'api'] as const).filter(has)))
     }
@@ -133,7 +135,7 @@ class FirstProcess {
     this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
     await startServices(this.services)
     if (this.intake) this.listening('mqtt', this.intake.url())
-    if (this.waitedFor.size === 0) this.ready()
+    this.becomeReady()
   }
 
   /** Resolves when a signal comes; throws when a child can't start because of something outside ourselves. */
@@ -183,14 +185,13 @@ class FirstProcess {
       },
       onListening: (each, url) => this.listening(each, url),
       onReady: () => {
-        if (this.waitedFor.delete(name) && this.waitedFor.size === 0) this.ready()
+        if (this.waitedFor.delete(name)) this.becomeReady()
         void this.tellWorld()
       },
       isPatient: () => this.lock?.afterCrash === true && performance.now() - bornAt < patienceAfterCrashMs,
       onRefused: (message) => this.refused.abort(new StartError(message)),
     })
     this.children.push(child)
-    this.waitedFor.add(name)
     return child
   }
 
@@ -200,10 +201,10 @@ class FirstProcess {
     this.world.print(`${name} listening on ${url}`)
   }
 
-  private ready(): void {
-    if (this.stopping) return
-    // A child may be ready before the intake listens; the other way round `start` finds nobody to wait for.
-    if (this.intake && !this.addresses.mqtt) return
+  /** Once: when the intake listens and each child has done its job. */
+  private becomeReady(): void {
+    if (this.isReady || this.stopping || this.waitedFor.size > 0 || (this.intake && !this.addresses.mqtt)) return
+    this.isReady = true
     this.world.print('ready')
     if (!this.demo) return
     const { mqtt = '', http = '' } = this.addresses

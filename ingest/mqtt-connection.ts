@@ -13,14 +13,10 @@ import { ingestLimits as limits } from './limits.ts'
 import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
 import {
-  bodyStart,
   type ConnackCode,
   type ConnectPacket,
   connack,
   isClientId,
-  isFirstByte,
-  isPacketStart,
-  packetSize,
   packetTypes,
   pingresp,
   pubcomp,
@@ -29,8 +25,8 @@ import {
   readText,
   subackRefused,
 } from './mqtt-frames.ts'
-import { HeldBytes } from './mqtt-held-bytes.ts'
 import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
+import { blocks, PacketReader, type PacketTaker } from './mqtt-reader.ts'
 import { readMqttTopic } from './mqtt-topic.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
 
@@ -58,22 +54,17 @@ export interface ConnectionHost {
   closed(connection: MqttConnection): void
 }
 
-/** Why no further packet is taken; bits, since several may hold at once. */
-const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16 } as const
-
 type State = 'connecting' | 'authenticating' | 'open' | 'lingering' | 'closed'
 
-export class MqttConnection implements PassageEnd {
+export class MqttConnection implements PassageEnd, PacketTaker {
   clientId = ''
   state: State = 'connecting'
   private readonly host: ConnectionHost
   private readonly socket: Duplex
   private readonly peer: string
-  private blockedBy = 0
-  private isPaused = false
+  private readonly reader: PacketReader
   /** Charged to the host. */
   private charged = 0
-  private readonly held = new HeldBytes()
   private readonly ring = new AckRing()
   private topics: RememberedTopics | undefined
   /** Whether the host knows that acknowledgements are to come. */
@@ -87,175 +78,93 @@ export class MqttConnection implements PassageEnd {
   private unreleased: Map<number, number> | undefined
 
   private keepaliveMs = 0
-  private heardAt: number
-  /** When the packet began that is not whole yet. */
-  private packetSince: number
   /** When the wait began for CONNECT, for its answer, for the session, or for the peer to close. */
   private stateSince: number
   private outputStalledSince = -1
   private pingedAt = 0
+  private pingsToAnswer = 0
+  /** Answers to the packets of one read go out together. */
+  private isCorked = false
 
   constructor(host: ConnectionHost, socket: Duplex, peer: string) {
     this.host = host
     this.socket = socket
     this.peer = peer
-    this.heardAt = host.nowMs
-    this.packetSince = host.nowMs
     this.stateSince = host.nowMs
-    socket.on('data', (chunk: Buffer) => this.onData(chunk))
+    this.reader = new PacketReader(socket, this)
     socket.on('drain', () => this.onDrain())
     socket.on('error', () => this.end())
     socket.on('end', () => this.end())
     socket.on('close', () => this.end())
-    if (host.isReadingStopped) this.stopReading()
+    if (host.isReadingStopped) this.reader.pause()
   }
 
   get outputBytes(): number {
     return this.socket.writableLength
   }
 
-  // --- bytes in ---
-
-  private onData(chunk: Buffer): void {
-    if (this.state === 'lingering' || this.state === 'closed') return
-    this.heardAt = this.host.nowMs
-    const { held } = this
-    let at = 0
-    // What is held is an unfinished packet (or nothing), or whole packets that wait behind a block.
-    while (!held.isEmpty && this.blockedBy === 0 && at < chunk.length && this.isReadable()) {
-      const missing = held.missing()
-      if (missing < 0) {
-        this.close('malformed-packet')
-        return
-      }
-      const taken = Math.min(missing, chunk.length - at)
-      held.append(chunk, at, at + taken)
-      at += taken
-      this.walkHeld()
-    }
-    if (!this.isReadable()) return
-    if (held.isEmpty) at = this.walk(chunk, at, chunk.length)
-    if (this.isReadable() && at < chunk.length) this.keep(chunk, at)
-    this.settle()
+  get nowMs(): number {
+    return this.host.nowMs
   }
 
-  private isReadable(): boolean {
+  get isReadingStopped(): boolean {
+    return this.host.isReadingStopped
+  }
+
+  get isOpen(): boolean {
     return this.state !== 'lingering' && this.state !== 'closed'
   }
 
-  private keep(chunk: Buffer, at: number): void {
-    const { held } = this
-    if (held.isEmpty) this.packetSince = this.host.nowMs
-    if (this.blockedBy !== 0 && held.isEmpty && 2 * at <= chunk.length) held.adopt(chunk, at)
-    else held.append(chunk, at, chunk.length)
-    if (this.blockedBy === 0) return
-    this.answerPingsAhead()
-    if (held.length > limits.lookAheadBytesMax) this.pause()
+  get awaitsConnect(): boolean {
+    return this.state === 'connecting'
   }
 
-  private walkHeld(): void {
-    const { held } = this
-    const end = this.walk(held.bytes, held.start, held.end)
-    if (!this.isReadable()) return
-    if (end !== held.start) this.packetSince = this.host.nowMs
-    held.consume(end)
-  }
-
-  /** After each turn of walking: memory, acknowledgements that need no waiting, whether to read on. */
-  private settle(): void {
+  /** After each run of packets: answers, memory, acknowledgements that need no waiting. */
+  afterWalk(): void {
+    if (this.pingsToAnswer > 0) {
+      const pings = this.pingsToAnswer
+      this.pingsToAnswer = 0
+      this.write(pings === 1 ? pingresp : Buffer.alloc(2 * pings, pingresp))
+    }
+    this.uncork()
     this.charge()
+    this.flushReady()
+  }
+
+  /** Acknowledgements that need not wait go out; for the others the host calls when they are durable. */
+  private flushReady(): void {
     if (this.ring.empty) return
     const { durableCycle } = this.host.accepter
     if (this.ring.ready(durableCycle)) this.flush(durableCycle)
     else if (!this.isAwaited) this.host.awaitsDurable(this)
   }
 
-  /** Something that blocked is settled: goes on with what is held, then with the socket. */
-  private unblock(block: number): void {
-    this.blockedBy &= ~block
-    if (this.blockedBy !== 0 || !this.isReadable()) return
-    if (!this.held.isEmpty) {
-      this.walkHeld()
-      if (!this.isReadable()) return
-      this.settle()
-    }
-    if (this.blockedBy === 0 || this.held.length <= limits.lookAheadBytesMax / 2) this.resume()
-  }
-
-  private pause(): void {
-    if (this.isPaused) return
-    this.isPaused = true
-    this.pingedAt = this.host.nowMs
-    this.socket.pause()
-  }
-
-  private resume(): void {
-    if (!this.isPaused || this.host.isReadingStopped) return
-    this.isPaused = false
-    this.heardAt = this.host.nowMs
-    this.packetSince = this.host.nowMs
-    this.socket.resume()
-  }
-
   /** The host's: this socket is not read until `continueReading`. What was read goes on as credit allows. */
   stopReading(): void {
-    this.pause()
+    this.reader.pause()
   }
 
   continueReading(): void {
-    if (this.blockedBy === 0 || this.held.length <= limits.lookAheadBytesMax / 2) this.resume()
+    this.reader.resume()
   }
 
   /** Nothing is taken any more; what was taken is still acknowledged. */
   beginDrain(): void {
-    this.blockedBy |= blocks.drain
-    this.pause()
+    this.reader.block(blocks.drain)
+    this.reader.pause()
   }
 
   /** Bytes of a packet that may never be whole. */
   get unfinishedBytes(): number {
-    return this.blockedBy === 0 ? this.held.capacity : 0
+    return this.reader.isUnfinished ? this.reader.heldBytes : 0
   }
 
   // --- packets ---
 
-  /** Takes whole packets from `at`; returns where it stopped: at a packet that is not whole, or that has to wait. */
-  private walk(bytes: Buffer, from: number, end: number): number {
-    let at = from
-    while (at < end && this.blockedBy === 0) {
-      const first = bytes[at]!
-      // The length field, in place: this loop runs once a message, and most lengths have one or two bytes.
-      let body = at + 2
-      let length = body <= end ? bytes[at + 1]! : -1
-      if (length > 127) {
-        if (body < end && bytes[body]! < 128) {
-          length = (length & 127) | (bytes[body]! << 7)
-          body++
-        } else {
-          const size = packetSize(bytes, at, end)
-          if (size < 0) return this.closeAt('malformed-packet', end)
-          body = size === 0 ? 0 : bodyStart(bytes, at)
-          length = size === 0 ? -1 : at + size - body
-        }
-      }
-      if (this.state === 'connecting' && first !== 0x10) return this.closeAt('connect-expected', end)
-      if (length < 0) {
-        return isFirstByte(first) ? at : this.closeAt('malformed-packet', end)
-      }
-      if (this.state === 'connecting' ? length > limits.connectBytesMax : length > limits.packetBytesMax)
-        return this.closeAt(this.state === 'connecting' ? 'connect-too-large' : 'packet-too-large', end)
-      const next = body + length
-      if (first >> 4 === packetTypes.publish) {
-        if (next > end) return isPacketStart(first, length) ? at : this.closeAt('malformed-packet', end)
-        if (!this.publish(first, bytes, at, body, next)) return this.isReadable() ? at : end
-      } else {
-        if (!isPacketStart(first, length)) return this.closeAt('malformed-packet', end)
-        if (next > end) return at
-        if (!this.other(first, bytes, at, body, next)) return this.isReadable() ? at : end
-      }
-      at = next
-    }
-    return at
+  take(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
+    return first >> 4 === packetTypes.publish
+      ? this.publish(first, bytes, at, body, end)
+      : this.other(first, bytes, at, body, end)
   }
 
   /** False: not taken, it has to wait (or the connection was closed). */
@@ -268,7 +177,8 @@ export class MqttConnection implements PassageEnd {
       ring.publishes >= limits.publishesInFlightMax ||
       (ring.bytes > 0 && ring.bytes + size > limits.bytesInFlightMax)
     ) {
-      return this.wait(blocks.credit)
+      this.reader.block(blocks.credit)
+      return false
     }
     const topicStart = body + 2
     const topicEnd = topicStart + ((bytes[body]! << 8) | bytes[body + 1]!)
@@ -342,7 +252,7 @@ export class MqttConnection implements PassageEnd {
       case packetTypes.connect:
         return this.state === 'connecting' ? this.onConnect(bytes, body, end) : this.refuse('connect-twice')
       case packetTypes.pingreq:
-        if (!this.held.takeAnsweredPing()) this.write(pingresp)
+        if (!this.reader.takeAnsweredPing()) this.pingsToAnswer++
         return true
       case packetTypes.disconnect:
         this.onDisconnect(bytes, at, end)
@@ -365,6 +275,7 @@ export class MqttConnection implements PassageEnd {
     const packetId = readUint16(bytes, body)
     if (packetId === 0) return this.refuse('malformed-packet')
     if (this.unreleased?.delete(packetId) || !this.passage?.isOpen) {
+      this.cork()
       this.write(pubcomp(packetId))
       return true
     }
@@ -413,14 +324,14 @@ export class MqttConnection implements PassageEnd {
     const answer = this.host.authenticate(connect)
     if (typeof answer === 'number') this.onAuthenticated(answer)
     else {
-      this.blockedBy |= blocks.connack
+      this.reader.block(blocks.connack)
       const goOn = (code: ConnackCode): void => {
         this.onAuthenticated(code)
-        this.unblock(blocks.connack)
+        this.reader.unblock(blocks.connack)
       }
       answer.then(goOn, () => goOn(3))
     }
-    return this.isReadable()
+    return this.isOpen
   }
 
   private onAuthenticated(code: ConnackCode): void {
@@ -431,7 +342,6 @@ export class MqttConnection implements PassageEnd {
     }
     const connect = this.connect!
     this.state = 'open'
-    this.heardAt = this.host.nowMs
     this.keepaliveMs = connect.keepaliveSeconds * 1000
     this.host.claim(this.clientId, this)
     if (connect.clean && connect.will === undefined) {
@@ -442,7 +352,7 @@ export class MqttConnection implements PassageEnd {
   }
 
   private openPassage(forwardsConnack: boolean): void {
-    this.blockedBy |= blocks.passage
+    this.reader.block(blocks.passage)
     this.stateSince = this.host.nowMs
     this.passage = new MqttPassage(this.host.broker, this)
     this.passage.open(this.connect!, forwardsConnack)
@@ -452,12 +362,12 @@ export class MqttConnection implements PassageEnd {
   private passageFor(bytes: number): MqttPassage | undefined {
     if (this.passage === undefined) this.openPassage(false)
     else if (this.passage.hasRoom(bytes)) return this.passage
-    this.blockedBy |= blocks.passage
+    this.reader.block(blocks.passage)
     return undefined
   }
 
   onPassageFree(): void {
-    if ((this.blockedBy & blocks.passage) !== 0) this.unblock(blocks.passage)
+    this.reader.unblock(blocks.passage)
   }
 
   onAcknowledged(packetId: number): boolean {
@@ -475,6 +385,7 @@ export class MqttConnection implements PassageEnd {
       this.end()
       return
     }
+    this.uncork()
     this.passage.passSmall(bytes, at, end)
     this.state = 'lingering'
     this.stateSince = this.host.nowMs
@@ -486,13 +397,13 @@ export class MqttConnection implements PassageEnd {
   flush(durableCycle: number): void {
     const bytes = this.host.slab.take(this.ring, durableCycle)
     if (bytes !== undefined) this.write(bytes)
-    if ((this.blockedBy & blocks.credit) !== 0) this.unblock(blocks.credit)
+    this.reader.unblock(blocks.credit)
     this.charge()
     if (!this.ring.empty && !this.isAwaited) this.host.awaitsDurable(this)
   }
 
   private charge(): void {
-    const holds = this.state === 'closed' ? 0 : this.held.capacity + this.ring.bytes
+    const holds = this.state === 'closed' ? 0 : this.reader.heldBytes + this.ring.bytes
     if (holds !== this.charged) {
       const more = holds - this.charged
       this.charged = holds
@@ -503,15 +414,27 @@ export class MqttConnection implements PassageEnd {
   whenWritable(done: () => void): void {
     if (this.socket.writableNeedDrain && !this.socket.destroyed) this.outputDone.push(done)
     else done()
-    if (!this.ring.empty) this.settle()
+    this.flushReady()
   }
 
   write(bytes: Buffer): void {
     if (this.state === 'closed' || this.state === 'lingering') return
     if (!this.socket.write(bytes)) {
       if (this.outputStalledSince < 0) this.outputStalledSince = this.host.nowMs
-      if (this.socket.writableLength > limits.outputBytesMax) this.blockedBy |= blocks.output
+      if (this.socket.writableLength > limits.outputBytesMax) this.reader.block(blocks.output)
     }
+  }
+
+  private cork(): void {
+    if (this.isCorked) return
+    this.isCorked = true
+    this.socket.cork()
+  }
+
+  private uncork(): void {
+    if (!this.isCorked) return
+    this.isCorked = false
+    this.socket.uncork()
   }
 
   private onDrain(): void {
@@ -519,12 +442,12 @@ export class MqttConnection implements PassageEnd {
     const waiting = this.outputDone
     this.outputDone = []
     for (const done of waiting) done()
-    if ((this.blockedBy & blocks.output) !== 0) this.unblock(blocks.output)
+    this.reader.unblock(blocks.output)
   }
 
-  /** A PINGREQ behind publishes that wait is answered at once: a store that stalls must not look like a dead server. */
-  private answerPingsAhead(): void {
-    for (let pings = this.held.pingsAhead(); pings > 0; pings--) this.write(pingresp)
+  /** Answered at once: a store that stalls must not look like a dead server. */
+  onPingAhead(): void {
+    this.pingsToAnswer++
   }
 
   // --- time ---
@@ -547,35 +470,26 @@ export class MqttConnection implements PassageEnd {
       if (nowMs - this.stateSince > limits.sessionWithinMs) this.close('session-late')
       return
     }
-    if (this.blockedBy !== 0 || this.isPaused) {
-      // We do not read, so silence is ours. A peer that pings meanwhile hears that we live.
-      this.heardAt = nowMs
-      this.packetSince = nowMs
-      if (this.isPaused && this.keepaliveMs > 0 && nowMs - this.pingedAt >= this.keepaliveMs / 2) {
+    const { reader, keepaliveMs } = this
+    if (reader.blockedBy !== 0 || reader.isPaused) {
+      reader.excuse(nowMs)
+      // A peer whose pings we do not even see hears all the same that we live.
+      if (reader.isPaused && keepaliveMs > 0 && nowMs - this.pingedAt >= keepaliveMs / 2) {
         this.pingedAt = nowMs
         this.write(pingresp)
       }
       return
     }
-    if (!this.held.isEmpty && nowMs - this.packetSince > limits.packetWithinMs) this.close('packet-late')
-    else if (this.keepaliveMs > 0 && nowMs - this.heardAt > this.keepaliveMs * 1.5) this.close('keepalive')
+    this.pingedAt = nowMs
+    if (reader.isLate(nowMs)) this.close('packet-late')
+    else if (keepaliveMs > 0 && nowMs - reader.heardAt > keepaliveMs * 1.5) this.close('keepalive')
   }
 
   // --- the end ---
 
-  private wait(block: number): false {
-    this.blockedBy |= block
-    return false
-  }
-
-  private refuse(cause: CloseCause): false {
+  refuse(cause: CloseCause): false {
     this.close(cause)
     return false
-  }
-
-  private closeAt(cause: CloseCause, at: number): number {
-    this.close(cause)
-    return at
   }
 
   /** Ends the connection for a cause that is counted. */
@@ -594,7 +508,7 @@ export class MqttConnection implements PassageEnd {
     this.host.events.connectionClosed(cause, { peer: this.peer, ...(detail !== undefined && { detail }) })
     this.state = 'lingering'
     this.stateSince = this.host.nowMs
-    this.held.clear()
+    this.reader.clear()
     this.charge()
     this.socket.end(answer)
     return false
@@ -614,7 +528,7 @@ export class MqttConnection implements PassageEnd {
   end(): void {
     if (this.state === 'closed') return
     this.state = 'closed'
-    this.held.clear()
+    this.reader.clear()
     this.charge()
     this.passage?.close()
     this.ring.clear()

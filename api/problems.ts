@@ -19,16 +19,26 @@ export function invalidParameters(error: z.ZodError): RequestError {
   return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail, errors.slice(0, 100))
 }
 
-/** The store can't be asked at the moment. */
-export function storeAway(cause: RetryableError): RequestError & { retryAfterSeconds: number } {
-  const error = new RequestError(
-    503,
-    'store-away',
-    'The table cannot be asked at the moment',
-    'Readings are still taken in and kept, and the latest values are answered. Try again in a moment.',
-  )
-  const retryAfterSeconds = Math.max(1, Math.ceil(cause.retryAfterMs / 1000))
-  return Object.assign(error, { cause, retryAfterSeconds })
+/** ClickHouse's TIMEOUT_EXCEEDED and MEMORY_LIMIT_EXCEEDED. */
+const costCodes = new Set(['159', '241'])
+
+/** The store can't be asked at the moment, or not for so much. */
+function storeProblem(error: RetryableError): RequestError & { readonly retryAfterSeconds: number } {
+  const isTooCostly = costCodes.has(String((error.cause as { code?: unknown } | undefined)?.code))
+  const problem = isTooCostly
+    ? new RequestError(
+        503,
+        'question-too-costly',
+        'The question took more than it may',
+        'The table ended it at the limit on time or memory. Ask for fewer series, a shorter range or a coarser resolution, or try again later.',
+      )
+    : new RequestError(
+        503,
+        'store-away',
+        'The table cannot be asked at the moment',
+        'Readings are still taken in and kept, and the latest values are answered. Try again in a moment.',
+      )
+  return Object.assign(problem, { cause: error, retryAfterSeconds: Math.max(1, Math.ceil(error.retryAfterMs / 1000)) })
 }
 
 export function installProblems(app: FastifyInstance, logger: Logger): void {
@@ -65,7 +75,7 @@ export function sendError(
   // Nobody waits any more; what was asked of the store for it was ended, which is this error.
   if (reply.raw.destroyed) return reply
   if (error instanceof RequestError) return sendProblem(reply, error)
-  if ((error as unknown) instanceof RetryableError) return sendProblem(reply, storeAway(error as never))
+  if ((error as unknown) instanceof RetryableError) return sendProblem(reply, storeProblem(error as never))
   const status = error.statusCode ?? 500
   if (status >= 400 && status < 500) {
     const title = STATUS_CODES[status] ?? 'The request is not usable'

@@ -90,9 +90,9 @@ describe('survives kill -9', () => {
     let weir = await startWeir()
     const { data } = weir
     const clocked = [
-      startFleet(() => weir, { number: 0, clock: true, resend: true, ratePerS: 2_000 }),
+      startFleet(() => weir, { number: 0, clock: true, resend: true, ratePerS: 10_000 }),
       startFleet(() => weir, { number: 1, clock: true, resend: true, ratePerS: 2_000 }),
-      startFleet(() => weir, { number: 2, clock: true, resend: false, ratePerS: 2_000 }),
+      startFleet(() => weir, { number: 2, clock: true, resend: false, ratePerS: 10_000 }),
       startFleet(() => weir, { number: 3, clock: true, resend: false, ratePerS: 2_000 }),
     ]
     const clockless = startFleet(() => weir, { number: 4, clock: false, resend: true, ratePerS: 200 })

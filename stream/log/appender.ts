@@ -58,10 +58,13 @@ export class Appender {
   private waitingBytes = 0
   private readonly free: CommitBuffer[] = []
   private isRunning = false
-  private commitBeganAt = 0
+  private commitBeganAt: number | undefined
   /** Why appends are refused; undefined while they are taken. */
   private refusal: (() => Error) | undefined
+  /** Set by close: whatever happens to the disk, appends stay refused. */
+  private isClosing = false
   private isClosed = false
+  private isStalled = false
   private regaining: Promise<void> | undefined
   private wakeRegain: (() => void) | undefined
   private idle: (() => void)[] = []
@@ -167,13 +170,13 @@ export class Appender {
       this.fail(error as Error, buffer)
       return false
     } finally {
-      this.commitBeganAt = 0
+      this.commitBeganAt = undefined
     }
     this.byte += buffer.length
     this.lastCommit = buffer.commit
     this.durable = buffer.marks!
     this.publish()
-    if (this.state !== ok && !this.regaining && !this.refusal) this.setState(ok)
+    if (this.isStalled) this.takeAgain()
     return true
   }
 
@@ -217,23 +220,28 @@ export class Appender {
     if (this.filling.length > 0) refused.push(this.filling)
     const lastNumber = Math.max(...refused.map((each) => each.commit))
     this.waitingBytes = 0
+    this.isStalled = false
     this.next = copyMarks(this.durable)
     this.filling = new CommitBuffer(this.options.logId)
     // The numbers are not used again: frames of the failed commits may be on disk.
     this.filling.reset(lastNumber + 1)
+    let refuseWith: () => Error
     if (error instanceof LimitError) {
-      this.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
+      refuseWith = () => new LimitError(error.limit, error.message)
+      this.refuse({ state: 'full', reason: error.message }, refuseWith)
       logger.error({ limit: error.limit }, error.message)
     } else if (error instanceof LogFailedError) {
       const reason = `${error.message}; the log takes nothing more until it is opened again`
-      this.refuse({ state: 'failed', reason }, () => new LogFailedError(reason, { cause: error }))
+      refuseWith = () => new LogFailedError(reason, { cause: error })
+      this.refuse({ state: 'failed', reason }, refuseWith)
       logger.error({ error }, reason)
     } else {
       const reason = `a commit to the log could not be made durable (${error.message}); its segment is abandoned, and appends are refused until another one takes them`
-      this.refuse({ state: 'stalled', reason }, () => new RetryableError(reason, { cause: error, retryAfterMs: 1000 }))
+      refuseWith = () => new RetryableError(reason, { cause: error, retryAfterMs: 1000 })
+      this.refuse({ state: 'stalled', reason }, refuseWith)
       logger.error({ error, segment: this.segment.header.segment, byte: this.byte }, reason)
     }
-    const refusal = this.refusal!()
+    const refusal = refuseWith()
     for (const each of refused) each.reject(refusal)
     if (this.state.state !== 'failed') this.regaining ??= this.regain().finally(() => (this.regaining = undefined))
   }
@@ -263,15 +271,20 @@ export class Appender {
         continue
       }
       this.publish()
-      this.refusal = undefined
-      this.setState(ok)
+      this.takeAgain()
       logger.info({ segment: this.segment.header.segment }, 'the log takes appends again')
       return
     }
   }
 
+  private takeAgain(): void {
+    this.isStalled = false
+    if (!this.isClosing) this.refusal = undefined
+    this.setState(ok)
+  }
+
   private refuse(state: LogState, refusal: () => Error): void {
-    this.refusal = refusal
+    if (!this.isClosing) this.refusal = refusal
     this.setState(state)
   }
 
@@ -293,16 +306,18 @@ export class Appender {
 
   /** A disk that does not answer gives no error: refuse rather than let the senders wait without a word. */
   private watchForStall(): void {
-    if (this.commitBeganAt === 0 || this.refusal || this.state.state !== 'ok') return
+    if (this.commitBeganAt === undefined || this.refusal) return
     const tookMs = performance.now() - this.commitBeganAt
     if (tookMs < slowCommitMs) return
     const reason = `the disk has not answered a commit to the log for ${Math.round(tookMs / 1000)} s`
     this.options.logger.error({}, reason)
-    this.setState({ state: 'stalled', reason })
+    this.isStalled = true
+    this.refuse({ state: 'stalled', reason }, () => new RetryableError(reason, { retryAfterMs: 1000 }))
   }
 
   async close(): Promise<void> {
-    this.refusal ??= () => new RetryableError('the log is closed')
+    this.isClosing = true
+    this.refusal = () => new RetryableError('the log is closed')
     if (this.isRunning) await new Promise<void>((resolve) => this.idle.push(resolve))
     this.isClosed = true
     this.wakeRegain?.()

@@ -4,7 +4,7 @@ import type { Offset } from '../../domain/event-log.ts'
 import { Block, frameBytes, sealFrame, writeFrame } from './frame-format.ts'
 import type { Marks } from './segment-header.ts'
 
-const capacityFirst = 256 * 1024
+const capacityFirst = 64 * 1024
 
 export class CommitBuffer {
   commit = 0

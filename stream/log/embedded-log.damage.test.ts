@@ -10,7 +10,7 @@ import { openEmbeddedLog } from './embedded-log.ts'
 import { EndSignal } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { MemoryDisk } from './memory-disk.ts'
-import { readEnd } from './recovery.ts'
+import { readEnd, recover } from './recovery.ts'
 import { segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
 import { listSegments } from './segment-scan.ts'
@@ -130,7 +130,7 @@ describe('a log whose files were changed', () => {
     const { disk, kept } = await makeLog()
     const { file, end } = await newestSegment(disk)
     const whole = Buffer.from(disk.contents(file))
-    for (let cut = end + 64; cut >= Math.max(segmentHeaderBytes, end - 4096); cut--) {
+    for (let cut = end + 8; cut >= Math.max(segmentHeaderBytes, end - 4096); cut--) {
       const damaged = disk.copy()
       damaged.replace(file, whole.subarray(0, cut))
       const { chunks, error } = await readAsFarAsItGoes(damaged, kept)
@@ -157,7 +157,7 @@ describe('a log whose files were changed', () => {
     const { file, end } = await newestSegment(disk)
     const whole = Buffer.from(disk.contents(file))
     let before = kept.length
-    for (let cut = end; cut >= Math.max(segmentHeaderBytes, end - 4096); cut -= 3) {
+    for (let cut = end; cut >= Math.max(segmentHeaderBytes, end - 4096); cut -= 7) {
       const damaged = disk.copy()
       damaged.replace(file, whole.subarray(0, cut))
       damaged.remove(endFile)
@@ -282,6 +282,19 @@ describe('a log whose files were changed', () => {
       await expect(open(damaged)).rejects.toMatchObject({ name: 'LogDamagedError', file: missing.file })
       expect((await verifyLog(directory, { files: damaged.files })).problems).not.toEqual([])
     }
+  })
+
+  it('only the newest segments are checked first where there are many; the rest is left for later, not forgotten', async () => {
+    const { disk } = await makeLog()
+    const segments = await listSegments(disk.files, directory)
+    const found = await recover(disk.files, directory, partitions, silentLogger, 16_384)
+    const unchecked = found!.unchecked.map(([segment]) => segment.file)
+    expect(unchecked).toEqual(
+      segments
+        .slice(0, -2)
+        .map(({ file }) => file)
+        .reverse(),
+    )
   })
 
   it('verify says nothing of a log that is sound, and counts it', async () => {

@@ -1,7 +1,7 @@
 // What the log does when the disk fails it: never a false acknowledgement, a state that says why, and on again by itself where that is safe.
 // RELIABILITY: D4 (disk full, an fsync error).
 
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import type { EventLog, LogState } from '../../domain/event-log.ts'
 import { LimitError, LogFailedError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
@@ -130,8 +130,7 @@ describe('a failing disk', () => {
     failOnce(disk, 'fdatasync', /\.seg$/, 'EIO')
     // Together they are more than one commit can be.
     const outcomes = await Promise.allSettled([append(log, 'x'.repeat(60_000)), append(log, 'behind it')])
-    for (const each of outcomes)
-      expect(each).toMatchObject({ status: 'rejected', reason: expect.any(RetryableError) })
+    for (const each of outcomes) expect(each).toMatchObject({ status: 'rejected', reason: expect.any(RetryableError) })
     await becomes(log, 'ok')
     expect(await append(log, 'again')).toBe(0)
     expect(await contents(log)).toEqual(['again'])
@@ -217,6 +216,35 @@ describe('a failing disk', () => {
     expect(states).toEqual(['full', 'ok'])
     expect(await contents(log)).toHaveLength(kept + 1)
     await log.close()
+  })
+
+  it('the disk does not answer: refused after a while, and on again when it does', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    try {
+      const disk = new MemoryDisk()
+      const { log, states } = await open(disk)
+      const answers: (() => void)[] = []
+      const { fdatasync } = disk.files
+      disk.files.fdatasync = async (descriptor) => {
+        await new Promise<void>((resolve) => {
+          answers.push(resolve)
+        })
+        return fdatasync(descriptor)
+      }
+      const slow = append(log, 'slow')
+      await new Promise((resolve) => setTimeout(resolve, 10))
+      vi.advanceTimersByTime(7000)
+      expect(log.state()).toMatchObject({ state: 'stalled', reason: expect.stringMatching(/not answered .* \d s/) })
+      await expect(append(log, 'refused')).rejects.toBeInstanceOf(RetryableError)
+      disk.files.fdatasync = fdatasync
+      for (const answer of answers) answer()
+      expect(await slow).toBe(0)
+      expect(await append(log, 'after')).toBe(1)
+      expect(states).toEqual(['stalled', 'ok'])
+      await log.close()
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('short writes are gone on with', async () => {

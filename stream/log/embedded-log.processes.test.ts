@@ -80,6 +80,7 @@ describe('the log between processes', () => {
   it('an appender is killed again and again: everything acknowledged is there once, and a reader in another process saw it all', async () => {
     const directory = path.join(place, 'killed')
     const reader = start('read', directory)
+    const second = start('read', directory)
     const acknowledged: string[] = []
     for (let round = 0; round < 6; round++) {
       const appender = start('append', directory)
@@ -102,8 +103,12 @@ describe('the log between processes', () => {
     const end = await log.end('readings')
     const total = end.get(0)! + end.get(1)!
     await expect.poll(() => reader.lines.length - 1, { timeout: 20_000 }).toBe(total)
-    reader.child.kill('SIGKILL')
-    await reader.exited
+    await expect.poll(() => second.lines.length - 1, { timeout: 20_000 }).toBe(total)
+    for (const { child, exited } of [reader, second]) {
+      child.kill('SIGKILL')
+      await exited
+    }
+    expect(second.lines).toEqual(reader.lines)
     await log.close()
     const read = reader.lines.slice(1)
     expect(new Set(read).size).toBe(total)

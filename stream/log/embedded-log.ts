@@ -21,10 +21,10 @@ import { EndFile, EndFollower, EndSignal, type LogEnd } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { GroupOffsets, readCommitted } from './group-offsets.ts'
 import { type LogFiles, systemFiles } from './log-files.ts'
-import { recover } from './recovery.ts'
+import { checkSegment, type Recovered, recover } from './recovery.ts'
 import { createMarks, partitionsMax, segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
-import { listSegments } from './segment-scan.ts'
+import { isRecycled, listSegments } from './segment-scan.ts'
 import { SegmentStore } from './segment-store.ts'
 
 export interface EmbeddedLogOptions {
@@ -84,6 +84,7 @@ async function openAppender(
     ? { header: newest.header, descriptor: await files.open(newest.file, 'r+') }
     : await store.roll(0, 1, marks)
   const endFile = await EndFile.open(files, directory, logger)
+  if (found) void checkMeanwhile(files, found.unchecked, end, logger)
   return new Appender({
     files,
     logId,
@@ -99,6 +100,23 @@ async function openAppender(
     logger,
     onState,
   })
+}
+
+/** Damage in what is old is said as soon as it is found; readers that come to it are refused. */
+async function checkMeanwhile(
+  files: LogFiles,
+  unchecked: Recovered['unchecked'],
+  end: EndSignal,
+  logger: Logger,
+): Promise<void> {
+  for (const [segment, next] of unchecked) {
+    if (end.isClosed) return
+    try {
+      await checkSegment(files, segment, next)
+    } catch (error) {
+      if (!(await isRecycled(files, segment).catch(() => true))) logger.error({ error }, (error as Error).message)
+    }
+  }
 }
 
 class EmbeddedLog implements EventLog {

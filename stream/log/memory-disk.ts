@@ -26,7 +26,7 @@ export class MemoryDisk {
   private readonly open = new Map<number, DiskFile>()
   private descriptor = 100
 
-  readonly files: LogFiles = {
+  readonly files: { -readonly [Operation in keyof LogFiles]: LogFiles[Operation] } = {
     open: async (name, flags) => {
       this.fault?.('open', name)
       let file = this.names.get(name)

@@ -24,7 +24,12 @@ export interface Recovered {
   readonly end: number
   readonly lastCommit: number
   readonly marks: Marks
+  /** The oldest segments, each with the one after it, where there are too many to be checked before the start. */
+  readonly unchecked: readonly (readonly [SegmentFile, SegmentFile])[]
 }
+
+/** Checked before the first append, newest first: some two seconds. What is older is read by nobody but a replay, and is checked meanwhile. */
+export const checkedFirstBytes = 2 * 1024 ** 3
 
 /** Undefined: there is no log yet. */
 export async function recover(
@@ -32,6 +37,7 @@ export async function recover(
   directory: string,
   partitions: number,
   logger: Logger,
+  checkedBytes = checkedFirstBytes,
 ): Promise<Recovered | undefined> {
   const segments = await listSegments(files, directory)
   const known = await readEnd(files, directory)
@@ -44,9 +50,23 @@ export async function recover(
       `The log in ${directory} has ${newest.header.partitions} partitions and can't be opened with ${partitions}: the number is fixed when a log is made (WEIR_PARTITIONS=${newest.header.partitions}).`,
     )
   }
-  for (let i = 0; i + 1 < segments.length; i++) await checkSegment(files, segments[i]!, segments[i + 1]!)
+  const unchecked: [SegmentFile, SegmentFile][] = []
+  let bytes = 0
+  for (let i = segments.length - 2; i >= 0; i--) {
+    const [segment, next] = [segments[i]!, segments[i + 1]!]
+    bytes += next.header.previousEnd
+    if (bytes <= checkedBytes) await checkSegment(files, segment, next)
+    else unchecked.push([segment, next])
+  }
   const scan = await recoverNewest(files, newest, known, logger)
-  return { logId: newest.header.logId, segments, end: scan.end, lastCommit: scan.lastCommit, marks: scan.marks }
+  return {
+    logId: newest.header.logId,
+    segments,
+    end: scan.end,
+    lastCommit: scan.lastCommit,
+    marks: scan.marks,
+    unchecked,
+  }
 }
 
 /** The end tells of a segment that is not there any more. */
@@ -60,7 +80,8 @@ export function findMissing(
   return damaged(path.join(directory, segmentFileName(known.segment)), 0, 'is missing')
 }
 
-async function checkSegment(files: LogFiles, segment: SegmentFile, next: SegmentFile): Promise<void> {
+/** Throws the damage that a segment before the newest has. */
+export async function checkSegment(files: LogFiles, segment: SegmentFile, next: SegmentFile): Promise<void> {
   const descriptor = await files.open(segment.file, 'r')
   try {
     const problem = findProblem(
@@ -151,8 +172,9 @@ async function settleTail(
   block.bytes.fill(0)
   await readAll(files, descriptor, block.bytes, scan.end - from, from)
   await writeAll(files, descriptor, block.bytes, leftoverEnd - from, from)
-  const zeros = Buffer.alloc(1024 * 1024)
-  for (let at = Math.max(size, leftoverEnd); at < bytes; at += zeros.length)
+  const missingFrom = Math.max(size, leftoverEnd)
+  const zeros = Buffer.alloc(Math.min(1024 * 1024, Math.max(0, bytes - missingFrom)))
+  for (let at = missingFrom; at < bytes; at += zeros.length)
     await writeAll(files, descriptor, zeros, Math.min(zeros.length, bytes - at), at)
   await files.fsync(descriptor)
 }

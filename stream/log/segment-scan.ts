@@ -81,6 +81,12 @@ export async function readSegmentHeader(files: LogFiles, file: string): Promise<
   }
 }
 
+/** Retention took it while it was being read. */
+export async function isRecycled(files: LogFiles, { file, header }: SegmentFile): Promise<boolean> {
+  const now = await readSegmentHeader(files, file)
+  return now === 'missing' || (now !== undefined && now.segment !== header.segment)
+}
+
 /** Checks every frame below `limit`, and that commits and offsets go on without a hole. */
 export async function scanSegment(
   files: LogFiles,

@@ -3,7 +3,7 @@
 import { LogDamagedError } from '../../runtime/errors.ts'
 import { type LogFiles, systemFiles } from './log-files.ts'
 import { examineNewest, findMissing, findProblem, readEnd } from './recovery.ts'
-import { listSegments, readSegmentHeader, type SegmentFile, scanSegment } from './segment-scan.ts'
+import { isRecycled, listSegments, type SegmentFile, scanSegment } from './segment-scan.ts'
 
 export interface LogProblem {
   readonly file: string
@@ -77,10 +77,4 @@ async function scanOne(
   } finally {
     await files.close(descriptor)
   }
-}
-
-/** Retention took it while it was being read. */
-async function isRecycled(files: LogFiles, { file, header }: SegmentFile): Promise<boolean> {
-  const now = await readSegmentHeader(files, file)
-  return now === 'missing' || (now !== undefined && now.segment !== header.segment)
 }

@@ -115,6 +115,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     return this.state !== 'lingering' && this.state !== 'closed'
   }
 
+  get isWelcomed(): boolean {
+    // The broker's CONNACK, where it is the answer, comes before its session is open.
+    return this.state === 'open' && !(this.passage?.isOpening && this.passage.forwardsConnack)
+  }
+
   get awaitsConnect(): boolean {
     return this.state === 'connecting'
   }

@@ -25,7 +25,8 @@ export class MqttPassage implements SessionOwner {
   private readonly end: PassageEnd
   private session: BrokerSession | undefined
   private isReady = false
-  private forwardsConnack = false
+  /** The client waits for the broker's CONNACK; else it had one from the front. */
+  forwardsConnack = false
   /** Publishes and subscriptions that the broker has and has not dealt with, and their bytes. */
   private passed = 0
   private passedBytes = 0
@@ -56,7 +57,6 @@ export class MqttPassage implements SessionOwner {
     return this.session !== undefined && !this.isReady
   }
 
-  /** `forwardsConnack`: the client waits for the broker's CONNACK; else it had one from the front. */
   open(connect: ConnectPacket, forwardsConnack: boolean): void {
     this.forwardsConnack = forwardsConnack
     this.session = this.broker.openSession(this, connect)

@@ -12,6 +12,8 @@ export const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16 
 export interface PacketTaker {
   /** Until CONNECT is taken nothing else may come, and less of it. */
   readonly awaitsConnect: boolean
+  /** CONNECT was answered: other answers may go out. */
+  readonly isWelcomed: boolean
   /** False once nothing more is to be taken. */
   readonly isOpen: boolean
   /**
@@ -139,7 +141,7 @@ export class PacketReader {
     if (this.blockedBy !== 0 && held.isEmpty && 2 * at <= chunk.length) held.adopt(chunk, at)
     else held.append(chunk, at, chunk.length)
     if (this.blockedBy === 0) return
-    for (let pings = held.pingsAhead(); pings > 0; pings--) this.taker.onPingAhead()
+    if (this.taker.isWelcomed) for (let pings = held.pingsAhead(); pings > 0; pings--) this.taker.onPingAhead()
     if (held.length > limits.lookAheadBytesMax) this.pause()
   }
 

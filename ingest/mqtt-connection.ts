@@ -4,23 +4,21 @@
 //   socket ──▶ walk ──┬─ telemetry ──▶ accepter ──(durable)──▶ ack ring ──▶ socket
 //                     ├─ PINGREQ ───▶ socket
 //                     └─ the rest ──▶ session (aedes) ──▶ socket
-import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { defaultTenant } from '../domain/reading.ts'
 import type { Accepter } from './accept.ts'
 import type { CloseCause, IngestEvents } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
+import { admit } from './mqtt-admission.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
 import {
   type ConnackCode,
   type ConnectPacket,
   connack,
-  isClientId,
   packetTypes,
   pingresp,
   pubcomp,
-  readConnect,
   readFilters,
   readText,
   subackRefused,
@@ -307,23 +305,16 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   // --- CONNECT and the session ---
 
   private onConnect(bytes: Buffer, body: number, end: number): boolean {
-    const reading = readConnect(bytes, body, end)
-    if (reading.kind === 'malformed') return this.refuse('malformed-packet')
-    if (reading.kind === 'version')
-      return this.answerAndClose(reading.answer, 'protocol-version', `level ${reading.level}`)
-    const { connect } = reading
-    if (
-      connect.clientId === '' ? connect.level === 3 || !connect.clean : !isClientId(connect.clientId, connect.level)
-    ) {
-      return this.answerAndClose(connack(2), 'client-id')
+    const admission = admit(bytes, body, end, this.host.topicsOpen)
+    if (admission.kind === 'refused') {
+      const { answer, cause, detail } = admission
+      if (answer === undefined) return this.refuse(cause)
+      return this.answerAndClose(answer, cause, detail)
     }
-    const { will } = connect
-    if (will !== undefined && readMqttTopic(will.topic, this.host.topicsOpen).kind === 'refused') {
-      return this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
-    }
-    this.clientId = connect.clientId === '' ? `weir-${randomUUID()}` : connect.clientId
+    const { connect } = admission
+    this.clientId = connect.clientId
     // The password is not kept beyond the question.
-    this.connect = { ...connect, clientId: this.clientId, password: undefined }
+    this.connect = { ...connect, password: undefined }
     this.state = 'authenticating'
     this.stateSince = this.host.nowMs
     const answer = this.host.authenticate(connect)

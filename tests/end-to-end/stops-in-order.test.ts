@@ -5,7 +5,7 @@ import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawPublisher } from '../helpers/mqtt-raw.ts'
 import { isAlive } from '../helpers/spawn-weir.ts'
 import { SseViewer } from '../helpers/sse.ts'
-import { waitFor } from '../helpers/wait-for.ts'
+import { pause, waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const firstAt = 1_700_000_000_000
@@ -63,6 +63,28 @@ describe('stops in order', () => {
     )
     expect(items[0]!.value).toBe(acknowledged.size - 1)
   }, 60_000)
+
+  it('when every process of it is told at once, as service managers do', async () => {
+    publisher!.resume()
+    const before = acknowledged.size
+    await waitFor(() => acknowledged.size > before + 1_000, { withinMs: 10_000, what: 'some load' })
+    for (const pid of Object.values(weir.pids())) process.kill(pid, 'SIGTERM')
+    const exit = await waitFor(() => Promise.race([weir.exited, pause(100)]), { withinMs: 10_000, what: 'the end' })
+    expect(exit).toEqual({ code: 0, signal: null })
+    expect(weir.pids()).toEqual({})
+    publisher!.pause()
+    weir = await startWeir({ data: weir.data })
+    await publisher!.settled()
+    await waitFor(
+      async () => {
+        let count = 0
+        for await (const _ of allReadings(weir.http, { device: 'busy', from: '0' })) count++
+        expect(count).toBe(acknowledged.size)
+        return true
+      },
+      { withinMs: 30_000, everyMs: 250, what: 'all acknowledged readings' },
+    )
+  }, 90_000)
 
   it('and leaves no process behind when the first one is killed', async () => {
     const { serve, clickhouse } = weir.pids()

@@ -1,6 +1,6 @@
 // `weir verify` holds the log against the table, reading by reading, while Weir runs and when it is stopped.
 import { beforeAll, describe, expect, it } from 'vitest'
-import { RawMqtt } from '../helpers/mqtt-raw.ts'
+import { RawMqtt, RawPublisher } from '../helpers/mqtt-raw.ts'
 import { askStore, queryStore } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
@@ -34,6 +34,31 @@ describe('verify finds differences', () => {
   it('none, where there is none', async () => {
     const result = await verify()
     expect(result.code, result.stdout + result.stderr).toBe(0)
+  }, 60_000)
+
+  it('none either while readings come in', async () => {
+    let acknowledged = 0
+    const publisher = new RawPublisher({
+      address: () => weir.mqtt,
+      clientId: 'busy',
+      window: 100,
+      ratePerS: 3_000,
+      resend: true,
+      message: (index) => ({ topic: 'devices/busy/telemetry', payload: `{"ts":${firstAt + index},"v":${index}}` }),
+      onAcknowledged: () => acknowledged++,
+    })
+    publisher.resume()
+    try {
+      await waitFor(() => acknowledged > 1_000, { what: 'some load' })
+      for (let times = 0; times < 3; times++) {
+        const before = acknowledged
+        const result = await verify()
+        expect(result.code, result.stdout + result.stderr).toBe(0)
+        expect(acknowledged).toBeGreaterThan(before)
+      }
+    } finally {
+      publisher.stop()
+    }
   }, 60_000)
 
   it('a reading that is missing', async () => {

@@ -14,10 +14,11 @@ import type { Health, Service } from '../runtime/service.ts'
 import type { StatusBoard } from '../runtime/status.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
 import { createApp } from './create-app.ts'
-import { LiveHub } from './live/hub.ts'
+import { type AskHistory, LiveHub } from './live/hub.ts'
 import { LastValues } from './live/last-values.ts'
 import { LogFeed } from './live/log-feed.ts'
 import { PipelineRates } from './pipeline-rates.ts'
+import { askReadings } from './queries/readings.ts'
 import { askStoredSeries } from './queries/stored-series.ts'
 
 export interface ApiServiceOptions {
@@ -42,7 +43,9 @@ const rateSampleMs = 1_000
 export function createApiService(options: ApiServiceOptions): ApiService {
   const { config, log, clickhouse, status, logger, instruments, clock, pages } = options
   const lastValues = new LastValues()
-  const hub = new LiveHub({ log, lastValues, clock, logger })
+  const history: AskHistory = (question, signal) =>
+    askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc' }, signal)
+  const hub = new LiveHub({ log, lastValues, clock, logger, history })
   const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
   const rates = new PipelineRates()

@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { RetryableError } from '../runtime/errors.ts'
 import { SseViewer } from '../tests/helpers/sse.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { openWorld, type World } from './test-world.ts'
@@ -110,6 +111,65 @@ describe('a live viewer', () => {
     expect(valuesOf(third)).toEqual([])
     const latest = await caughtUp(`device=since&since=${encodeURIComponent(id)}`)
     expect(valuesOf(latest)).toEqual([2])
+  })
+
+  it('that asks for an instant gets history, then live, each reading once, while readings go on coming and being stored', async () => {
+    let sent = 0
+    const next = () => ({ device: `joined-${sent % 7}`, observedAt: start + sent, value: sent++ })
+    for (let i = 0; i < 60; i++) await world.send(Array.from({ length: 100 }, next))
+    const sending = setInterval(() => void world.send([next(), next(), next()]), 1)
+    const viewers: SseViewer[] = []
+    for (let i = 0; i < 8; i++) viewers.push(await caughtUp(`device=joined-*&mode=every&since=${start / 1000 + 1}`))
+    await waitFor(() => sent > 8_000)
+    clearInterval(sending)
+    const expected = Array.from({ length: sent - 1_000 }, (_, i) => i + 1_000)
+    for (const viewer of viewers) {
+      await waitFor(() => viewer.readings().length >= expected.length)
+      expect(valuesOf(viewer).toSorted((a, b) => a! - b!)).toEqual(expected)
+    }
+  }, 20_000)
+
+  it('that was cut off in history goes on from there', async () => {
+    const send = (from: number, to: number) =>
+      world.send(
+        Array.from({ length: to - from }, (_, i) => ({
+          device: `past-${i % 3}`,
+          observedAt: start + from + i,
+          value: from + i,
+        })),
+      )
+    await send(0, 5_000)
+    await world.settle()
+    const first = await caughtUp(`device=past-*&mode=every&since=${start / 1000}`)
+    const frames = first.events.filter(({ event }) => event === 'readings')
+    expect(frames.length).toBeGreaterThan(2)
+    const seen = (frames[0]!.data as { items: { value: number }[] }).items.map(({ value }) => value)
+    // A correction of what was seen, a late reading before it, and new ones.
+    await world.send([
+      { device: 'past-0', observedAt: start, value: -1 },
+      { device: 'past-1', observedAt: start + 3_001, value: -2 },
+    ])
+    await send(5_000, 5_100)
+    await world.settle()
+    const second = await caughtUp('device=past-*&mode=every', { 'last-event-id': frames[0]!.id })
+    await waitFor(() => seen.length + second.readings().length >= 5_101)
+    const values = [...seen, ...valuesOf(second)].toSorted((a, b) => a! - b!)
+    const kept = Array.from({ length: 5_100 }, (_, i) => i)
+    // What the second correction replaced had not been sent, and is in the table no more.
+    expect(values).toEqual([-2, -1, ...kept.filter((value) => value !== 3_001)])
+  })
+
+  it('that asks for an instant is told of the gap when the table is away', async () => {
+    const query = () => Promise.reject(new RetryableError('The store can’t be reached'))
+    const { api, url } = await world.startApi({ ...world.clickhouse, query })
+    const viewer = await SseViewer.open(`${url}/v1/live?mode=every&device=away&since=${start / 1000}`)
+    const gap = await viewer.waitForEvent('gap')
+    expect(liveGapSchema.parse(gap.data)).toMatchObject({ cause: 'store-away', from: start / 1000 })
+    await viewer.waitForEvent('caught-up')
+    await sendOne('away', 1)
+    await waitFor(() => valuesOf(viewer).length === 1)
+    viewer.close()
+    await api.stop()
   })
 
   it('is told of a gap when its cursor is beyond the log', async () => {

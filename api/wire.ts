@@ -160,8 +160,8 @@ export const liveReadingsSchema = z.strictObject({ cursor: z.string(), items: z.
 export type LiveReadings = z.infer<typeof liveReadingsSchema>
 export const liveCaughtUpSchema = z.strictObject({ cursor: z.string() })
 export type LiveCaughtUp = z.infer<typeof liveCaughtUpSchema>
-export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor'] as const
-/** Readings between `from` and `to` (received at, as instants; null: not known) were not sent. */
+export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away'] as const
+/** Readings received between `from` and `to` (null: not known) were not sent; with `store-away`, those observed between them. */
 export const liveGapSchema = z.strictObject({
   cause: z.enum(gapCauses),
   from: instant.nullable(),

@@ -1,6 +1,6 @@
 // Viewers that asked for the same: each frame is made once for all of them, so ten tabs of one page cost little more than one.
 import type { Chunk } from '../../domain/event-log.ts'
-import type { Tenant } from '../../domain/reading.ts'
+import type { Micros, Tenant } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import { toMillis } from '../instant.ts'
 import { matchesName, type NameFilter } from '../parameters.ts'
@@ -107,6 +107,8 @@ export function* framesOf(
   subscription: Subscription,
   lastValues: LastValues,
   items: ItemWriter,
+  /** Readings observed before this were not asked for. */
+  observedFrom: Micros = 0,
 ): Generator<{ readonly cursor: LiveCursor; readonly items: readonly string[] }> {
   let position = from.position
   let receivedAt = from.receivedAt
@@ -118,6 +120,7 @@ export function* framesOf(
     const seen = new Set<number>()
     const row = new RowCursor(chunk.rows)
     while (row.next()) {
+      if (row.observedAt < observedFrom) continue
       const id = lastValues.identify(chunk.rows, row)
       if (id === noSeries) continue
       let isMatch = matches.get(id)

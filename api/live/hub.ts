@@ -1,24 +1,37 @@
 // Fans the log out to viewers. It is handed every batch of new chunks, after the last values took them in, and looks into them only when somebody
-// is there. A viewer that resumes reads the log by itself, at the pace of its socket, until it has reached the hub; from then on it shares the
+// is there. A viewer that resumes, or asks for an instant, reads the table and the log by itself, at the pace of its socket, until it has reached the hub; from then on it shares the
 // frames of its channel.
 //
 //   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ socket
 //     └──────────── own tail of a viewer that catches up ────────────────────▶┘
 import { type Chunk, type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError, OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { toMillis } from '../instant.ts'
-import type { LiveGap } from '../wire.ts'
+import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
+import type { LiveGap, LiveReading } from '../wire.ts'
 import { Channel, framesOf, ItemWriter, matchesSeries, readingsJson, type Subscription } from './channel.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
+import { encodeHistoryCursor, findSeam, type HistoryCursor, isBeforeSeam } from './history.ts'
 import type { LastValues } from './last-values.ts'
 import { noSeries } from './series-directory.ts'
 import { type ByeReason, Viewer, type ViewerLimits, type ViewerTransport, viewerLimits } from './viewer.ts'
 
+/** A page of the table's readings, by observedAt, device and metric. */
+export type AskHistory = (
+  question: Subscription & { readonly from: Micros; readonly after: ReadingKey | undefined; readonly limit: number },
+  signal: AbortSignal,
+) => Promise<readonly ReadingRow[]>
+
+/** From now, after a cursor of live or of history, or from an instant by observedAt on. */
+export type LiveStart = 'now' | LiveCursor | HistoryCursor | { readonly instant: Micros }
+
 export interface LiveHubOptions {
   readonly log: EventLog
+  readonly history: AskHistory
   readonly lastValues: LastValues
   readonly clock: Clock
   readonly logger: Logger
@@ -29,6 +42,8 @@ export interface LiveHubOptions {
 /** `latest` gets at most twenty frames a second. */
 const frameMs = 50
 
+const historyPage = 2_000
+
 /** A viewer that has read past the hub, and gets what comes by itself until the hub is there too. */
 interface AheadViewer {
   readonly viewer: Viewer
@@ -38,6 +53,7 @@ interface AheadViewer {
 
 export class LiveHub {
   private readonly log: EventLog
+  private readonly history: AskHistory
   private readonly lastValues: LastValues
   private readonly clock: Clock
   private readonly logger: Logger
@@ -60,6 +76,7 @@ export class LiveHub {
 
   constructor(options: LiveHubOptions) {
     this.log = options.log
+    this.history = options.history
     this.lastValues = options.lastValues
     this.clock = options.clock
     this.logger = options.logger
@@ -95,10 +112,10 @@ export class LiveHub {
   }
 
   /**
-   * Begins a subscription: from now, or from a cursor. Throws a LimitError when there are as many viewers as there may be.
+   * Begins a subscription. Throws a LimitError when there are as many viewers as there may be.
    * The transport tells the viewer when it can take more and when it is closed.
    */
-  open(subscription: Subscription, transport: ViewerTransport, since?: LiveCursor): Viewer {
+  open(subscription: Subscription, transport: ViewerTransport, since: LiveStart = 'now'): Viewer {
     if (this.isClosed) throw new LimitError('viewersMax', 'The server is stopping.')
     if (this.viewers.size >= this.viewersMax) {
       throw new LimitError('viewersMax', `There are ${this.viewersMax} live viewers already, the most there may be.`)
@@ -125,29 +142,74 @@ export class LiveHub {
     for (const viewer of [...this.viewers]) viewer.bye(reason)
   }
 
-  private async catchUp(viewer: Viewer, subscription: Subscription, since: LiveCursor | undefined): Promise<void> {
+  private async catchUp(viewer: Viewer, subscription: Subscription, since: LiveStart): Promise<void> {
+    if (since !== 'now' && 'instant' in since) {
+      const seam = await findSeam(this.log, viewer.gone)
+      return this.readHistory(viewer, subscription, { since: since.instant, after: undefined, seam })
+    }
     const end = await this.log.end('readings')
     if (viewer.gone.aborted) return
-    if (since === undefined) {
+    if (since === 'now') {
       // The hub stands at the end but for a moment; after a start it may have to read much first, which nobody asked for.
       const position = hasReached(this.cursor.position, end) ? this.cursor.position : end
-      this.meet(viewer, subscription, { position, receivedAt: 0 })
-    } else if (hasReached(end, since.position)) {
-      await this.readUpToHub(viewer, subscription, since)
-    } else {
-      const cursor = { position: end, receivedAt: 0 }
-      viewer.gap(this.gapSince(since, 'unknown-cursor'), cursor)
-      this.meet(viewer, subscription, cursor)
+      return this.meet(viewer, subscription, { position, receivedAt: 0 })
     }
+    const position = 'seam' in since ? since.seam.place : since.position
+    if (!hasReached(end, position)) {
+      const receivedAt = 'seam' in since ? 0 : since.receivedAt
+      const cursor = { position: end, receivedAt: 0 }
+      viewer.gap(this.gapSince(receivedAt, 'unknown-cursor'), cursor)
+      return this.meet(viewer, subscription, cursor)
+    }
+    if ('seam' in since) return this.readHistory(viewer, subscription, since)
+    return this.readUpToHub(viewer, subscription, since)
+  }
+
+  /** The table up to the seam, paced by the socket, then the log. */
+  private async readHistory(viewer: Viewer, subscription: Subscription, from: HistoryCursor): Promise<void> {
+    const { since, seam } = from
+    let after = from.after
+    const live = { position: seam.place, receivedAt: 0 }
+    try {
+      for (;;) {
+        const question = { ...subscription, from: since, after, limit: historyPage }
+        const rows = await this.history(question, viewer.gone)
+        const last = rows.at(-1)
+        if (last) after = { observedAt: last.observedMicros, device: last.device, metric: last.metric }
+        const items = rows.filter((row) => isBeforeSeam(seam, subscription.tenant, row)).map(historyItem)
+        if (items.length > 0) {
+          const cursor = encodeHistoryCursor({ since, after, seam })
+          viewer.send('readings', cursor, readingsJson(cursor, items))
+          await viewer.writable()
+        }
+        if (viewer.gone.aborted) return
+        if (rows.length < historyPage) break
+      }
+    } catch (error) {
+      if (viewer.gone.aborted) return
+      this.logger.warn({ error }, 'the table could not be read for a viewer')
+      const gap: LiveGap = {
+        cause: 'store-away',
+        from: toMillis(after?.observedAt ?? since),
+        to: toMillis(this.clock.nowMicros()),
+      }
+      viewer.gap(gap, live)
+    }
+    return this.readUpToHub(viewer, subscription, live, since)
   }
 
   /** Everything from the cursor on until the hub's place, paced by the socket. */
-  private async readUpToHub(viewer: Viewer, subscription: Subscription, since: LiveCursor): Promise<void> {
+  private async readUpToHub(
+    viewer: Viewer,
+    subscription: Subscription,
+    since: LiveCursor,
+    observedFrom: Micros = 0,
+  ): Promise<void> {
     let cursor = since
     if (hasReached(cursor.position, this.cursor.position)) return this.meet(viewer, subscription, cursor)
     try {
       for await (const chunks of this.log.tail('readings', cursor.position, viewer.gone)) {
-        for (const frame of framesOf(chunks, cursor, subscription, this.lastValues, this.items)) {
+        for (const frame of framesOf(chunks, cursor, subscription, this.lastValues, this.items, observedFrom)) {
           cursor = frame.cursor
           if (frame.items.length === 0) continue
           const encoded = encodeCursor(cursor)
@@ -162,7 +224,7 @@ export class LiveHub {
       if (viewer.gone.aborted) return
       const isPast = error instanceof OffsetOutOfRangeError
       if (!isPast) this.logger.warn({ error }, 'the log could not be read for a viewer')
-      viewer.gap(this.gapSince(cursor, isPast ? 'log-retention' : 'log-unreadable'), this.cursor)
+      viewer.gap(this.gapSince(cursor.receivedAt, isPast ? 'log-retention' : 'log-unreadable'), this.cursor)
       this.meet(viewer, subscription, this.cursor)
     }
   }
@@ -177,8 +239,8 @@ export class LiveHub {
     this.joinIfReached(each)
   }
 
-  private gapSince(since: LiveCursor, cause: LiveGap['cause']): LiveGap {
-    const from = since.receivedAt === 0 ? null : toMillis(since.receivedAt)
+  private gapSince(receivedAt: Micros, cause: LiveGap['cause']): LiveGap {
+    const from = receivedAt === 0 ? null : toMillis(receivedAt)
     return { cause, from, to: toMillis(this.clock.nowMicros()) }
   }
 
@@ -291,6 +353,13 @@ export class LiveHub {
     this.latestCursor = cursor
     for (const channel of this.channels.values()) if (channel.subscription.mode === 'latest') channel.flush(cursor)
   }
+}
+
+function historyItem({ device, metric, observedMicros, value, text }: ReadingRow): string {
+  const observedAt = toMillis(observedMicros)
+  const item: LiveReading =
+    value === null ? { device, metric, observedAt, text } : { device, metric, observedAt, value }
+  return JSON.stringify(item)
 }
 
 function advanced(cursor: LiveCursor, chunks: readonly Chunk[]): LiveCursor {

@@ -2,11 +2,14 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
+import type { Micros } from '../../domain/reading.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
-import { parseInstant } from '../instant.ts'
+import { parseInstant, resolveInstant } from '../instant.ts'
 import { liveModes } from '../live/channel.ts'
-import { cursorLengthMax, decodeCursor, type LiveCursor } from '../live/cursor.ts'
+import { cursorLengthMax, decodeCursor } from '../live/cursor.ts'
+import { decodeHistoryCursor } from '../live/history.ts'
+import type { LiveStart } from '../live/hub.ts'
 import type { LiveEventName, ViewerTransport } from '../live/viewer.ts'
 import { deviceParameter, everyName, metricParameter } from '../parameters.ts'
 import { problemSchema } from '../wire.ts'
@@ -15,7 +18,7 @@ const keepAliveMs = 15_000
 /** How long an ordered close may take to go out. */
 const endMsMax = 2_000
 
-export function liveRoutes(app: ApiApp, { hub }: ApiContext): void {
+export function liveRoutes(app: ApiApp, { hub, log, clock }: ApiContext): void {
   app.get(
     '/v1/live',
     {
@@ -34,11 +37,10 @@ export function liveRoutes(app: ApiApp, { hub }: ApiContext): void {
               '`latest`: at most 20 frames a second, the newest value a series; `every`: each reading once, in log order',
           }),
           anomalies: z.enum(['true', 'false'], 'must be true or false').default('false'),
-          since: z
-            .string()
-            .max(cursorLengthMax)
-            .optional()
-            .meta({ description: 'A cursor; default: now. The header Last-Event-ID leads' }),
+          since: z.string().max(cursorLengthMax).optional().meta({
+            description:
+              'A cursor, or an instant (history by observedAt, then live); default: now. The header Last-Event-ID leads',
+          }),
         }),
         response: {
           200: {
@@ -53,10 +55,11 @@ export function liveRoutes(app: ApiApp, { hub }: ApiContext): void {
     async (request, reply) => {
       const { device = everyName, metric = everyName, mode, since } = request.query
       const lastEventId = request.headers['last-event-id']
-      const cursor = startOf(typeof lastEventId === 'string' && lastEventId !== '' ? lastEventId : since)
+      const asked = typeof lastEventId === 'string' && lastEventId !== '' ? lastEventId : since
+      const start = startOf(asked, log.partitions, clock.nowMicros())
       const transport = new SseTransport(reply.raw)
       try {
-        const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, transport, cursor)
+        const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, transport, start)
         transport.begin(reply)
         reply.raw.on('drain', () => viewer.onWritable())
         reply.raw.on('close', () => viewer.leave())
@@ -70,14 +73,13 @@ export function liveRoutes(app: ApiApp, { hub }: ApiContext): void {
   )
 }
 
-function startOf(since: string | undefined): LiveCursor | undefined {
-  if (since === undefined || since === 'now') return undefined
-  const cursor = decodeCursor(since)
+function startOf(since: string | undefined, partitions: number, now: Micros): LiveStart {
+  if (since === undefined || since === 'now') return 'now'
+  const cursor = decodeCursor(since) ?? decodeHistoryCursor(since, partitions)
   if (cursor) return cursor
-  const message =
-    'problem' in parseInstant(since)
-      ? 'is not a cursor of this stream'
-      : 'is an instant, and this version resumes from cursors only: ask /v1/readings for what was before'
+  const asked = parseInstant(since)
+  if (!('problem' in asked)) return { instant: resolveInstant(asked, now) }
+  const message = `is neither a cursor of this stream nor an instant: it ${asked.problem}`
   throw new RequestError(400, 'invalid-parameter', 'A parameter is not usable', `since ${message}`, [
     { path: 'since', message },
   ])

@@ -1,0 +1,84 @@
+// What a viewer that asks for an instant gets before live: the table from that instant on, then the log from where the table ends. The seam is the
+// writer's committed place, taken first: within a partition receivedAt only rises, so what was received before the first row at that place comes from
+// the table, and everything else from the log. Nothing is missing, nothing comes twice, whatever the writer does meanwhile.
+import { type EventLog, type LogPosition, partitionOf } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
+import { RowCursor } from '../../domain/row-format.ts'
+import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
+
+/** Where the table ends and the log begins. */
+export interface Seam {
+  readonly place: LogPosition
+  /** By partition: the table's part was received before this. */
+  readonly receivedBefore: readonly Micros[]
+}
+
+/** Where a viewer stands in history. */
+export interface HistoryCursor {
+  /** Readings observed from here on. */
+  readonly since: Micros
+  /** The last reading that was sent; undefined: none yet. */
+  readonly after: ReadingKey | undefined
+  readonly seam: Seam
+}
+
+export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam> {
+  const place = await log.committed('writer', 'readings')
+  // In this order: what is appended in between lies beyond the place, and makes its partition one that has a row there.
+  const receivedBefore = Array.from(
+    { length: log.partitions },
+    (_, partition) => log.receivedAtMax('readings', partition) + 1,
+  )
+  const end = await log.end('readings')
+  const beyond = new Set(
+    [...end].filter(([partition, offset]) => offset > (place.get(partition) ?? 0)).map(([partition]) => partition),
+  )
+  if (beyond.size === 0) return { place, receivedBefore }
+  for await (const chunks of log.tail('readings', place, signal)) {
+    for (const chunk of chunks) {
+      if (!beyond.delete(chunk.partition)) continue
+      const row = new RowCursor(chunk.rows)
+      if (row.next()) receivedBefore[chunk.partition] = row.receivedAt
+    }
+    if (beyond.size === 0) break
+  }
+  return { place, receivedBefore }
+}
+
+/** Whether this row of the table lies before the seam. */
+export function isBeforeSeam({ receivedBefore }: Seam, tenant: string, row: ReadingRow): boolean {
+  return row.receivedMicros < receivedBefore[partitionOf(tenant, row.device, receivedBefore.length)]!
+}
+
+export function encodeHistoryCursor({ since, after, seam }: HistoryCursor): string {
+  const place = seam.receivedBefore.map((_, partition) => seam.place.get(partition) ?? 0)
+  const key = after ? [after.observedAt, after.device, after.metric] : []
+  return `h1~${Buffer.from(JSON.stringify([since, place, seam.receivedBefore, ...key])).toString('base64url')}`
+}
+
+/** undefined: not a cursor of ours, or of a log with other partitions. */
+export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
+  const encoded = /^h1~([A-Za-z0-9_-]+)$/.exec(text)?.[1]
+  if (encoded === undefined) return undefined
+  let fields: unknown
+  try {
+    fields = JSON.parse(Buffer.from(encoded, 'base64url').toString('utf8'))
+  } catch {
+    return undefined
+  }
+  if (!Array.isArray(fields)) return undefined
+  const [since, place, receivedBefore, observedAt, device, metric] = fields as unknown[]
+  if (!isMicros(since) || !isPlaces(place, partitions) || !isPlaces(receivedBefore, partitions)) return undefined
+  const seam = { place: new Map(place.entries()), receivedBefore }
+  if (fields.length === 3) return { since, after: undefined, seam }
+  if (!isMicros(observedAt) || typeof device !== 'string' || typeof metric !== 'string') return undefined
+  return { since, after: { observedAt, device, metric }, seam }
+}
+
+function isMicros(value: unknown): value is Micros {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+function isPlaces(value: unknown, partitions: number): value is number[] {
+  return Array.isArray(value) && value.length === partitions && value.every(isMicros)
+}

@@ -14,9 +14,13 @@ export interface BatchLimits {
   readonly bytesMax: number
 }
 
+/**
+ * The age bounds the wait, so a batch may well be larger than the 50,000 rows at which inserts become cheap: parts are merged less often then
+ * (1.8 µs of the engine's CPU a row at 50,000, 0.9 at 400,000, merges included).
+ */
 export const batchLimits: BatchLimits = {
-  rowsMin: 50_000,
-  bytesMin: 8 * 1024 * 1024,
+  rowsMin: 150_000,
+  bytesMin: 12 * 1024 * 1024,
   ageMsMax: 250,
   rowsMax: 500_000,
   bytesMax: 32 * 1024 * 1024,

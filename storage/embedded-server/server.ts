@@ -43,9 +43,11 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
   const engineDirectory = join(directory, 'engine')
   const localFilesDirectory = join(directory, 'inbox')
   const spoolDirectory = join(directory, 'spool')
-  const memoryBytesMax = options.memoryBytesMax ?? Math.max(1024 * mebibyte, Math.floor(totalmem() / 4))
+  const memoryBytesMax =
+    options.memoryBytesMax ?? Math.min(4096 * mebibyte, Math.max(1024 * mebibyte, Math.floor(totalmem() / 4)))
   let engine: Engine | undefined
   let http: Server | undefined
+  let sweeper: NodeJS.Timeout | undefined
   let health: Health = { state: 'starting', detail: 'the store has not been opened yet' }
 
   return {
@@ -63,6 +65,11 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
         await mkdir(each, { recursive: true, mode: 0o700 })
         await removeLeftovers(each)
       }
+      sweeper = setInterval(() => {
+        for (const each of [localFilesDirectory, spoolDirectory])
+          removeLeftovers(each).catch((error: Error) => logger.warn({ error: error.message }, 'leftovers stay'))
+      }, leftoverAgeMs)
+      sweeper.unref()
       const before = await previousEndpoint(directory)
       const password = before?.password ?? newSecret()
       const handle = createHttpInterface({
@@ -90,6 +97,7 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
     },
     async stop() {
       health = { state: 'failed', detail: 'the store is closed' }
+      clearInterval(sweeper)
       const closing = http
       http = undefined
       closing?.close()
@@ -113,9 +121,10 @@ function queryDefaults(memoryBytesMax: number): ReadonlyMap<string, string> {
   const defaults = new Map([
     ['max_threads', '2'],
     ['max_execution_time', '60'],
-    ['max_memory_usage', String(Math.floor(memoryBytesMax / 2))],
-    ['max_bytes_before_external_group_by', String(Math.floor(memoryBytesMax / 4))],
-    ['max_bytes_before_external_sort', String(Math.floor(memoryBytesMax / 4))],
+    // As many as run at once fit, and inserts fit beside them.
+    ['max_memory_usage', String(Math.floor(memoryBytesMax / 5))],
+    ['max_bytes_before_external_group_by', String(Math.floor(memoryBytesMax / 10))],
+    ['max_bytes_before_external_sort', String(Math.floor(memoryBytesMax / 10))],
     // Answers that can't be streamed are held whole, here and at the client.
     ['max_result_bytes', String(256 * mebibyte)],
   ])

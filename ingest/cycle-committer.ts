@@ -158,7 +158,6 @@ export class CycleCommitter {
     }
     open = 1
     for (const append of appends) {
-      if (append.done === append.writers.length) continue
       open++
       this.appendAll(append).then(
         () => settle(undefined),

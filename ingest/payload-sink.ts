@@ -31,7 +31,6 @@ export class PayloadSink implements ReadingSink {
   readonly rejectionCounts: number[] = []
   private startLength = 0
   private startCount = 0
-  private startReceivedAt = 0
   private overflowed = false
   private markedLength = 0
   private markedCount = 0
@@ -50,7 +49,6 @@ export class PayloadSink implements ReadingSink {
     this.overflowed = false
     this.startLength = writer.length
     this.startCount = writer.count
-    this.startReceivedAt = receivedAt
     if (this.rejected > 0) {
       this.rejected = 0
       this.rejections.length = 0
@@ -62,7 +60,6 @@ export class PayloadSink implements ReadingSink {
   finish(): void {
     if (!this.overflowed) return
     this.writer.truncate(this.startLength, this.startCount)
-    this.receivedAt = this.startReceivedAt
     this.accepted = 0
     this.rejected = 0
     this.rejections.length = 0

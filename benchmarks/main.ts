@@ -10,6 +10,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,
   codecs: async () => (await import('./codecs.ts')).codecs,
+  log: async () => (await import('./log.ts')).log,
 }
 
 /** Runnable processes a core before a benchmark begins; above it the figures say little. */

@@ -5,7 +5,6 @@ import { type Benchmark, machine, Report } from './harness.ts'
 
 /** Loaded when asked for: each pulls in what it measures. */
 const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
-  log: async () => (await import('./log.ts')).log,
   ingest: async () => (await import('./ingest.ts')).ingest,
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,

@@ -5,6 +5,8 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import type { z } from 'zod'
 import { RequestError, RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
+import type { RejectedError } from '../storage/classify-error.ts'
+import { isWithoutTables } from './queries/question.ts'
 import type { Problem } from './wire.ts'
 
 export const problemMediaType = 'application/problem+json; charset=utf-8'
@@ -23,7 +25,7 @@ export function invalidParameters(error: z.ZodError): RequestError {
 const costCodes = new Set(['159', '241'])
 
 /** The store can't be asked at the moment, or not for so much. */
-function storeProblem(error: RetryableError): RequestError & { readonly retryAfterSeconds: number } {
+function storeProblem(error: RetryableError | RejectedError): RequestError & { readonly retryAfterSeconds: number } {
   const isTooCostly = costCodes.has(String((error.cause as { code?: unknown } | undefined)?.code))
   const problem = isTooCostly
     ? new RequestError(
@@ -38,7 +40,8 @@ function storeProblem(error: RetryableError): RequestError & { readonly retryAft
         'The table cannot be asked at the moment',
         'Readings are still taken in and kept, and the latest values are answered. Try again in a moment.',
       )
-  return Object.assign(problem, { cause: error, retryAfterSeconds: Math.max(1, Math.ceil(error.retryAfterMs / 1000)) })
+  const waitMs = error instanceof RetryableError ? error.retryAfterMs : 0
+  return Object.assign(problem, { cause: error, retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) })
 }
 
 export function installProblems(app: FastifyInstance, logger: Logger): void {
@@ -75,7 +78,8 @@ export function sendError(
   // Nobody waits any more; what was asked of the store for it was ended, which is this error.
   if (reply.raw.destroyed) return reply
   if (error instanceof RequestError) return sendProblem(reply, error)
-  if ((error as unknown) instanceof RetryableError) return sendProblem(reply, storeProblem(error as never))
+  const cause: unknown = error
+  if (cause instanceof RetryableError || isWithoutTables(cause)) return sendProblem(reply, storeProblem(cause))
   const status = error.statusCode ?? 500
   if (status >= 400 && status < 500) {
     const title = STATUS_CODES[status] ?? 'The request is not usable'

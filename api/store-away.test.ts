@@ -89,6 +89,15 @@ describe('without the store', () => {
     await service.stop()
   })
 
+  it('and before the tables are made, it is the same', async () => {
+    const store = breakable()
+    const { api, url } = await world.startApi(store)
+    store.query = () => world.clickhouse.query('SELECT * FROM weir_test_nothing.readings')
+    const { status, body } = await ask(`${url}/v1/readings`)
+    expect([status, problemSchema.parse(body).type]).toEqual([503, '/problems/store-away'])
+    await api.stop()
+  })
+
   it('an error that nobody expected is a 500 without its insides', async () => {
     const store = breakable()
     const { api, url } = await world.startApi(store)

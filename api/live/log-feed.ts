@@ -5,6 +5,7 @@ import { type EventLog, type LogPosition, positionAfter } from '../../domain/eve
 import { OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { Health } from '../../runtime/service.ts'
+import { isWithoutTables } from '../queries/question.ts'
 import { hasReached } from './cursor.ts'
 import type { LiveHub } from './hub.ts'
 import type { LastValues, StoredSeries } from './last-values.ts'
@@ -138,7 +139,8 @@ export class LogFeed {
       } catch (error) {
         if (signal.aborted) return
         this.problems.set(what, `The ${what} can’t be read: ${(error as Error).message}`)
-        if (!(error instanceof RetryableError)) this.options.logger.error({ error }, `the ${what} can’t be read`)
+        if (!(error instanceof RetryableError || isWithoutTables(error)))
+          this.options.logger.error({ error }, `the ${what} can’t be read`)
         await wait(pauseMs, undefined, { signal }).catch(() => {})
         pauseMs = Math.min(pauseMs * 2, retryMsMax)
       }

@@ -1,6 +1,7 @@
 // What queries about readings have in common: which series, between which instants, and what a question may cost. Names and instants are always
 // bound, never spliced.
 import type { Micros, Tenant } from '../../domain/reading.ts'
+import { RejectedError } from '../../storage/classify-error.ts'
 import { foldedSettings } from '../../storage/tables.ts'
 import type { NameFilter } from '../parameters.ts'
 
@@ -52,6 +53,11 @@ export function nameCondition(
     choices.push(`startsWith(${column}, {${column}Prefix${index}:String})`)
   }
   return choices.length === 0 ? '' : `(${choices.join(' OR ')})`
+}
+
+/** The writer has not made the tables yet (UNKNOWN_TABLE, UNKNOWN_DATABASE): a first start, or a store that was emptied. */
+export function isWithoutTables(error: unknown): error is RejectedError {
+  return error instanceof RejectedError && (error.code === 60 || error.code === 81)
 }
 
 /** What one question of a person may take. The store runs it behind the writer's inserts by itself. */

@@ -3,14 +3,9 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { RetryableError } from '../../runtime/errors.ts'
+import type { ClickHouseEndpoint } from '../open-clickhouse.ts'
 
-export interface ClickHouseEndpoint {
-  readonly url: string
-  readonly username: string
-  readonly password: string
-  /** A directory that the server can read too: rows are handed over as a file there. */
-  readonly localFilesDirectory?: string
-}
+export type { ClickHouseEndpoint }
 
 /** Of `<data>`. Throws a RetryableError while no server has written one. */
 export async function readEndpoint(dataDirectory: string): Promise<ClickHouseEndpoint> {

@@ -1,10 +1,12 @@
-// Walks the frames of one segment file in big blocks. Each block is fresh memory, so the rows of a chunk stay valid for as long as somebody
+// Walks the frames of one segment file in big blocks. What was read is never overwritten, so the rows of a chunk stay valid for as long as somebody
 // holds them. Synchronous per frame; only `load` waits for the disk.
 
 import { Block, FrameView, frameHeaderBytes } from './frame-format.ts'
 import { type LogFiles, readAll } from './log-files.ts'
 
 export const readBlockBytes = 1024 * 1024
+/** A follower's reads are of what has just been written: in memory, and copied sooner than a thread of the pool is woken. */
+const readNowBytesMax = 256 * 1024
 
 export class FrameReader {
   /** The frame that `step` found. */
@@ -12,7 +14,9 @@ export class FrameReader {
   private readonly files: LogFiles
   private readonly descriptor: number
   private readonly seed: number
+  /** Filled from its start to its end by one load after another: a follower's many small reads share one piece of memory. */
   private block = new Block(0)
+  /** Byte in the file of the block's first byte, had this load filled all of it. */
   private blockPosition: number
   private available = 0
   private at = 0
@@ -59,14 +63,20 @@ export class FrameReader {
 
   /** Reads on from the next frame's first byte. */
   async load(limit: number): Promise<void> {
-    const position = this.position
+    const { files, descriptor, position } = this
     const length = Math.min(limit - position, Math.max(readBlockBytes, this.needed))
-    const block = new Block(length)
-    this.available = await readAll(this.files, this.descriptor, block.bytes, length, position)
-    this.isAtEndOfFile = this.available < length
-    this.block = block
-    this.blockPosition = position
-    this.at = 0
-    this.frameAt = 0
+    let start = (this.available + 7) & ~7
+    if (start + length > this.block.bytes.length) {
+      this.block = new Block(Math.max(readBlockBytes, length))
+      start = 0
+    }
+    const { bytes } = this.block
+    let got = length <= readNowBytesMax ? files.readNow(descriptor, bytes, start, length, position) : 0
+    if (got < length) got += await readAll(files, descriptor, bytes, length - got, position + got, start + got)
+    this.isAtEndOfFile = got < length
+    this.available = start + got
+    this.blockPosition = position - start
+    this.at = start
+    this.frameAt = start
   }
 }

@@ -1,6 +1,6 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
 import type { BucketSeries, RawSeries } from '../api/wire.ts'
-import { formatNumber, gapMs, resolutionText, stepMs } from './format.ts'
+import { formatNumber, isGap, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
@@ -45,7 +45,7 @@ export function ChartCard(card: CardProperties): JSX.Element {
         class="plot"
         data-part="plot"
         tabindex="0"
-        role="group"
+        role="application"
         aria-label={attribute(`Chart of ${metric}. Arrow keys move, plus and minus zoom, Escape goes back.`)}
       >
         {series && points > 0 ? <Drawing {...card} series={series} /> : <p class="none">No readings in this range.</p>}
@@ -105,7 +105,7 @@ function Drawing({
   const span = max - min || 1
   const x = (at: number): number => tenth(((at - from) / Math.max(to - from, 1)) * width)
   const y = (value: number): number => tenth(edge + (1 - (value - min) / span) * (height - 2 * edge))
-  const runs = continuousRuns(times, gapMs(times, stepMs(resolution)))
+  const runs = continuousRuns(times, stepMs(resolution))
   return (
     <div class="still">
       <svg
@@ -145,11 +145,11 @@ function Drawing({
 }
 
 /** [first, end) of the stretches without a gap. */
-function continuousRuns(times: readonly number[], gap: number): [number, number][] {
+function continuousRuns(times: readonly number[], step: number): [number, number][] {
   const runs: [number, number][] = []
   let first = 0
   for (let i = 1; i <= times.length; i++) {
-    if (i < times.length && times[i]! - times[i - 1]! <= gap) continue
+    if (i < times.length && !isGap(times, i, step)) continue
     runs.push([first, i])
     first = i
   }

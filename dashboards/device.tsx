@@ -38,7 +38,7 @@ export function DevicePage({
 }: DevicePageProperties): JSX.Element {
   const newest = newestReading(device)
   const answer = series.ok ? series.value : undefined
-  const empty = answer !== undefined && answer.series.every(({ observedAt }) => observedAt.length === 0)
+  const empty = answer?.series.every(({ observedAt }) => observedAt.length === 0)
   return (
     <Page assets={assets} title={`${device.device} · Weir`} charts scripts={['device.js']}>
       <div

@@ -4,6 +4,7 @@ import type { NotAnswered, Questions } from './ask.ts'
 
 export const fleetRowsMax = 100
 const latestMax = 1_000
+const latestPagesMax = 5
 const windows = [
   { ms: 3_600_000, points: 60 },
   { ms: 7 * 86_400_000, points: 84 },
@@ -47,13 +48,7 @@ export async function loadFleet(questions: Questions, query: FleetQuery, now: nu
   if (items.length === 0) return { rows: [], next: null, away: undefined }
   const names = items.map(({ device }) => device)
   const whole = next === null && query.after === '' && query.search === ''
-  const latest = await questions.latest({ device: whole ? undefined : names, limit: latestMax })
-  const byDevice = new Map<string, ReadingAnswer[]>()
-  for (const reading of latest.ok ? latest.value.items : []) {
-    const list = byDevice.get(reading.device)
-    if (list) list.push(reading)
-    else byDevice.set(reading.device, [reading])
-  }
+  const byDevice = await loadLatest(questions, whole ? undefined : names)
   const metrics = new Map<string, string>()
   for (const [device, readings] of byDevice) {
     const first = readings.find(({ value }) => value !== undefined)
@@ -66,7 +61,28 @@ export async function loadFleet(questions: Questions, query: FleetQuery, now: nu
     metric: metrics.get(device.device),
     spark: sparks.get(device.device),
   }))
-  return { rows, next, away: away ?? (latest.ok ? undefined : latest) }
+  return { rows, next, away }
+}
+
+/** A device with very many metrics may leave later ones without values here: its own page has them all. */
+async function loadLatest(
+  questions: Questions,
+  device: readonly string[] | undefined,
+): Promise<Map<string, ReadingAnswer[]>> {
+  const byDevice = new Map<string, ReadingAnswer[]>()
+  let after: string | undefined
+  for (let page = 0; page < latestPagesMax; page++) {
+    const latest = await questions.latest({ device, after, limit: latestMax })
+    if (!latest.ok) break
+    for (const reading of latest.value.items) {
+      const list = byDevice.get(reading.device)
+      if (list) list.push(reading)
+      else byDevice.set(reading.device, [reading])
+    }
+    if (latest.value.next === null) break
+    after = latest.value.next
+  }
+  return byDevice
 }
 
 /** At most one question a window for the whole page. */
@@ -87,7 +103,8 @@ async function loadSparks(
       to: now,
       points,
     })
-    if (!answer.ok) return { sparks, away: answer }
+    // Anything but an absence only costs the drawings.
+    if (!answer.ok) return { sparks, away: answer.status === 503 ? answer : undefined }
     for (const series of answer.value.series) {
       if (metrics.get(series.device) !== series.metric) continue
       const values = 'value' in series ? series.value : series.mean

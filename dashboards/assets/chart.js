@@ -24,7 +24,7 @@ export function createChart(host, { moves, label, readout, resolution }) {
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim()
   const series = () => colour('--series')
   // Six hex digits and an alpha: the canvas takes nothing newer everywhere.
-  const band = () => `${series()}2e`
+  const band = () => `${series()}40`
   /** The window that the page shows, whatever points there are. */
   let shown = { from: 0, to: 1 }
 

@@ -1,5 +1,5 @@
-// Recognises what a device without a clock sends again (MQTT's DUP flag, packet id and payload), so that the same measurement does not get a
-// second instant. Bounded: a few recent publishes a client, a budget over all clients, in memory only. So the promise is weaker than for
+// Recognises what a device without a clock sends again (MQTT's DUP flag, topic, packet id and payload), so that the same measurement does not get
+// a second instant. Bounded: a few recent publishes a client, a budget over all clients, in memory only. So the promise is weaker than for
 // devices with a clock: after a restart of ours, or past the window, a resend becomes a second reading.
 
 /** Recent publishes kept a client. The front allows 128 in flight, so no more can be sent again. */
@@ -7,7 +7,7 @@ const publishesMax = 128
 const publishesMin = 8
 /** A publish that is this old is not waited for any more when its place is needed. */
 const settledAfterMicros = 30_000_000
-/** Numbers kept a publish: packet id and CRC32 in one, length, cycle, when. */
+/** Numbers kept a publish: packet id and CRC32 (of topic and payload) in one, the payload's length, cycle, when. */
 const slots = 4
 const clientOverheadBytes = 300
 

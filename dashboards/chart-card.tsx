@@ -1,6 +1,6 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
 import type { BucketSeries, RawSeries } from '../api/wire.ts'
-import { formatNumber, isGap, resolutionText, stepMs } from './format.ts'
+import { formatCount, formatNumber, isGap, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
@@ -84,7 +84,7 @@ export function CardTemplate(): JSX.Element {
 
 function captionText(resolution: string, source: string, points: number): string {
   const band = resolution === 'raw' ? '' : ': mean as a line, least to most as a band'
-  return `${points} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+  return `${formatCount(points)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
 }
 
 function Drawing({
@@ -140,6 +140,12 @@ function Drawing({
       <span class="y-min" safe>
         {formatNumber(min)}
       </span>
+      <span class="x-from" safe>
+        {minuteText(from)}
+      </span>
+      <span class="x-to" safe>
+        {minuteText(to)}
+      </span>
     </div>
   )
 }
@@ -154,6 +160,11 @@ function continuousRuns(times: readonly number[], step: number): [number, number
     first = i
   }
   return runs
+}
+
+/** In UTC: the server does not know the viewer's zone. */
+export function minuteText(at: number): string {
+  return new Date(at).toISOString().slice(0, 16).replace('T', ' ')
 }
 
 function tenth(value: number): number {

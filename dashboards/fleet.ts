@@ -5,12 +5,12 @@ import type { NotAnswered, Questions } from './ask.ts'
 export const fleetRowsMax = 100
 const latestMax = 1_000
 const latestPagesMax = 5
+/** Tried in this order, each for the rows that none before it filled: a week for what reports rarely, five minutes for what is new. */
 const windows = [
-  { ms: 3_600_000, points: 60 },
-  { ms: 7 * 86_400_000, points: 84 },
+  { ms: 3_600_000, resolution: '1m', pointsMin: 20 },
+  { ms: 7 * 86_400_000, resolution: '2h', pointsMin: 12 },
+  { ms: 300_000, resolution: '5s', pointsMin: 0 },
 ] as const
-/** Fewer points than this say nothing about the last hour: the row shows the week instead. */
-const pointsMin = 6
 
 export interface FleetRow {
   readonly device: DeviceAnswer
@@ -85,15 +85,15 @@ async function loadLatest(
   return byDevice
 }
 
-/** At most one question a window for the whole page. */
+/** At most one question a window for the whole page; a row keeps the window that gave it the most points. */
 async function loadSparks(
   questions: Questions,
   metrics: ReadonlyMap<string, string>,
   now: number,
 ): Promise<{ sparks: Map<string, Spark>; away: NotAnswered | undefined }> {
   const sparks = new Map<string, Spark>()
-  for (const { ms, points } of windows) {
-    const wanted = [...metrics].filter(([device]) => (sparks.get(device)?.times.length ?? 0) < pointsMin)
+  let wanted = [...metrics]
+  for (const { ms, resolution, pointsMin } of windows) {
     if (wanted.length === 0) break
     const from = now - ms
     const answer = await questions.series({
@@ -101,15 +101,19 @@ async function loadSparks(
       metric: [...new Set(wanted.map(([, metric]) => metric))],
       from,
       to: now,
-      points,
+      resolution,
     })
     // Anything but an absence only costs the drawings.
     if (!answer.ok) return { sparks, away: answer.status === 503 ? answer : undefined }
+    const filled = new Set<string>()
     for (const series of answer.value.series) {
       if (metrics.get(series.device) !== series.metric) continue
       const values = 'value' in series ? series.value : series.mean
-      if (values.length > 0) sparks.set(series.device, { times: series.observedAt, values, from, to: now })
+      if (values.length >= pointsMin) filled.add(series.device)
+      if (values.length <= (sparks.get(series.device)?.times.length ?? 0)) continue
+      sparks.set(series.device, { times: series.observedAt, values, from, to: now })
     }
+    wanted = wanted.filter(([device]) => !filled.has(device))
   }
   return { sparks, away: undefined }
 }

@@ -89,7 +89,8 @@ export function sparkPoints(times, values, frame) {
   for (let i = 0; i < times.length; i++) {
     const x = /** @type {number} */ ((times[i] - frame.from) / width) * sparkWidth
     const y = sparkEdge + (1 - /** @type {number} */ (values[i] - frame.min) / height) * (sparkHeight - 2 * sparkEdge)
-    points += `${i > 0 ? ' ' : ''}${round(x)},${round(y)}`
+    // A bucket may begin a little before the window does.
+    points += `${i > 0 ? ' ' : ''}${round(Math.min(Math.max(x, 0), sparkWidth))},${round(y)}`
   }
   return points
 }

@@ -515,11 +515,20 @@ describe('a publish that is sent again', () => {
     const { accepter, log, publish, settled } = resendable()
     publish('{"door":1}', 1, false)
     await settled()
-    // Its first sending was lost on the way.
-    publish('{"door":1}', 1, true, 'c1', accepter.route('default', 'd2', 'json', 'devices/d2/telemetry'))
-    publish('{"door":1}', 1, true)
+    // Its first sending was lost on the way; the second one is known.
+    const other = accepter.route('default', 'd2', 'json', 'devices/d2/telemetry')
+    for (let i = 0; i < 2; i++) publish('{"door":1}', 1, true, 'c1', other)
     await settled()
     expect(readingsOf(log).map(({ device }) => device)).toEqual(['d1', 'd2'])
+  })
+
+  it('is never one whose packet id was used again since: that one was acknowledged', async () => {
+    const { log, publish, settled } = resendable()
+    for (const value of [1, 2]) publish(`{"a":${value}}`, 1, false)
+    // Like the first, and its first sending was lost on the way.
+    publish('{"a":1}', 1, true)
+    await settled()
+    expect(readingsOf(log).map(({ value }) => value)).toEqual([1, 2, 1])
   })
 
   it('is the last one of its kind, not an earlier one that is durable already', async () => {

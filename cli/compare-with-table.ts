@@ -4,6 +4,7 @@ import type { Chunk, EventLog, LogPosition, LogTopic } from '../domain/event-log
 import { LogDamagedError } from '../runtime/errors.ts'
 import { withRowsFile } from '../storage/insert-rows.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import { rawRetentionSeconds } from '../storage/raw-retention.ts'
 import { deadLettersTable, folded, foldedSettings, readingsTable, type Table } from '../storage/tables.ts'
 import { writerGroup } from '../stream/writer-service.ts'
 
@@ -24,6 +25,8 @@ export interface Comparison {
   compared: number
   /** Rows that the writer has not committed yet. */
   pending: number
+  /** Rows that the table need not hold any more: older than raw readings are kept there. */
+  expired: number
   readonly differences: Record<DifferenceKind, number>
   /** The first few. */
   readonly examples: Difference[]
@@ -69,6 +72,7 @@ export async function compareWithTable({ log, clickhouse, topic, progress }: Com
     inLog: 0,
     compared: 0,
     pending: 0,
+    expired: 0,
     differences: { missing: 0, older: 0, different: 0 },
     examples: [],
     endedAtDamage: false,
@@ -76,11 +80,16 @@ export async function compareWithTable({ log, clickhouse, topic, progress }: Com
   // Taken before anything is read: what the writer commits meanwhile may be there or not.
   const committed = await log.committed(writerGroup, topic)
   const end = await log.end(topic)
+  const retention = topic === 'readings' ? await rawRetentionSeconds(clickhouse) : undefined
   const slice = new Slice()
   const compare = async (): Promise<void> => {
     if (slice.count === 0) return
     comparison.compared += slice.count
-    for (const found of await findDifferences(clickhouse, subjects[topic]!, slice.chunks)) {
+    for (const found of await findDifferences(clickhouse, subjects[topic]!, slice.chunks, retention)) {
+      if (found.kind === 'expired') {
+        comparison.expired += Number(found.rows)
+        continue
+      }
       comparison.differences[found.kind] += Number(found.rows)
       const free = examplesMax - comparison.examples.length
       for (const row of found.examples.slice(0, free))
@@ -152,7 +161,7 @@ class Slice {
 }
 
 interface Found {
-  readonly kind: DifferenceKind
+  readonly kind: DifferenceKind | 'expired'
   readonly rows: number
   readonly examples: string[]
 }
@@ -161,10 +170,15 @@ async function findDifferences(
   clickhouse: ClickHouse,
   { table, identity, content }: Subject,
   chunks: readonly Uint8Array[],
+  retentionSeconds: number | undefined,
 ): Promise<readonly Found[]> {
   const directory = await clickhouse.localFilesDirectory()
   if (directory === undefined) throw new Error('verify needs a store on this machine')
   const key = identity.join(', ')
+  // One that is no number of seconds was set by hand: nothing is known of it.
+  const isExpired = !Number.isFinite(retentionSeconds)
+    ? '0'
+    : `toDateTime(observedAt) + toIntervalSecond(${retentionSeconds}) <= now()`
   const at = identity.includes('receivedAt') ? 'receivedAt' : 'max(receivedAt)'
   // Within a slice, too, the one received last wins.
   const wanted = (source: string): string =>
@@ -173,7 +187,7 @@ async function findDifferences(
     stored AS (SELECT ${key}, receivedAt AS storedAt, ${content} AS storedContent, 1 AS isStored
       FROM ${folded(table)} WHERE (${key}) IN (SELECT ${key} FROM wanted))
     SELECT
-      multiIf(isStored = 0, 'missing', storedAt < arrivedAt, 'older', 'different') AS kind,
+      multiIf(isStored = 0 AND ${isExpired}, 'expired', isStored = 0, 'missing', storedAt < arrivedAt, 'older', 'different') AS kind,
       count() AS rows,
       groupArray(${examplesMax})(toJSONString(map(${identity.map((name) => `'${name}', toString(${name})`).join(', ')}))) AS examples
     FROM wanted LEFT ANY JOIN stored USING (${key})

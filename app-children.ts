@@ -8,7 +8,7 @@ import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
 import { createInstruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
-import { asSilent, type ProcessStatus, type StoredTotals, silenceMsMax } from './runtime/status.ts'
+import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
 
 export interface ChildWorld {
   readonly config: Config
@@ -39,7 +39,6 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const clickhouse = openClickHouse(() => readEndpoint(config.data), { logger })
 
   let others: readonly ProcessStatus[] = []
-  let heardAt = 0
   let addresses: Readonly<Record<string, string>> = {}
   const services: Service[] = []
   let totals: () => { stored?: StoredTotals } = () => ({})
@@ -47,9 +46,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const status = {
     async all(): Promise<readonly ProcessStatus[]> {
       const own = await instruments.snapshot()
-      const silentMs = performance.now() - heardAt
-      const heard = silentMs > silenceMsMax ? others.map((each) => asSilent(each, silentMs)) : others
-      return [{ process: 'serve', at: Date.now(), parts: partsOf(services), instruments: own, ...totals() }, ...heard]
+      return [{ process: 'serve', at: Date.now(), parts: partsOf(services), instruments: own, ...totals() }, ...others]
     },
   }
 
@@ -85,7 +82,6 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     totals: () => totals(),
     onWorld: (world) => {
       others = world.statuses
-      heardAt = performance.now()
       addresses = world.addresses
     },
     signal: stop,

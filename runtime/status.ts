@@ -37,15 +37,3 @@ export interface ProcessStatus {
 export interface StatusBoard {
   all(): Promise<readonly ProcessStatus[]>
 }
-
-/** Statuses come once a second: a process that has said nothing for this long hangs, whatever it said last. */
-export const silenceMsMax = 5_000
-
-/** The last that was heard of a process that says nothing any more. */
-export function asSilent(last: ProcessStatus, silentMs: number): ProcessStatus {
-  const health: Health = {
-    state: 'failed',
-    detail: `its process has said nothing for ${Math.round(silentMs / 1000)} s: it hangs, or is stopped`,
-  }
-  return { ...last, parts: Object.fromEntries(Object.keys(last.parts).map((part) => [part, health])) }
-}

@@ -2,9 +2,9 @@
 // asked to stop in order, ended when it doesn't. Nothing here waits for a child while devices are to be acknowledged.
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Logger } from './logger.ts'
-import { type FromChild, statusEveryMs, type ToChild } from './process-channel.ts'
+import type { FromChild, ToChild } from './process-channel.ts'
 import type { Health, Service } from './service.ts'
-import { asSilent, type ProcessStatus, silenceMsMax } from './status.ts'
+import type { ProcessStatus } from './status.ts'
 
 export interface SupervisedOptions {
   readonly name: string
@@ -63,15 +63,9 @@ class Supervised implements SupervisedProcess {
   private lastEnd = ''
   private lastStatus: ProcessStatus | undefined
   private telling = false
-<<<<<<< Updated upstream
   private heardAt = 0
   private toldAt = 0
   private isSilent = false
-=======
-  /** Counted in turns of our own loop: a machine that slept, or a first process that was stopped, has not been waiting for anybody. */
-  private silentTurns = 0
-  private listener: NodeJS.Timeout | undefined
->>>>>>> Stashed changes
 
   constructor(options: SupervisedOptions) {
     this.name = options.name
@@ -91,14 +85,8 @@ class Supervised implements SupervisedProcess {
     this.lastStatus = undefined
     this.telling = false
     this.readyAt = undefined
-<<<<<<< Updated upstream
     this.heardAt = performance.now()
     this.isSilent = false
-=======
-    this.silentTurns = 0
-    clearInterval(this.listener)
-    this.listener = setInterval(() => this.listenForSilence(), statusEveryMs).unref()
->>>>>>> Stashed changes
     // stdout is for the first process' start-up lines alone.
     const child = fork(mainFile, [...words], {
       env: environment(),
@@ -128,7 +116,7 @@ class Supervised implements SupervisedProcess {
     if (this.isSilent) this.options.logger.info({ process: this.name }, 'a process that said nothing is heard again')
     this.isSilent = false
     if (message.kind === 'listening') this.options.onListening?.(message.name, message.url)
-    else if (message.kind === 'status') this.hearStatus(message.status)
+    else if (message.kind === 'status') this.lastStatus = message.status
     else if (message.kind === 'ready') {
       if (this.stage === 'starting') this.stage = 'up'
       this.readyAt = performance.now()
@@ -144,29 +132,8 @@ class Supervised implements SupervisedProcess {
     }
   }
 
-  private hearStatus(status: ProcessStatus): void {
-    if (this.isSilent()) this.options.logger.info({ process: this.name }, 'a process that said nothing answers again')
-    this.silentTurns = 0
-    this.lastStatus = status
-  }
-
-  private listenForSilence(): void {
-    const wasSilent = this.isSilent()
-    this.silentTurns++
-    if (!this.isSilent() || wasSilent || this.lastStatus === undefined) return
-    this.options.logger.error(
-      { process: this.name, pid: this.pid(), silentMs: this.silentTurns * statusEveryMs },
-      'a process says nothing any more: it hangs, or is stopped',
-    )
-  }
-
-  private isSilent(): boolean {
-    return this.silentTurns * statusEveryMs > silenceMsMax
-  }
-
   private mourn(how: string): void {
     const { logger, name } = this.options
-    clearInterval(this.listener)
     if (this.stage === 'stopping' || this.stage === 'stopped') return
     this.lastEnd = how
     if (this.refused) {
@@ -199,7 +166,6 @@ class Supervised implements SupervisedProcess {
 
   async stop(): Promise<void> {
     clearTimeout(this.timer)
-    clearInterval(this.listener)
     const wasAsked = this.stage === 'stopping'
     this.stage = 'stopped'
     if (!this.child) return
@@ -221,9 +187,7 @@ class Supervised implements SupervisedProcess {
 
   status(): ProcessStatus {
     const alive = this.stage === 'up' || this.stage === 'starting'
-    if (alive && this.lastStatus) {
-      return this.isSilent() ? asSilent(this.lastStatus, this.silentTurns * statusEveryMs) : this.lastStatus
-    }
+    if (alive && this.lastStatus) return this.lastStatus
     const health = this.health()
     const parts = Object.fromEntries(this.options.parts.map((part) => [part, health]))
     return { process: this.name, at: Date.now(), parts, instruments: [] }

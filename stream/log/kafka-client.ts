@@ -309,6 +309,14 @@ export function describeError(error: unknown): string {
   return type ? `${type}: ${message}` : message
 }
 
+/** No wait helps: somebody has to change a password. */
+export function isRefusedLogin(error: unknown): boolean {
+  return (
+    innermost(error).name === 'KafkaJSSASLAuthenticationError' ||
+    (error as KafkaError).name === 'KafkaJSSASLAuthenticationError'
+  )
+}
+
 export function isOutOfRange(error: unknown): number | undefined {
   const { name, partition } = error as KafkaError
   return name === 'KafkaJSOffsetOutOfRange' ? partition : undefined

@@ -17,7 +17,13 @@ import { RetryableError, StartError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
 import { receivedAtMaxOf } from './kafka-chunk.ts'
-import { describeError, type KafkaCompression, KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
+import {
+  describeError,
+  isRefusedLogin,
+  type KafkaCompression,
+  KafkaConnection,
+  type KafkaEndpoint,
+} from './kafka-client.ts'
 import { fetchCommitted, KafkaMember } from './kafka-group.ts'
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaReader } from './kafka-reader.ts'
@@ -85,6 +91,7 @@ async function untilAnswered<Answer>({ logger, signal }: KafkaLogOptions, ask: (
       return await ask()
     } catch (error) {
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')
+      if (isRefusedLogin(error)) throw new StartError(`Kafka does not let us in: ${describeError(error)}`)
       if (backOff.isFirst) logger.warn({ error: describeError(error) }, 'Kafka is not there yet; waiting for it')
       await backOff.wait()
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')

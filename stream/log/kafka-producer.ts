@@ -99,6 +99,8 @@ export class KafkaProducer {
   constructor(options: KafkaProducerOptions) {
     this.options = options
     this.timer = setInterval(() => this.watchForStall(), stallCheckMs).unref()
+    // Before it is needed: a broker that has just started takes a moment to give one out.
+    this.identify().catch(() => {})
   }
 
   append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset> {

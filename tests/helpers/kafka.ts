@@ -28,6 +28,8 @@ export function kafkaMissing(): string | undefined {
 export interface TestKafka {
   /** host:port of each node. */
   readonly brokers: readonly string[]
+  /** Where a proxy is to connect to. */
+  readonly behindProxyPort: number
   /** Of a node that runs; nodes count from 1. */
   pid(node: number): number
   /** kill -9 (or another signal); resolves when it is gone. */
@@ -42,6 +44,8 @@ export interface TestKafkaOptions {
   readonly nodes?: 1 | 3
   /** How long three brokers believe in one that is silent. */
   readonly sessionMs?: number
+  /** Also listens for clients that come through a proxy on this port of 127.0.0.1 (one node only). */
+  readonly proxyPort?: number
   /** More lines of server.properties. */
   readonly properties?: Readonly<Record<string, string>>
 }
@@ -49,11 +53,12 @@ export interface TestKafkaOptions {
 export async function startKafka({
   nodes = 1,
   sessionMs = 2_000,
+  proxyPort,
   properties = {},
 }: TestKafkaOptions = {}): Promise<TestKafka> {
   const libraries = fetchJars()
   const directory = await mkdtemp(join(tmpdir(), 'weir-kafka-'))
-  const ports = await freePorts(nodes * 2)
+  const ports = await freePorts(nodes * 2 + 1)
   const running = new Map<number, ChildProcess>()
   const java = (words: readonly string[]): string[] => [
     `-Xmx${heapMiB}m`,
@@ -65,7 +70,8 @@ export async function startKafka({
   const brokers = Array.from({ length: nodes }, (_, i) => `127.0.0.1:${ports[i]}`)
 
   for (let node = 1; node <= nodes; node++) {
-    const lines = { ...serverProperties(node, nodes, ports, sessionMs, join(directory, `${node}`)), ...properties }
+    const usual = serverProperties(node, nodes, ports, sessionMs, join(directory, `${node}`))
+    const lines = { ...usual, ...(proxyPort && proxied(usual, ports.at(-1)!, proxyPort)), ...properties }
     const file = join(directory, `${node}.properties`)
     writeFileSync(
       file,
@@ -109,6 +115,7 @@ export async function startKafka({
   }
   const kafka: TestKafka = {
     brokers,
+    behindProxyPort: ports.at(-1)!,
     pid: (node) => running.get(node)!.pid!,
     kill: (node, signal = 'SIGKILL') => kill(node, signal),
     async revive(node) {
@@ -172,6 +179,16 @@ function serverProperties(
     // Retention is looked at often enough for a test to see it.
     'log.retention.check.interval.ms': '200',
     'log.initial.task.delay.ms': '200',
+  }
+}
+
+/** One listener more, whose clients are told to come to the proxy. */
+function proxied(usual: Record<string, string>, port: number, proxyPort: number): Record<string, string> {
+  return {
+    listeners: `${usual.listeners},PROXIED://127.0.0.1:${port}`,
+    'advertised.listeners': `${usual['advertised.listeners']},PROXIED://127.0.0.1:${proxyPort}`,
+    'listener.security.protocol.map': `${usual['listener.security.protocol.map']},PROXIED:PLAINTEXT`,
+    'inter.broker.listener.name': 'PLAINTEXT',
   }
 }
 

@@ -6,6 +6,7 @@
 //      ▲                     │ full? left out
 //      └─────────────────────┘
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Chunk, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
 import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
@@ -37,6 +38,10 @@ interface Assigned {
 
 const readUncommitted = 0
 const waitMsMax = 250
+/** After an answer with less than this, the next question waits a moment, so that under load one answer carries many chunks: a fetch costs the broker
+ * and us more than what is in it. A chunk that comes after a silence is given at once. */
+const smallBytes = 256 * 1024
+const lingerMs = 10
 /** While a partition is left out, others are not waited for long. */
 const waitMsWhileFull = 20
 
@@ -206,11 +211,14 @@ export class KafkaReader {
       })
       connection.succeeded()
       if (backOff.succeeded()) logger.info({ topic: name }, 'reading from Kafka goes on')
+      let bytes = 0
       for (const { partition, messages } of responses.flatMap(({ partitions }) => partitions)) {
         const each = wanted.find((one) => one.partition === partition)
         // Released meanwhile, and perhaps assigned again elsewhere.
-        if (each && this.assigned.get(partition) === each) this.add(each, messages)
+        if (each && this.assigned.get(partition) === each) bytes += this.add(each, messages)
       }
+      if (bytes > 0 && bytes < smallBytes)
+        await delay(lingerMs, undefined, { signal: this.ending.signal }).catch(() => {})
     } catch (error) {
       if (!this.ending.signal.aborted) await this.troubled(error, backOff)
     } finally {
@@ -220,9 +228,11 @@ export class KafkaReader {
     }
   }
 
-  private add(each: Assigned, messages: readonly FetchedMessage[]): void {
+  /** Returns the bytes that came. */
+  private add(each: Assigned, messages: readonly FetchedMessage[]): number {
     const { topic, name } = this.options
     const before = each.queue.length
+    let bytes = 0
     try {
       for (const message of messages) {
         const offset = Number(message.offset)
@@ -235,12 +245,14 @@ export class KafkaReader {
         const chunk = decodeMessage(topic, each.partition, message)
         each.queue.push(chunk)
         each.bytes += chunk.rows.length
+        bytes += chunk.rows.length
         each.next = offset + 1
       }
     } catch (error) {
       this.alarm(error as Error)
     }
     if (each.queue.length > before) this.wake()
+    return bytes
   }
 
   private async troubled(error: unknown, backOff: BackOff): Promise<void> {

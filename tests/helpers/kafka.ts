@@ -46,6 +46,8 @@ export interface TestKafkaOptions {
   readonly sessionMs?: number
   /** Also listens for clients that come through a proxy on this port of 127.0.0.1 (one node only). */
   readonly proxyPort?: number
+  /** Compiles what it does often as well as it can: for benchmarks; a test is over before that pays. */
+  readonly isMeasured?: boolean
   /** More lines of server.properties. */
   readonly properties?: Readonly<Record<string, string>>
 }
@@ -54,6 +56,7 @@ export async function startKafka({
   nodes = 1,
   sessionMs = 2_000,
   proxyPort,
+  isMeasured = false,
   properties = {},
 }: TestKafkaOptions = {}): Promise<TestKafka> {
   const libraries = fetchJars()
@@ -63,6 +66,7 @@ export async function startKafka({
   const java = (words: readonly string[]): string[] => [
     `-Xmx${heapMiB}m`,
     '-XX:+UseSerialGC',
+    ...(isMeasured ? [] : ['-XX:TieredStopAtLevel=1']),
     '-cp',
     join(libraries, '*'),
     ...words,

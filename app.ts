@@ -115,7 +115,7 @@ class FirstProcess {
       this.services.push(this.child('serve', (['writer', 'api'] as const).filter(has)))
     }
     if (has('ingest')) {
-      this.intake = new Intake(config, this.logger, this.instruments)
+      this.intake = new Intake(config, this.logger, this.instruments, world.stop)
       this.services.push(this.intake)
     }
   }
@@ -238,10 +238,13 @@ class Intake implements Service {
   private readonly config: Config
   private readonly logger: Logger
   private readonly instruments: Instruments
+  /** Ends the wait for a log that is not there yet. */
+  private readonly stopSignal: AbortSignal
   private log: EventLog | undefined
   private ingest: IngestService | undefined
 
-  constructor(config: Config, logger: Logger, instruments: Instruments) {
+  constructor(config: Config, logger: Logger, instruments: Instruments, stopSignal: AbortSignal) {
+    this.stopSignal = stopSignal
     this.config = config
     this.logger = logger
     this.instruments = instruments
@@ -250,7 +253,7 @@ class Intake implements Service {
   async start(): Promise<void> {
     const { config, logger, instruments } = this
     const shared = { config, logger, clock: systemClock }
-    const log = await openLog({ ...shared, mode: 'append' })
+    const log = await openLog({ ...shared, mode: 'append', signal: this.stopSignal })
     this.log = log
     this.ingest = createIngestService({ ...shared, log, instruments })
     await this.ingest.start()

@@ -16,6 +16,7 @@ const commands: SubCommandsDef = {
   start: async () => (await import('./cli/start.ts')).start,
   simulate: async () => (await import('./cli/simulate.ts')).simulate,
   verify: async () => (await import('./cli/verify.ts')).verify,
+  topics: async () => (await import('./cli/topics.ts')).topics,
 }
 
 const root: CommandDef = {

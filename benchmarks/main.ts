@@ -8,6 +8,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   ingest: async () => (await import('./ingest.ts')).ingest,
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,
+  kafka: async () => (await import('./kafka.ts')).kafka,
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
 }
@@ -15,10 +16,10 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
 /** Runnable processes a core before a benchmark begins; above it the figures say little. */
 const loadShareMax = 0.5
 
-const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape pipelined|single|many] [--json] [--save]
+const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape SHAPE] [--json] [--save]
   --rounds   rounds that count, both sides in each (5)
   --seconds  how long each side sends in a round
-  --shape    traffic, for ingest
+  --shape    for ingest the traffic: pipelined, single or many; for kafka one half: log or end-to-end
   --json     one JSON line on stdout at the end; the rest goes to stderr
   --save     keep the medians of the ratios in benchmarks/baseline.json
 benchmarks: ${Object.keys(benchmarks).join(', ')}`

@@ -13,6 +13,13 @@ const tools = [
   },
 ]
 
+for (const name of ['java', 'mvn'])
+  tools.push({
+    names: [name],
+    needs: 'tests against a real Kafka',
+    get: 'apt-get install openjdk-17-jre-headless maven',
+  })
+
 const missing = tools.filter(({ names }) => !names.some(isThere))
 for (const { names, needs, get } of missing) {
   process.stdout.write(`not run here: ${needs}, because ${names[0]} is not installed (${get})\n`)

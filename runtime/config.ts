@@ -42,6 +42,22 @@ const roleList = z
     return found
   })
 
+const brokerList = z
+  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
+  .transform((given, context) => {
+    const brokers = given.map((each) => each.trim()).filter(Boolean)
+    for (const broker of brokers)
+      if (!/^[^\s:/]+:\d{1,5}$|^\[[\da-fA-F:]+\]:\d{1,5}$/.test(broker))
+        context.addIssue(`has "${broker}", which is not host:port`)
+    if (brokers.length === 0) context.addIssue('needs at least one host:port')
+    return brokers
+  })
+/** Absolute, because children run elsewhere. */
+const file = z
+  .string()
+  .min(1)
+  .transform((path) => resolve(path))
+
 interface Option<Schema extends z.ZodType> {
   readonly schema: Schema
   /** As a person would write it; undefined: there is none, and the option may stay unset. */
@@ -75,13 +91,46 @@ export const options = {
   httpPort: option(port, '8080', 'REST API and dashboards'),
   livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
-  log: option(z.enum(['embedded']), 'embedded', 'Where acknowledged readings are kept first'),
+  log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
   partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),
   logQuota: option(size, '10GiB', 'Most bytes the log may take; at the quota nothing more is acknowledged'),
   retentionLog: option(
     duration,
     '24h',
     'Age at which stored readings leave the log, never before they are in the table',
+  ),
+  kafkaBrokers: option(brokerList.optional(), undefined, 'Brokers to begin with, `host:port,host:port`'),
+  kafkaPrefix: option(
+    z.string().regex(/^[\w.-]{0,100}$/, 'must be letters, digits, dots, dashes and underscores, 100 at most'),
+    'weir.',
+    'Before the names of Kafka topics and groups',
+  ),
+  kafkaCompression: option(z.enum(['none', 'gzip']), 'none', 'Of what is sent to Kafka'),
+  kafkaSessionTimeout: option(duration, '10s', 'A reader that Kafka has not heard of for so long loses its partitions'),
+  kafkaRequestTimeout: option(
+    duration,
+    '30s',
+    'A request without an answer is sent again: well above the brokers’ session timeout',
+  ),
+  kafkaTls: option(flag, 'false', 'TLS to the brokers; on by itself where a file for it is given'),
+  kafkaTlsCa: option(
+    file.optional(),
+    undefined,
+    'PEM file of the authority that signed the brokers’ certificates; else the system’s',
+  ),
+  kafkaTlsCert: option(file.optional(), undefined, 'PEM file of our own certificate, where brokers ask for one'),
+  kafkaTlsKey: option(file.optional(), undefined, 'PEM file of its key'),
+  kafkaSasl: option(
+    z.enum(['plain', 'scram-sha-256', 'scram-sha-512', 'oauthbearer']).optional(),
+    undefined,
+    'How we prove to brokers who we are',
+  ),
+  kafkaUsername: option(z.string().min(1).optional(), undefined, 'For `plain` and `scram-…`'),
+  kafkaPassword: option(z.string().min(1).optional(), undefined, 'For `plain` and `scram-…`'),
+  kafkaTokenFile: option(
+    file.optional(),
+    undefined,
+    'File that holds the token for `oauthbearer`; read again for each connection',
   ),
   clickhouse: option(z.literal('embedded'), 'embedded', 'Where the table lives'),
   clickhousePort: option(port, '0', 'Port of the embedded ClickHouse on loopback'),
@@ -177,9 +226,50 @@ function checkTogether(config: Partial<Config>): string[] {
       `WEIR_HOST is ${config.host}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
     )
   }
+  problems.push(...checkKafka(config))
   if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
     problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
   return problems
+}
+
+function checkKafka(config: Partial<Config>): string[] {
+  const problems: string[] = []
+  const { kafkaSasl: sasl } = config
+  // An option of its own that can't be used was reported already.
+  if (config.log === undefined) return problems
+  if (config.log !== 'kafka') {
+    if (config.kafkaBrokers)
+      problems.push('WEIR_KAFKA_BROKERS is set and WEIR_LOG is not kafka: set WEIR_LOG=kafka, or leave the brokers out')
+    return problems
+  }
+  if (!config.kafkaBrokers) problems.push('WEIR_LOG is kafka: set WEIR_KAFKA_BROKERS to host:port of a broker or more')
+  if ((config.kafkaTlsCert === undefined) !== (config.kafkaTlsKey === undefined))
+    problems.push('WEIR_KAFKA_TLS_CERT and WEIR_KAFKA_TLS_KEY belong together: set both')
+  if (sasl === 'oauthbearer' && !config.kafkaTokenFile)
+    problems.push('WEIR_KAFKA_SASL is oauthbearer: set WEIR_KAFKA_TOKEN_FILE')
+  if (sasl && sasl !== 'oauthbearer' && !(config.kafkaUsername && config.kafkaPassword))
+    problems.push(`WEIR_KAFKA_SASL is ${sasl}: set WEIR_KAFKA_USERNAME and WEIR_KAFKA_PASSWORD`)
+  if (!sasl && (config.kafkaUsername || config.kafkaPassword || config.kafkaTokenFile))
+    problems.push(
+      'There are credentials for Kafka and no way to use them: set WEIR_KAFKA_SASL to plain, scram-sha-256, scram-sha-512 or oauthbearer',
+    )
+  if (
+    sasl === 'plain' &&
+    !usesTls(config) &&
+    !config.kafkaBrokers?.every((broker) => isLoopback(broker.replace(/:\d+$/, '')))
+  )
+    problems.push(
+      'WEIR_KAFKA_SASL is plain without TLS, which shows the password to the network: set WEIR_KAFKA_TLS=true',
+    )
+  return problems
+}
+
+export function usesTls({
+  kafkaTls,
+  kafkaTlsCa,
+  kafkaTlsCert,
+}: Partial<Pick<Config, 'kafkaTls' | 'kafkaTlsCa' | 'kafkaTlsCert'>>): boolean {
+  return kafkaTls || kafkaTlsCa !== undefined || kafkaTlsCert !== undefined
 }
 
 export function isLoopback(host: string): boolean {

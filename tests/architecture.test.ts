@@ -84,6 +84,7 @@ const homes: Readonly<Record<string, (file: string) => boolean>> = {
   '@clickhouse/client': (file) => file === 'storage/open-clickhouse.ts' || file === 'storage/classify-error.ts',
   citty: (file) => file === 'main.ts' || file.startsWith('cli/'),
   fastify: (file) => /^(api|dashboards)\//.test(file) || file === 'app-children.ts',
+  kafkajs: (file) => file === 'stream/log/kafka-client.ts',
   mqtt: (file) => file === 'cli/simulate/publisher.ts',
   pino: (file) => file === 'runtime/logger.ts',
   'prom-client': (file) => file === 'runtime/instruments.ts',
@@ -102,7 +103,7 @@ describe('vendors', () => {
     // Used without an import in the sources: by the build, by the checks, by what the browser is given, by the JSX that the compiler writes.
     const otherwise = ['typescript', '@biomejs/biome', '@types/node', 'uplot', '@kitajs/html', 'playwright-core']
     // Pinned with the others because they are chosen together; their rooms are built next.
-    const next = ['kafkajs', 'uWebSockets.js']
+    const next = ['uWebSockets.js']
     const unused = Object.keys({ ...dependencies, ...devDependencies }).filter(
       (name) => !used.has(name) && !otherwise.includes(name) && !next.includes(name),
     )

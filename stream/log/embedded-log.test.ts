@@ -55,6 +55,19 @@ describe('embedded log', () => {
     expect(error.message).toMatch(/has 4 partitions.*8.*WEIR_PARTITIONS=4/)
   })
 
+  it('takes the end for a tail when it is called, not when it is first read', async () => {
+    const log = await openEmbeddedLog(options(await directory(), 'usual', 'append'))
+    await log.append('readings', 0, Buffer.from('before'), 1, 1)
+    const stop = new AbortController()
+    const tail = log.tail('readings', 'end', stop.signal)
+    await log.append('readings', 0, Buffer.from('after'), 1, 1)
+    for await (const chunks of tail) {
+      expect(chunks.map(({ rows }) => Buffer.from(rows).toString())).toEqual(['after'])
+      stop.abort()
+    }
+    await log.close()
+  })
+
   it('refuses a chunk that no commit can take, and takes the next', async () => {
     const log = await openEmbeddedLog(options(await directory(), 'small', 'append'))
     await expect(log.append('readings', 0, new Uint8Array(64 * kibibyte), 1, 1)).rejects.toBeInstanceOf(LimitError)

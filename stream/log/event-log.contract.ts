@@ -21,13 +21,15 @@ export interface EventLogContract {
   open(size: LogSize): Promise<{ readonly log: EventLog; readonly place: string }>
   /** The same log again: `append` after the one before was closed, `read` as another process would see it, at any time. */
   reopen(place: string, mode: 'append' | 'read', size: LogSize): Promise<EventLog>
+  /** Resolves once retention has removed the beginning of partition 2 of readings, for a log whose retention works at its own pace. */
+  retentionPassed?(place: string): Promise<void>
   readonly skip?: readonly { readonly test: string; readonly reason: string }[]
 }
 
 const mebibyte = 1024 * 1024
 const never = new AbortController().signal
 
-export function eventLogContract({ name, open, reopen, skip = [] }: EventLogContract): void {
+export function eventLogContract({ name, open, reopen, retentionPassed, skip = [] }: EventLogContract): void {
   describe(`event log: ${name}`, () => {
     const toClose: { close(): Promise<void> }[] = []
     const keep = <Opened extends { close(): Promise<void> }>(opened: Opened): Opened => {
@@ -211,13 +213,16 @@ export function eventLogContract({ name, open, reopen, skip = [] }: EventLogCont
     test('tail from the end gives only what comes', async () => {
       const { log } = await begin()
       await append(log, 'before')
-      const stop = new AbortController()
-      const tail = log.tail('readings', 'end', stop.signal)
-      await append(log, 'after')
-      for await (const chunks of tail) {
-        expect(chunks.map(text)).toEqual(['after'])
-        stop.abort()
-      }
+      const tail = log.tail('readings', 'end', never)[Symbol.asyncIterator]()
+      let first: readonly Chunk[] | undefined
+      const got = tail.next().then(({ value }) => {
+        first = value
+      })
+      // Where the end has to be asked for, it is taken a moment after the call: what is appended meanwhile may still lie before it.
+      for (let i = 0; !first; i++) await append(log, `after ${i}`)
+      await got
+      for (const chunk of first) expect(text(chunk)).toMatch(/^after/)
+      await tail.return?.()
     })
 
     test('tail ends with its signal, also while it waits', async () => {
@@ -297,19 +302,21 @@ export function eventLogContract({ name, open, reopen, skip = [] }: EventLogCont
     })
 
     test('a tail that retention has passed gets an OffsetOutOfRangeError, never a hole', async () => {
-      const { log } = await begin('small')
+      const { log, place } = await begin('small')
       const keeper = await subscribe(log, 'keeper')
       await overwrite(log, keeper)
+      await retentionPassed?.(place)
       await expect(tailFrom(log, new Map([[2, 0]]), 1)).rejects.toBeInstanceOf(OffsetOutOfRangeError)
     })
 
     test('a slow reader that retention passes gets an OffsetOutOfRangeError, never a hole', async () => {
-      const { log } = await begin('small')
+      const { log, place } = await begin('small')
       const keeper = await subscribe(log, 'keeper')
       const slow = await subscribe(log, 'slow')
       await append(log, 'first')
       let expected = (await readFrom(slow, 1)).at(-1)!.offset + 1
       await overwrite(log, keeper)
+      await retentionPassed?.(place)
       const readOn = async (): Promise<void> => {
         for (;;) for (const chunk of await slow.read(1, never)) expect(chunk.offset).toBe(expected++)
       }

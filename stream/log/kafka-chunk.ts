@@ -1,0 +1,57 @@
+// A chunk as a Kafka message and back: the rows are the value, as they are, so that ClickHouse can read the topic on its own; what else belongs to
+// a chunk stands in headers, as text, so that Kafka's own tools can show it. There is no key: we choose the partition.
+
+import type { Chunk, LogTopic, Partition } from '../../domain/event-log.ts'
+import { rowFormatVersion } from '../../domain/row-format.ts'
+import type { FetchedMessage, KafkaMessage } from './kafka-client.ts'
+
+const headers = {
+  format: 'weir-format',
+  count: 'weir-count',
+  receivedAt: 'weir-received-at',
+  /** The highest receivedAt of the partition so far: whoever opens the log next reads only the last message. */
+  receivedAtMax: 'weir-received-at-max',
+} as const
+const format = String(rowFormatVersion)
+
+export function encodeMessage(
+  rows: Uint8Array,
+  count: number,
+  receivedAt: number,
+  receivedAtMax: number,
+): KafkaMessage {
+  return {
+    value: Buffer.from(rows.buffer, rows.byteOffset, rows.byteLength),
+    headers: {
+      [headers.format]: format,
+      [headers.count]: String(count),
+      [headers.receivedAt]: String(receivedAt),
+      [headers.receivedAtMax]: String(receivedAtMax),
+    },
+  }
+}
+
+/** Throws when the message is not a chunk of ours: somebody else writes to our topic. */
+export function decodeMessage(
+  topic: LogTopic,
+  partition: Partition,
+  { offset, value, headers: given }: FetchedMessage,
+): Chunk {
+  const found = given[headers.format]?.toString()
+  if (found !== format || value === null)
+    throw new Error(
+      `message ${offset} in partition ${partition} of ${topic} is ${found === undefined ? 'not from Weir' : `of row format ${found}, and this version reads ${format}`}`,
+    )
+  return {
+    topic,
+    partition,
+    offset: Number(offset),
+    count: Number(given[headers.count]),
+    receivedAt: Number(given[headers.receivedAt]),
+    rows: value,
+  }
+}
+
+export function receivedAtMaxOf({ headers: given }: FetchedMessage): number {
+  return Number(given[headers.receivedAtMax] ?? 0)
+}

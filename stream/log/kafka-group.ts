@@ -1,0 +1,319 @@
+// One member of a consumer group on one topic: who reads which partition, and where the group has come to. Kafka's classic protocol, spoken here
+// instead of by kafkajs, whose member resets a position that retention has passed to wherever it likes, and commits that.
+//
+//   join ─▶ sync: our partitions ─▶ positions ─▶ heartbeat …  (rebalance in progress, or forgotten: join again)
+//
+// - A partition that stays ours from one generation to the next goes on as if nothing had happened; another is dropped with what waited to be read.
+// - Positions only go forward while a partition is ours; a commit for one that is not is left out, and its chunks are read again by its new owner.
+
+import type {
+  Chunk,
+  ConsumerGroup,
+  LogConsumer,
+  LogPosition,
+  LogTopic,
+  Offset,
+  Partition,
+} from '../../domain/event-log.ts'
+import { RetryableError } from '../../runtime/errors.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import {
+  decodeAssignment,
+  describeError,
+  encodeAssignment,
+  encodeSubscription,
+  type KafkaBroker,
+  type KafkaConnection,
+  reasonOf,
+} from './kafka-client.ts'
+import type { KafkaReader } from './kafka-reader.ts'
+import { BackOff } from './kafka-wait.ts'
+
+export interface KafkaMemberOptions {
+  readonly connection: KafkaConnection
+  readonly reader: KafkaReader
+  readonly group: ConsumerGroup
+  /** Kafka's name of the group: each topic has a group of its own, so that one's members joining does not disturb another's. */
+  readonly groupId: string
+  readonly topic: LogTopic
+  readonly name: string
+  readonly partitions: number
+  readonly sessionTimeoutMs: number
+  readonly end: () => Promise<LogPosition>
+  readonly logger: Logger
+}
+
+interface Membership {
+  readonly generation: number
+  readonly memberId: string
+}
+
+const protocolName = 'weir'
+const heartbeatMsMax = 1_000
+const leaveMsMax = 1_000
+/** How long others wait for a member that is busy or gone before they share without it. */
+const rebalanceTimeoutMs = 10_000
+/** We are still a member, or may be one again by the same name. */
+const rejoin = new Set(['REBALANCE_IN_PROGRESS', 'ILLEGAL_GENERATION'])
+/** The group has gone on without us. */
+const forgotten = new Set(['UNKNOWN_MEMBER_ID', 'FENCED_INSTANCE_ID', 'MEMBER_ID_REQUIRED'])
+
+export class KafkaMember implements LogConsumer {
+  private readonly options: KafkaMemberOptions
+  private membership: Membership | undefined
+  private memberId = ''
+  /** Where the group stands, for the partitions that are ours. */
+  private readonly owned = new Map<Partition, Offset>()
+  private lastGeneration = -1
+  private found: KafkaBroker | undefined
+  private readonly ending = new AbortController()
+  private readonly backOff = new BackOff(this.ending.signal)
+  private committing: Promise<unknown> = Promise.resolve()
+  private waiters: (() => void)[] = []
+  private interrupt: (() => void) | undefined
+  private readonly living: Promise<void>
+  private closing: Promise<void> | undefined
+
+  constructor(options: KafkaMemberOptions) {
+    this.options = options
+    this.living = this.live()
+  }
+
+  /** Until this member has been given its partitions for the first time. */
+  async joined(): Promise<void> {
+    while (!this.membership && !this.ending.signal.aborted)
+      await new Promise<void>((resolve) => this.waiters.push(resolve))
+  }
+
+  read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]> {
+    return this.options.reader.read(bytesMax, signal)
+  }
+
+  commit(position: LogPosition): Promise<void> {
+    const committed = this.committing.then(() => this.commitOnce(position))
+    this.committing = committed.catch(() => {})
+    return committed
+  }
+
+  /** Of the partitions that are ours: with other members' lags it makes the group's. */
+  async lag(): Promise<number> {
+    const end = await this.options.end()
+    let chunks = 0
+    for (const [partition, offset] of this.owned) chunks += Math.max(0, (end.get(partition) ?? 0) - offset)
+    return chunks
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.closeOnce()
+    return this.closing
+  }
+
+  private async closeOnce(): Promise<void> {
+    const { connection, reader, groupId } = this.options
+    await this.committing
+    this.ending.abort()
+    this.interrupt?.()
+    this.wakeWaiters()
+    // Without it the others would wait for our session to end.
+    const { found, memberId } = this
+    if (found && this.membership) {
+      const late = new Promise((resolve) => setTimeout(resolve, leaveMsMax).unref())
+      await Promise.race([found.leaveGroup({ groupId, memberId }).catch(() => {}), late])
+    }
+    await Promise.all([reader.close(), connection.close()])
+    await this.living
+  }
+
+  private async live(): Promise<void> {
+    while (!this.ending.signal.aborted) {
+      try {
+        await this.join()
+        await this.stay()
+      } catch (error) {
+        if (this.ending.signal.aborted) return
+        await this.troubled(error)
+      }
+    }
+  }
+
+  private async join(): Promise<void> {
+    const { groupId, name, sessionTimeoutMs, logger } = this.options
+    const broker = await this.coordinator()
+    const joined = await broker.joinGroup({
+      groupId,
+      sessionTimeout: sessionTimeoutMs,
+      rebalanceTimeout: Math.max(rebalanceTimeoutMs, sessionTimeoutMs),
+      memberId: this.memberId,
+      groupProtocols: [{ name: protocolName, metadata: encodeSubscription(name) }],
+    })
+    this.memberId = joined.memberId
+    const { generationId: generation, memberId } = joined
+    const groupAssignment =
+      joined.leaderId === memberId ? this.share(joined.members.map((member) => member.memberId)) : []
+    const synced = await broker.syncGroup({ groupId, generationId: generation, memberId, groupAssignment })
+    const partitions = decodeAssignment(synced.memberAssignment, name)
+    await this.own(partitions, generation)
+    this.lastGeneration = generation
+    this.membership = { generation, memberId }
+    this.backOff.succeeded()
+    logger.info({ group: groupId, generation, partitions }, 'partitions are shared out')
+    this.wakeWaiters()
+  }
+
+  /** Partition by partition to one member after the other: all members come to the same result, and shares differ by one at most. */
+  private share(memberIds: readonly string[]): { memberId: string; memberAssignment: Buffer }[] {
+    const members = [...memberIds].sort()
+    const all = Array.from({ length: this.options.partitions }, (_, partition) => partition)
+    return members.map((memberId, index) => ({
+      memberId,
+      memberAssignment: encodeAssignment(
+        this.options.name,
+        all.filter((partition) => partition % members.length === index),
+      ),
+    }))
+  }
+
+  private async own(partitions: readonly Partition[], generation: number): Promise<void> {
+    const { reader, connection, name } = this.options
+    // Between two generations in a row nobody else can have read it.
+    const stay = generation === this.lastGeneration + 1 ? partitions.filter((each) => this.owned.has(each)) : []
+    for (const partition of [...this.owned.keys()]) if (!stay.includes(partition)) this.disown(partition)
+    const come = partitions.filter((each) => !stay.includes(each))
+    if (come.length === 0) return
+    const committed = await this.committedOf(come)
+    const fresh = come.filter((each) => !committed.has(each))
+    const first = fresh.length > 0 ? await connection.offsets(name, fresh, 'first') : new Map<Partition, Offset>()
+    for (const partition of come) {
+      const offset = committed.get(partition) ?? first.get(partition)
+      if (offset === undefined)
+        throw new RetryableError(`Kafka does not say where partition ${partition} of ${name} begins`)
+      this.owned.set(partition, offset)
+      reader.assign(partition, offset)
+    }
+  }
+
+  private disown(partition: Partition): void {
+    this.owned.delete(partition)
+    this.options.reader.release(partition)
+  }
+
+  private async committedOf(partitions: readonly Partition[]): Promise<Map<Partition, Offset>> {
+    const broker = await this.coordinator()
+    return fetchCommitted(broker, this.options.groupId, this.options.name, partitions)
+  }
+
+  /** Heartbeats until something is wrong, which is thrown. */
+  private async stay(): Promise<void> {
+    const { groupId, sessionTimeoutMs } = this.options
+    const everyMs = Math.min(heartbeatMsMax, sessionTimeoutMs / 6)
+    while (!this.ending.signal.aborted && this.membership) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, everyMs)
+        this.interrupt = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+      if (this.ending.signal.aborted || !this.membership) return
+      const { generation, memberId } = this.membership
+      try {
+        const broker = await this.coordinator()
+        await broker.heartbeat({ groupId, groupGenerationId: generation, memberId })
+        this.options.connection.succeeded()
+        if (this.backOff.succeeded()) this.options.logger.info({ group: groupId }, 'the group answers again')
+      } catch (error) {
+        if (rejoin.has(reasonOf(error)) || forgotten.has(reasonOf(error))) throw error
+        // The coordinator is away or has moved: the group may still know us.
+        await this.troubled(error)
+      }
+    }
+  }
+
+  private async troubled(error: unknown): Promise<void> {
+    if (this.ending.signal.aborted) return
+    const { logger, groupId, connection } = this.options
+    const reason = reasonOf(error)
+    if (forgotten.has(reason)) {
+      logger.warn({ group: groupId, reason }, 'the group has gone on without this member; joining again')
+      this.memberId = ''
+      for (const partition of [...this.owned.keys()]) this.disown(partition)
+      this.membership = undefined
+      return
+    }
+    if (rejoin.has(reason)) {
+      this.membership = undefined
+      return
+    }
+    // Also a coordinator that is still loading: no error, it takes a moment after a start.
+    if (this.backOff.isFirst)
+      logger.warn({ group: groupId, error: describeError(error) }, 'the group does not answer; trying again')
+    this.found = undefined
+    await connection.recover(error)
+    await this.backOff.wait()
+  }
+
+  private async coordinator(): Promise<KafkaBroker> {
+    this.found ??= await this.options.connection.coordinator(this.options.groupId)
+    return this.found
+  }
+
+  private async commitOnce(position: LogPosition): Promise<void> {
+    const { groupId, name, logger } = this.options
+    for (;;) {
+      await this.joined()
+      if (this.ending.signal.aborted) throw new RetryableError('the log is closed')
+      const { generation, memberId } = this.membership!
+      const due = [...position].filter(
+        ([partition, offset]) => offset > (this.owned.get(partition) ?? Number.POSITIVE_INFINITY),
+      )
+      if (due.length === 0) {
+        const lost = [...position.keys()].filter((partition) => !this.owned.has(partition))
+        if (lost.length > 0)
+          logger.debug({ group: groupId, partitions: lost }, 'not committed: others own these partitions')
+        return
+      }
+      try {
+        const broker = await this.coordinator()
+        await broker.offsetCommit({
+          groupId,
+          groupGenerationId: generation,
+          memberId,
+          topics: [
+            { topic: name, partitions: due.map(([partition, offset]) => ({ partition, offset: String(offset) })) },
+          ],
+        })
+        for (const [partition, offset] of due) if (this.owned.has(partition)) this.owned.set(partition, offset)
+        return
+      } catch (error) {
+        const reason = reasonOf(error)
+        if (!rejoin.has(reason) && !forgotten.has(reason)) {
+          this.found = undefined
+          throw new RetryableError(`Kafka did not take a position of ${groupId}: ${describeError(error)}`, {
+            cause: error,
+          })
+        }
+        // What is still ours in the next generation is committed then.
+        if (this.membership?.generation === generation) this.membership = undefined
+        this.interrupt?.()
+      }
+    }
+  }
+
+  private wakeWaiters(): void {
+    for (const go of this.waiters.splice(0)) go()
+  }
+}
+
+export async function fetchCommitted(
+  broker: KafkaBroker,
+  groupId: string,
+  name: string,
+  partitions: readonly Partition[],
+): Promise<Map<Partition, Offset>> {
+  const topics = [{ topic: name, partitions: partitions.map((partition) => ({ partition })) }]
+  const { responses } = await broker.offsetFetch({ groupId, topics })
+  const found = responses.flatMap((response) => response.partitions)
+  return new Map(
+    found.filter(({ offset }) => Number(offset) >= 0).map(({ partition, offset }) => [partition, Number(offset)]),
+  )
+}

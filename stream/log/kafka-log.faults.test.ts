@@ -1,0 +1,422 @@
+// What a cluster does to an appender and to its readers: brokers killed under load, quorum lost, connections cut, members that come and go, and
+// retention that passes a group. Each time: nothing acknowledged is lost, order is kept, and what stands in the way is said.
+
+import { randomBytes } from 'node:crypto'
+import { type AddressInfo, createServer, connect as dial, type Server, type Socket } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { type Chunk, type EventLog, type LogConsumer, positionAfter } from '../../domain/event-log.ts'
+import { LimitError, OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
+import { type Logger, silentLogger } from '../../runtime/logger.ts'
+import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
+import { pause, waitFor } from '../../tests/helpers/wait-for.ts'
+import { createAdmin } from './kafka-client.ts'
+import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
+import { bytesInFlightMax } from './kafka-producer.ts'
+
+const never = new AbortController().signal
+const missing = kafkaMissing()
+const newPrefix = (): string => `fault-${randomBytes(4).toString('hex')}.`
+const optionsFor = (
+  brokers: readonly string[],
+  prefix: string,
+  more: Partial<KafkaLogOptions> = {},
+): KafkaLogOptions => ({
+  endpoint: { brokers, requestTimeoutMs: 6_000, logger: silentLogger },
+  prefix,
+  mode: 'append',
+  partitions: 4,
+  retentionMs: 3_600_000,
+  compression: 'none',
+  sessionTimeoutMs: 3_000,
+  stallMs: 1_500,
+  logger: silentLogger,
+  ...more,
+})
+const text = (chunk: Chunk): string => Buffer.from(chunk.rows).toString()
+
+const toClose: { close(): Promise<void> }[] = []
+const keep = <Opened extends { close(): Promise<void> }>(opened: Opened): Opened => {
+  toClose.push(opened)
+  return opened
+}
+afterEach(async () => {
+  for (const opened of toClose.splice(0).reverse()) await opened.close()
+})
+
+/** Appends to all partitions until told to stop; trying again what was refused, as ingest does. */
+function load(log: EventLog): { acknowledged: string[][]; stop(): Promise<void> } {
+  const acknowledged: string[][] = Array.from({ length: log.partitions }, () => [])
+  let isStopped = false
+  const loops = acknowledged.map(async (list, partition) => {
+    for (let i = 0; !isStopped; i++) {
+      const rows = Buffer.from(`${partition}:${i}`)
+      while (!isStopped) {
+        const outcome = await log.append('readings', partition, rows, 1, i).catch((error: Error) => error)
+        if (typeof outcome === 'number') {
+          list.push(rows.toString())
+          break
+        }
+        expect(outcome).toSatisfy((error) => error instanceof RetryableError || error instanceof LimitError)
+        await pause(50)
+      }
+      await pause(1)
+    }
+  })
+  return {
+    acknowledged,
+    async stop() {
+      isStopped = true
+      await Promise.all(loops)
+    },
+  }
+}
+
+/** All that is in the log, by partition. */
+async function readBack(log: EventLog): Promise<string[][]> {
+  const end = await log.end('readings')
+  const found: string[][] = Array.from({ length: log.partitions }, () => [])
+  const stop = new AbortController()
+  const isDone = (): boolean => [...end].every(([partition, offset]) => found[partition]!.length >= offset)
+  if (isDone()) return found
+  for await (const chunks of log.tail('readings', new Map(), stop.signal)) {
+    for (const chunk of chunks) found[chunk.partition]!.push(text(chunk))
+    if (isDone()) stop.abort()
+  }
+  return found
+}
+
+/** Every acknowledged append is there, in order; a repeat is the same bytes again. Returns how many were stored twice. */
+function expectKept(acknowledged: readonly string[][], found: readonly string[][]): number {
+  let twice = 0
+  acknowledged.forEach((list, partition) => {
+    const distinct = [...new Set(found[partition]!)]
+    twice += found[partition]!.length - distinct.length
+    // An append whose promise was rejected may be stored: those between are left out.
+    const wanted = new Set(list)
+    expect(distinct.filter((each) => wanted.has(each))).toEqual(list)
+  })
+  return twice
+}
+
+const acks = (acknowledged: readonly string[][]): number => acknowledged.reduce((sum, list) => sum + list.length, 0)
+
+describe.skipIf(missing)('one Kafka broker', () => {
+  let kafka: TestKafka
+  let proxy: CuttingProxy
+  beforeAll(async () => {
+    proxy = await openProxy()
+    kafka = await startKafka({ proxyPort: proxy.port })
+    proxy.target = kafka.behindProxyPort
+  }, 180_000)
+  afterAll(async () => {
+    await proxy?.close()
+    await kafka?.dispose()
+  })
+  const open = async (prefix: string, more: Partial<KafkaLogOptions> = {}): Promise<EventLog> =>
+    keep(await openKafkaLog(optionsFor(kafka.brokers, prefix, more)))
+
+  it('kill -9 of the broker under load and its restart lose nothing, and a reader goes on by itself', async () => {
+    const log = await open(newPrefix())
+    const states: string[] = []
+    log.onState(({ state }) => states.push(state))
+    const reader = keep(await log.subscribe('one', 'readings'))
+    const read: string[] = []
+    const reading = new AbortController()
+    const readAll = (async () => {
+      while (!reading.signal.aborted) {
+        const chunks = await reader.read(1e6, reading.signal)
+        if (chunks.length === 0) continue
+        read.push(...chunks.map(text))
+        await reader.commit(positionAfter(chunks)).catch((error) => expect(error).toBeInstanceOf(RetryableError))
+      }
+    })()
+    const traffic = load(log)
+    await waitFor(() => acks(traffic.acknowledged) > 200 && read.length > 100, { withinMs: 15_000, what: 'traffic' })
+    await kafka.kill(1)
+    await waitFor(() => log.state().state === 'stalled', {
+      withinMs: 10_000,
+      what: 'the log to say that it is stalled',
+    })
+    expect(log.state()).toMatchObject({ reason: expect.stringMatching(/has not acknowledged partition \d of .*\./) })
+    const before = acks(traffic.acknowledged)
+    await kafka.revive(1)
+    await waitFor(() => log.state().state === 'ok' && acks(traffic.acknowledged) > before + 200, {
+      withinMs: 20_000,
+      what: 'acknowledgements after the restart',
+    })
+    await traffic.stop()
+    const found = await readBack(log)
+    expect(expectKept(traffic.acknowledged, found), 'stored twice').toBe(0)
+    await waitFor(() => new Set(read).size === new Set(found.flat()).size, {
+      withinMs: 15_000,
+      what: 'the reader to come to the end',
+    })
+    reading.abort()
+    await readAll
+    expect(states).toEqual(['stalled', 'ok'])
+  }, 70_000)
+
+  it('1,000 concurrent appends through connections that are cut give 1,000 offsets without holes, each stored once', async () => {
+    const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
+    const sent = Array.from({ length: 1_000 }, (_, i) => `${i}`)
+    proxy.cutAfter(20_000)
+    // Rows large enough for many requests.
+    const rowsOf = (each: string): Buffer => Buffer.concat([Buffer.from(each.padStart(4)), Buffer.alloc(4_000, 0x57)])
+    const offsets = await Promise.all(sent.map((each) => log.append('readings', 1, rowsOf(each), 1, 1)))
+    expect(offsets).toEqual(sent.map((_, i) => i))
+    const found = (await readBack(log))[1]!.map((each) => each.slice(0, 4).trim())
+    expect(found).toEqual(sent)
+    expect(proxy.cuts).toBeGreaterThan(3)
+  }, 40_000)
+
+  it('an answer that was lost after Kafka had stored the batch stores it no second time', async () => {
+    const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
+    expect(await log.append('readings', 0, Buffer.from('0'), 1, 1)).toBe(0)
+    proxy.cutBeforeAnswer()
+    expect(await log.append('readings', 0, Buffer.from('1'), 1, 1)).toBe(1)
+    expect(await log.append('readings', 0, Buffer.from('2'), 1, 1)).toBe(2)
+    expect((await readBack(log))[0]).toEqual(['0', '1', '2'])
+    expect(proxy.cuts).toBeGreaterThan(0)
+  }, 30_000)
+
+  it('past the bytes that may wait an append is refused, and goes on when Kafka does', async () => {
+    const log = await open(newPrefix(), { stallMs: 60_000 })
+    process.kill(kafka.pid(1), 'SIGSTOP')
+    const rows = new Uint8Array(1024 * 1024)
+    const fits = bytesInFlightMax / rows.length
+    const taken = Array.from({ length: fits }, () => log.append('readings', 3, rows, 1, 1))
+    const refused = await log.append('readings', 3, rows, 1, 1).catch((error: Error) => error)
+    process.kill(kafka.pid(1), 'SIGCONT')
+    expect(refused).toBeInstanceOf(LimitError)
+    expect(await Promise.all(taken)).toEqual(taken.map((_, i) => i))
+    expect(await log.append('readings', 3, Buffer.from('again'), 1, 1)).toBe(fits)
+  }, 40_000)
+
+  it('members that come and go share the partitions: everything is read, and a position never goes back', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    const traffic = load(log)
+    const seen = new Set<string>()
+    const members = new Set<Member>()
+    const come = async (): Promise<void> => {
+      members.add(await startMember(log, (rows) => seen.add(rows)))
+    }
+    const go = async (): Promise<void> => {
+      const [oldest] = members
+      members.delete(oldest!)
+      await oldest!.stop()
+    }
+    await come()
+    const positions: number[][] = []
+    for (let round = 0; round < 6; round++) {
+      await Promise.all([come(), come()])
+      await Promise.all([go(), go()])
+      const committed = await log.committed('shared', 'readings')
+      positions.push(Array.from({ length: 4 }, (_, partition) => committed.get(partition) ?? 0))
+    }
+    await traffic.stop()
+    const wanted = (await readBack(log)).flat()
+    await waitFor(() => seen.size === wanted.length, {
+      withinMs: 15_000,
+      what: () => `${seen.size} of ${wanted.length} readings`,
+    })
+    await Promise.all([...members].map((each) => each.stop()))
+    const end = await log.end('readings')
+    expect(await log.committed('shared', 'readings')).toEqual(new Map([...end].filter(([, offset]) => offset > 0)))
+    for (const [round, position] of positions.slice(1).entries())
+      for (const [partition, offset] of position.entries())
+        expect(offset).toBeGreaterThanOrEqual(positions[round]![partition]!)
+  }, 60_000)
+
+  it('a commit for partitions that others own by now is left out, and theirs stands', async () => {
+    const log = await open(newPrefix())
+    await Promise.all([0, 1, 2, 3].map((partition) => log.append('readings', partition, Buffer.from('x'), 1, 1)))
+    const first = keep(await log.subscribe('shared', 'readings'))
+    const chunks: Chunk[] = []
+    while (chunks.length < 4) chunks.push(...(await first.read(1e6, never)))
+    const second = keep(await log.subscribe('shared', 'readings'))
+    const others = await second.read(1e6, never)
+    expect(others.length).toBeLessThanOrEqual(2)
+    await second.commit(positionAfter(others))
+    await first.commit(positionAfter(chunks))
+    const committed = await log.committed('shared', 'readings')
+    // Its own two, and what the other one said.
+    expect([...committed.keys()].length).toBe(2 + others.length)
+  }, 30_000)
+
+  it('a group that retention has passed stops with an alarm that names what is lost', async () => {
+    const alarms: string[] = []
+    const prefix = newPrefix()
+    const log = await open(prefix, { logger: collecting(alarms) })
+    for (let i = 0; i < 10; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, 1)
+    const before = keep(await log.subscribe('late', 'readings'))
+    await before.commit(positionAfter((await before.read(1e6, never)).slice(0, 3)))
+    await before.close()
+    const admin = createAdmin(optionsFor(kafka.brokers, prefix).endpoint)
+    await admin.connect()
+    // It knows no topic that it has not been asked about.
+    await admin.fetchTopicOffsets(`${prefix}readings`)
+    await admin.deleteTopicRecords({ topic: `${prefix}readings`, partitions: [{ partition: 2, offset: '7' }] })
+    await admin.disconnect()
+    const late = keep(await log.subscribe('late', 'readings'))
+    await expect(late.read(1e6, never)).rejects.toThrow(OffsetOutOfRangeError)
+    await expect(late.read(1e6, never)).rejects.toThrow(
+      /chunk 3 in partition 2 of .*readings was removed.*oldest that is left is 7, 4 are lost/,
+    )
+    expect(alarms).toContain('reading from Kafka stops')
+    expect((await log.committed('late', 'readings')).get(2), 'what was committed stands').toBe(3)
+  }, 30_000)
+})
+
+describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
+  let kafka: TestKafka
+  beforeAll(async () => {
+    kafka = await startKafka({ nodes: 3 })
+  }, 180_000)
+  afterAll(() => kafka?.dispose())
+
+  it('a leader that is killed, then a quorum that is lost: nothing acknowledged is lost, nothing is acknowledged without two copies', async () => {
+    const prefix = newPrefix()
+    const log = keep(await openKafkaLog(optionsFor(kafka.brokers, prefix)))
+    const traffic = load(log)
+    await waitFor(() => acks(traffic.acknowledged) > 200, { withinMs: 20_000, what: 'traffic' })
+    const leader = await leaderOf(kafka, `${prefix}readings`, 0)
+    await kafka.kill(leader)
+    // Each partition goes on with another leader.
+    const counts = (): number[] => traffic.acknowledged.map((list) => list.length)
+    const killed = counts()
+    await waitFor(() => counts().every((count, partition) => count > killed[partition]! + 20), {
+      withinMs: 25_000,
+      what: 'acknowledgements of every partition after the leader was killed',
+    })
+    const second = leader === 1 ? 2 : 1
+    await kafka.kill(second)
+    await waitFor(() => log.state().state === 'stalled', {
+      withinMs: 15_000,
+      what: 'the log to say that it is stalled',
+    })
+    const without = acks(traffic.acknowledged)
+    await expect(log.append('readings', 0, Buffer.from('refused'), 1, 1)).rejects.toBeInstanceOf(RetryableError)
+    expect(acks(traffic.acknowledged), 'acknowledged without a quorum').toBe(without)
+    await Promise.all([kafka.revive(leader), kafka.revive(second)])
+    await waitFor(() => log.state().state === 'ok' && acks(traffic.acknowledged) > without + 100, {
+      withinMs: 30_000,
+      what: 'the log to go on by itself',
+    })
+    await traffic.stop()
+    expectKept(traffic.acknowledged, await readBack(log))
+  }, 120_000)
+})
+
+async function leaderOf(kafka: TestKafka, topic: string, partition: number): Promise<number> {
+  const admin = createAdmin(optionsFor(kafka.brokers, '').endpoint)
+  await admin.connect()
+  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
+  await admin.disconnect()
+  return topics[0]!.partitions.find(({ partitionId }) => partitionId === partition)!.leader
+}
+
+interface Member {
+  stop(): Promise<void>
+}
+
+/** Reads, hands on and commits, as a writer does. */
+async function startMember(log: EventLog, onRows: (rows: string) => void): Promise<Member> {
+  const consumer: LogConsumer = await log.subscribe('shared', 'readings')
+  const stopping = new AbortController()
+  const reading = (async () => {
+    while (!stopping.signal.aborted) {
+      const chunks = await consumer.read(1e6, stopping.signal)
+      for (const chunk of chunks) onRows(text(chunk))
+      if (chunks.length > 0) await consumer.commit(positionAfter(chunks))
+    }
+  })()
+  return {
+    async stop() {
+      stopping.abort()
+      await reading
+      await consumer.close()
+    },
+  }
+}
+
+function collecting(messages: string[]): Logger {
+  const logger: Logger = { ...silentLogger, error: (_fields, message) => messages.push(message), child: () => logger }
+  return { debug() {}, info() {}, warn() {}, error: logger.error, child: () => logger }
+}
+
+class CuttingProxy {
+  target = 0
+  cuts = 0
+  readonly port: number
+  private readonly server: Server
+  private readonly sockets = new Set<Socket>()
+  /** Of what clients send. */
+  private bytesUntilCut = Number.POSITIVE_INFINITY
+  private everyBytes = Number.POSITIVE_INFINITY
+  private isAnswerCut = false
+
+  constructor(server: Server) {
+    this.server = server
+    this.port = (server.address() as AddressInfo).port
+    server.on('connection', (client) => this.pass(client))
+  }
+
+  /** Cuts now and then: after this many bytes, again after twice as many, and so on, so that everything comes through in the end. */
+  cutAfter(bytes: number): void {
+    this.bytesUntilCut = bytes
+    this.everyBytes = bytes
+  }
+
+  /** Lets the next request through, and cuts when its answer comes. */
+  cutBeforeAnswer(): void {
+    this.isAnswerCut = true
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.sockets) socket.destroy()
+    await new Promise((done) => this.server.close(done))
+  }
+
+  private pass(client: Socket): void {
+    const broker = dial(this.target, '127.0.0.1')
+    const end = (): void => {
+      client.destroy()
+      broker.destroy()
+    }
+    for (const socket of [client, broker]) {
+      this.sockets.add(socket)
+      socket.on('error', end)
+      socket.on('close', () => {
+        this.sockets.delete(socket)
+        end()
+      })
+    }
+    const cut = (): void => {
+      this.cuts++
+      end()
+    }
+    client.on('data', (data) => {
+      this.bytesUntilCut -= data.length
+      if (this.bytesUntilCut < 0) {
+        this.everyBytes *= 2
+        this.bytesUntilCut = this.everyBytes
+        // Half of it arrives.
+        broker.write(data.subarray(0, data.length >> 1))
+        cut()
+      } else broker.write(data)
+    })
+    broker.on('data', (data) => {
+      if (this.isAnswerCut) {
+        this.isAnswerCut = false
+        cut()
+      } else client.write(data)
+    })
+  }
+}
+
+async function openProxy(): Promise<CuttingProxy> {
+  const server = createServer()
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  return new CuttingProxy(server)
+}

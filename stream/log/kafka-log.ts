@@ -1,0 +1,352 @@
+// The durable log on Apache Kafka: a topic of Kafka's for each of ours, a chunk a message, acknowledged by all brokers in sync (acks=all). Any number
+// of processes append and read. What Kafka does itself (retention, quotas, disks) is its operator's; docs/decisions/0010-kafka.md says what we do
+// and why little of the client library is used for it.
+
+import type {
+  Chunk,
+  ConsumerGroup,
+  EventLog,
+  LogConsumer,
+  LogPosition,
+  LogState,
+  LogTopic,
+  Offset,
+  Partition,
+} from '../../domain/event-log.ts'
+import { RetryableError, StartError } from '../../runtime/errors.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import { logTopics } from './frame-format.ts'
+import { receivedAtMaxOf } from './kafka-chunk.ts'
+import {
+  describeError,
+  isRefusedLogin,
+  type KafkaCompression,
+  KafkaConnection,
+  type KafkaEndpoint,
+} from './kafka-client.ts'
+import { fetchCommitted, KafkaMember } from './kafka-group.ts'
+import { KafkaProducer } from './kafka-producer.ts'
+import { KafkaReader } from './kafka-reader.ts'
+import { ensureTopics, topicName } from './kafka-topics.ts'
+import { BackOff } from './kafka-wait.ts'
+
+export interface KafkaLogOptions {
+  readonly endpoint: KafkaEndpoint
+  /** Before the names of topics and groups. */
+  readonly prefix: string
+  readonly mode: 'append' | 'read'
+  readonly partitions: number
+  readonly retentionMs: number
+  readonly compression: KafkaCompression
+  /** A reader of a group that is silent for so long has its partitions given to others. */
+  readonly sessionTimeoutMs: number
+  readonly logger: Logger
+  /** Ends the wait for a cluster that is away. */
+  readonly signal?: AbortSignal | undefined
+  readonly stallMs?: number
+  /** A reader fetches a partition ahead while fewer bytes than this wait to be read. */
+  readonly queueBytes?: number
+  readonly fetchBytes?: number
+  /** Of topics that are made now, beside ours. */
+  readonly topicSettings?: Readonly<Record<string, string>>
+}
+
+const stallMsDefault = 5_000
+const queueBytesDefault = 8 * 1024 * 1024
+const fetchBytesDefault = 1024 * 1024
+const tailBytesMax = 1024 * 1024
+const askTriesMax = 3
+const ok: LogState = { state: 'ok' }
+
+/**
+ * In `append` mode waits until the cluster is there, makes missing topics, and throws a StartError for topics that Weir can't run on. In `read` mode
+ * returns at once; reads wait for the cluster and the topics to come.
+ */
+export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> {
+  if (options.mode === 'read') return new KafkaLog(options, new Map())
+  await untilTopicsAreThere(options)
+  return new KafkaLog(options, await untilAnswered(options, () => readReceivedAtMax(options)))
+}
+
+async function untilTopicsAreThere(options: KafkaLogOptions): Promise<void> {
+  const { endpoint, prefix, partitions, retentionMs, topicSettings: settings, logger } = options
+  const wanted = { endpoint, prefix, partitions, retentionMs, ...(settings && { settings }) }
+  const reports = await untilAnswered(options, () => ensureTopics(wanted, { create: true }))
+  for (const { name, created, copies } of reports)
+    if (created) logger.info({ topic: name, partitions, copies }, 'made the Kafka topic')
+  for (const { name, warnings } of reports)
+    for (const warning of warnings) logger.warn({ topic: name }, `the Kafka topic ${warning}`)
+  const problems = reports.flatMap(({ name, problems: found }) =>
+    found.map((problem) => `The Kafka topic ${name} ${problem}`),
+  )
+  if (problems.length > 0) throw new StartError(problems.join('\n'))
+}
+
+/** A cluster that is away, or still loading, is waited for. */
+async function untilAnswered<Answer>({ logger, signal }: KafkaLogOptions, ask: () => Promise<Answer>): Promise<Answer> {
+  const stop = signal ?? new AbortController().signal
+  const backOff = new BackOff(stop)
+  for (;;) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (stop.aborted) throw new StartError('Stopped before Kafka was there')
+      if (isRefusedLogin(error)) throw new StartError(`Kafka does not let us in: ${describeError(error)}`)
+      if (backOff.isFirst) logger.warn({ error: describeError(error) }, 'Kafka is not there yet; waiting for it')
+      await backOff.wait()
+      if (stop.aborted) throw new StartError('Stopped before Kafka was there')
+    }
+  }
+}
+
+/** By the last message of each partition. */
+async function readReceivedAtMax({
+  endpoint,
+  prefix,
+  partitions,
+  logger,
+}: KafkaLogOptions): Promise<Map<string, number>> {
+  const names = logTopics.map((topic) => topicName(prefix, topic))
+  const connection = new KafkaConnection(endpoint, names)
+  const all = Array.from({ length: partitions }, (_, partition) => partition)
+  const found = new Map<string, number>()
+  try {
+    for (const topic of logTopics) {
+      const name = topicName(prefix, topic)
+      const [first, next] = [await connection.offsets(name, all, 'first'), await connection.offsets(name, all, 'next')]
+      const last = all.filter((partition) => next.get(partition)! > first.get(partition)!)
+      for (const [leader, led] of last.length > 0 ? await connection.leaders(name, last) : []) {
+        for (const partition of led) {
+          const broker = await connection.broker(leader)
+          const fetchOffset = String(next.get(partition)! - 1)
+          const { responses } = await broker.fetch({
+            isolationLevel: 0,
+            maxWaitTime: 100,
+            minBytes: 1,
+            maxBytes: fetchBytesDefault,
+            topics: [{ topic: name, partitions: [{ partition, fetchOffset, maxBytes: fetchBytesDefault }] }],
+          })
+          const message = responses[0]?.partitions[0]?.messages.at(-1)
+          if (!message)
+            throw new RetryableError(`Kafka gave nothing for the last message of partition ${partition} of ${name}`)
+          found.set(`${topic} ${partition}`, receivedAtMaxOf(message))
+        }
+      }
+    }
+  } finally {
+    await connection.close()
+  }
+  logger.debug({ found: found.size }, 'read the last message of each partition')
+  return found
+}
+
+class KafkaLog implements EventLog {
+  readonly partitions: number
+  private readonly options: KafkaLogOptions
+  private readonly foundReceivedAtMax: ReadonlyMap<string, number>
+  private readonly producer: KafkaProducer | undefined
+  /** For questions that are answered at once. */
+  private readonly asking: KafkaConnection
+  private readonly all: readonly Partition[]
+  private readonly open = new Set<{ close(): Promise<void> }>()
+  private readonly listeners: ((state: LogState) => void)[] = []
+  private readonly ending = new AbortController()
+  private closing: Promise<void> | undefined
+
+  constructor(options: KafkaLogOptions, receivedAtMax: ReadonlyMap<string, number>) {
+    const { mode, logger, compression, endpoint, stallMs = stallMsDefault } = options
+    this.options = options
+    this.partitions = options.partitions
+    this.all = Array.from({ length: options.partitions }, (_, partition) => partition)
+    this.foundReceivedAtMax = receivedAtMax
+    this.asking = this.connect(logTopics)
+    if (mode === 'append')
+      this.producer = new KafkaProducer({
+        connection: this.connect(logTopics),
+        nameOf: (topic) => this.nameOf(topic),
+        compression,
+        requestTimeoutMs: endpoint.requestTimeoutMs,
+        stallMs,
+        receivedAtMax: (topic, partition) => receivedAtMax.get(`${topic} ${partition}`) ?? 0,
+        logger,
+        onState: (state) => {
+          for (const listener of this.listeners) listener(state)
+        },
+      })
+  }
+
+  append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset> {
+    if (!this.producer)
+      return Promise.reject(new RetryableError('this process reads the log and does not append to it'))
+    if (!(Number.isInteger(partition) && partition >= 0 && partition < this.partitions))
+      return Promise.reject(new RangeError(`there is no partition ${partition}: the log has ${this.partitions}`))
+    return this.producer.append(topic, partition, rows, count, receivedAt)
+  }
+
+  /** Resolves when this reader has been given its partitions; waits for the cluster and for a coordinator that is still loading. */
+  async subscribe(group: ConsumerGroup, topic: LogTopic): Promise<LogConsumer> {
+    const { sessionTimeoutMs, logger } = this.options
+    const member = new KafkaMember({
+      connection: this.connect([topic]),
+      reader: this.openReader(topic),
+      group,
+      groupId: this.groupId(group, topic),
+      topic,
+      name: this.nameOf(topic),
+      partitions: this.partitions,
+      sessionTimeoutMs,
+      end: () => this.end(topic),
+      logger,
+    })
+    this.open.add(member)
+    await member.joined()
+    return {
+      read: (bytesMax, signal) => member.read(bytesMax, signal),
+      commit: (position) => member.commit(position),
+      lag: () => member.lag(),
+      close: () => {
+        this.open.delete(member)
+        return member.close()
+      },
+    }
+  }
+
+  tail(topic: LogTopic, from: LogPosition | 'end', signal: AbortSignal): AsyncIterable<readonly Chunk[]> {
+    // The end is asked for now, not when the first chunk is.
+    const start = from === 'end' ? this.endPatiently(topic, signal) : this.filledUp(topic, from, signal)
+    start.catch(() => {})
+    return this.follow(topic, start, signal)
+  }
+
+  async committed(group: ConsumerGroup, topic: LogTopic): Promise<LogPosition> {
+    const groupId = this.groupId(group, topic)
+    return this.ask(async () => {
+      const broker = await this.asking.coordinator(groupId)
+      return fetchCommitted(broker, groupId, this.nameOf(topic), this.all)
+    })
+  }
+
+  async end(topic: LogTopic): Promise<LogPosition> {
+    return sorted(await this.ask(() => this.asking.offsets(this.nameOf(topic), this.all, 'next')))
+  }
+
+  receivedAtMax(topic: LogTopic, partition: Partition): number {
+    return this.producer?.receivedAtMax(topic, partition) ?? this.foundReceivedAtMax.get(`${topic} ${partition}`) ?? 0
+  }
+
+  state(): LogState {
+    return this.producer?.state ?? ok
+  }
+
+  onState(listener: (state: LogState) => void): void {
+    this.listeners.push(listener)
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.closeOnce()
+    return this.closing
+  }
+
+  private async closeOnce(): Promise<void> {
+    await this.producer?.close()
+    this.ending.abort()
+    await Promise.all([...this.open].map((each) => each.close()))
+    await this.asking.close()
+  }
+
+  private async *follow(
+    topic: LogTopic,
+    start: Promise<LogPosition>,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly Chunk[]> {
+    const either = AbortSignal.any([signal, this.ending.signal])
+    const from = await Promise.race([start, aborted(either)])
+    if (!from) return
+    const reader = this.openReader(topic)
+    this.open.add(reader)
+    try {
+      for (const partition of this.all) reader.assign(partition, from.get(partition) ?? 0)
+      while (!either.aborted) {
+        const chunks = await reader.read(tailBytesMax, either)
+        if (chunks.length > 0) yield chunks
+      }
+    } finally {
+      this.open.delete(reader)
+      await reader.close()
+    }
+  }
+
+  /** Partitions that are missing stand at their beginning. */
+  private async filledUp(topic: LogTopic, from: LogPosition, signal: AbortSignal): Promise<LogPosition> {
+    const missing = this.all.filter((partition) => !from.has(partition))
+    if (missing.length === 0) return from
+    const first = await this.patiently(signal, () => this.asking.offsets(this.nameOf(topic), missing, 'first'))
+    return new Map([...first, ...from])
+  }
+
+  private endPatiently(topic: LogTopic, signal: AbortSignal): Promise<LogPosition> {
+    return this.patiently(signal, () => this.asking.offsets(this.nameOf(topic), this.all, 'next'))
+  }
+
+  private async patiently<Answer>(signal: AbortSignal, ask: () => Promise<Answer>): Promise<Answer> {
+    const backOff = new BackOff(AbortSignal.any([signal, this.ending.signal]))
+    for (;;) {
+      try {
+        return await ask()
+      } catch (error) {
+        if (signal.aborted || this.ending.signal.aborted) throw error
+        await this.asking.recover(error)
+        await backOff.wait()
+      }
+    }
+  }
+
+  /** A few tries: who asks for a figure does not wait for ever. */
+  private async ask<Answer>(question: () => Promise<Answer>): Promise<Answer> {
+    const backOff = new BackOff(this.ending.signal)
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const answer = await question()
+        this.asking.succeeded()
+        return answer
+      } catch (error) {
+        if (attempt === askTriesMax || this.ending.signal.aborted)
+          throw new RetryableError(`Kafka does not answer: ${describeError(error)}`, { cause: error })
+        await this.asking.recover(error)
+        await backOff.wait()
+      }
+    }
+  }
+
+  private openReader(topic: LogTopic): KafkaReader {
+    const { queueBytes = queueBytesDefault, fetchBytes = fetchBytesDefault, logger } = this.options
+    const connection = this.connect([topic])
+    return new KafkaReader({ connection, name: this.nameOf(topic), topic, queueBytes, fetchBytes, logger })
+  }
+
+  private connect(topics: readonly LogTopic[]): KafkaConnection {
+    return new KafkaConnection(
+      this.options.endpoint,
+      topics.map((topic) => this.nameOf(topic)),
+    )
+  }
+
+  private nameOf(topic: LogTopic): string {
+    return topicName(this.options.prefix, topic)
+  }
+
+  private groupId(group: ConsumerGroup, topic: LogTopic): string {
+    return `${this.options.prefix}${group}.${topic}`
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined)
+    signal.addEventListener('abort', () => resolve(undefined), { once: true })
+  })
+}
+
+function sorted(position: ReadonlyMap<Partition, Offset>): LogPosition {
+  return new Map([...position].sort(([a], [b]) => a - b))
+}

@@ -1,0 +1,299 @@
+// Reads partitions of one topic from given offsets on, for a tail and for a member of a group. A fetch a leader at a time, all of its partitions in
+// one; a partition whose queue is full is left out until it has been read. Nothing is skipped: an offset that retention has passed, or a hole,
+// ends the reader with an OffsetOutOfRangeError once what came before it has been read.
+//
+//   leaders ──fetch──▶ queue of each partition ──read()──▶ chunks
+//      ▲                     │ full? left out
+//      └─────────────────────┘
+
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Chunk, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
+import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import { decodeMessage } from './kafka-chunk.ts'
+import { describeError, type FetchedMessage, isOutOfRange, type KafkaConnection } from './kafka-client.ts'
+import { BackOff } from './kafka-wait.ts'
+
+export interface KafkaReaderOptions {
+  readonly connection: KafkaConnection
+  /** Kafka's name of the topic. */
+  readonly name: string
+  readonly topic: LogTopic
+  /** A partition is fetched while fewer bytes than this wait to be read. */
+  readonly queueBytes: number
+  readonly fetchBytes: number
+  readonly logger: Logger
+}
+
+interface Assigned {
+  readonly partition: Partition
+  /** Of the next chunk to fetch. */
+  next: Offset
+  queue: Chunk[]
+  /** The first of `queue` that was not read yet. */
+  head: number
+  bytes: number
+  isFetching: boolean
+}
+
+const readUncommitted = 0
+const waitMsMax = 250
+/** After an answer with less than this, the next question waits a moment, so that under load one answer carries many chunks: a fetch costs the broker
+ * and us more than what is in it. A chunk that comes after a silence is given at once. */
+const smallBytes = 256 * 1024
+const lingerMs = 10
+/** While a partition is left out, others are not waited for long. */
+const waitMsWhileFull = 20
+
+export class KafkaReader {
+  private readonly options: KafkaReaderOptions
+  private readonly assigned = new Map<Partition, Assigned>()
+  private readonly busy = new Set<string>()
+  private readonly ending = new AbortController()
+  private readonly sleepers = new Set<() => void>()
+  private readonly pumping: Promise<void>
+  /** Something changed that may let a fetch begin. */
+  private isPumpDue = true
+  private resumePump: (() => void) | undefined
+  private failure: Error | undefined
+  private first = 0
+
+  constructor(options: KafkaReaderOptions) {
+    this.options = options
+    this.pumping = this.pump()
+  }
+
+  assign(partition: Partition, next: Offset): void {
+    this.assigned.set(partition, { partition, next, queue: [], head: 0, bytes: 0, isFetching: false })
+    this.wakePump()
+  }
+
+  /** What waited to be read is dropped, and so is what is on its way. */
+  release(partition: Partition): void {
+    this.assigned.delete(partition)
+  }
+
+  async read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]> {
+    while (!signal.aborted) {
+      const chunks = this.take(bytesMax)
+      if (chunks.length > 0) return chunks
+      if (this.failure) throw this.failure
+      if (this.ending.signal.aborted) return []
+      await this.changed(signal)
+    }
+    return []
+  }
+
+  fail(error: Error): void {
+    this.failure ??= error
+    this.ending.abort()
+    this.wakePump()
+    this.wake()
+  }
+
+  async close(): Promise<void> {
+    this.ending.abort()
+    this.wakePump()
+    this.wake()
+    await this.options.connection.close()
+    await this.pumping
+  }
+
+  private take(bytesMax: number): Chunk[] {
+    const chunks: Chunk[] = []
+    let bytes = 0
+    const all = [...this.assigned.values()]
+    // A partition that is always full does not starve the others.
+    this.first++
+    for (let i = 0; i < all.length; i++) {
+      const each = all[(this.first + i) % all.length]!
+      const wasFull = this.isFull(each)
+      while (each.head < each.queue.length) {
+        const chunk = each.queue[each.head]!
+        if (chunks.length > 0 && bytes + chunk.rows.length > bytesMax) break
+        each.head++
+        each.bytes -= chunk.rows.length
+        bytes += chunk.rows.length
+        chunks.push(chunk)
+      }
+      if (each.head === each.queue.length) {
+        each.queue = []
+        each.head = 0
+      }
+      if (wasFull && !this.isFull(each)) this.wakePump()
+    }
+    return chunks
+  }
+
+  private isFull({ bytes }: Assigned): boolean {
+    return bytes >= this.options.queueBytes
+  }
+
+  /** Until something comes, something fails, or the signal ends the wait. */
+  private changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const go = (): void => {
+        signal.removeEventListener('abort', go)
+        this.sleepers.delete(go)
+        resolve()
+      }
+      signal.addEventListener('abort', go, { once: true })
+      this.sleepers.add(go)
+    })
+  }
+
+  private wake(): void {
+    for (const go of [...this.sleepers]) go()
+  }
+
+  private wakePump(): void {
+    this.isPumpDue = true
+    this.resumePump?.()
+  }
+
+  private async pump(): Promise<void> {
+    const { connection, name, logger } = this.options
+    const backOff = new BackOff(this.ending.signal)
+    while (!this.ending.signal.aborted) {
+      this.isPumpDue = false
+      try {
+        const wanted = [...this.assigned.values()].filter((each) => !each.isFetching && !this.isFull(each))
+        const leaders =
+          wanted.length === 0
+            ? []
+            : await connection.leaders(
+                name,
+                wanted.map(({ partition }) => partition),
+              )
+        for (const [leader, partitions] of leaders) {
+          // A request that waits at this leader comes back soon, and takes the others along then.
+          if (this.busy.has(leader)) continue
+          void this.fetch(
+            leader,
+            wanted.filter(({ partition }) => partitions.includes(partition)),
+            backOff,
+          )
+        }
+      } catch (error) {
+        await this.troubled(error, backOff)
+        this.isPumpDue = true
+      }
+      if (!this.isPumpDue && !this.ending.signal.aborted)
+        await new Promise<void>((resolve) => {
+          this.resumePump = resolve
+        })
+    }
+    logger.debug({ topic: name }, 'a reader of Kafka ended')
+  }
+
+  private async fetch(leader: string, wanted: readonly Assigned[], backOff: BackOff): Promise<void> {
+    const { connection, name, fetchBytes, logger } = this.options
+    this.busy.add(leader)
+    for (const each of wanted) each.isFetching = true
+    try {
+      const broker = await connection.broker(leader)
+      const isSomeFull = [...this.assigned.values()].some((each) => this.isFull(each))
+      const { responses } = await broker.fetch({
+        isolationLevel: readUncommitted,
+        maxWaitTime: isSomeFull ? waitMsWhileFull : waitMsMax,
+        minBytes: 1,
+        maxBytes: fetchBytes * wanted.length,
+        topics: [
+          {
+            topic: name,
+            partitions: wanted.map(({ partition, next }) => ({
+              partition,
+              fetchOffset: String(next),
+              maxBytes: fetchBytes,
+            })),
+          },
+        ],
+      })
+      connection.succeeded()
+      if (backOff.succeeded()) logger.info({ topic: name }, 'reading from Kafka goes on')
+      let bytes = 0
+      for (const { partition, messages } of responses.flatMap(({ partitions }) => partitions)) {
+        const each = wanted.find((one) => one.partition === partition)
+        // Released meanwhile, and perhaps assigned again elsewhere.
+        if (each && this.assigned.get(partition) === each) bytes += this.add(each, messages)
+      }
+      if (bytes > 0 && bytes < smallBytes)
+        await delay(lingerMs, undefined, { signal: this.ending.signal }).catch(() => {})
+    } catch (error) {
+      if (!this.ending.signal.aborted) await this.troubled(error, backOff)
+    } finally {
+      this.busy.delete(leader)
+      for (const each of wanted) each.isFetching = false
+      this.wakePump()
+    }
+  }
+
+  /** Returns the bytes that came. */
+  private add(each: Assigned, messages: readonly FetchedMessage[]): number {
+    const { topic, name } = this.options
+    const before = each.queue.length
+    let bytes = 0
+    try {
+      for (const message of messages) {
+        const offset = Number(message.offset)
+        // A batch is given as a whole, also when it is asked for from its middle.
+        if (offset < each.next) continue
+        if (offset > each.next)
+          throw new OffsetOutOfRangeError(
+            `chunks ${each.next} to ${offset - 1} in partition ${each.partition} of ${name} are gone`,
+          )
+        const chunk = decodeMessage(topic, each.partition, message)
+        each.queue.push(chunk)
+        each.bytes += chunk.rows.length
+        bytes += chunk.rows.length
+        each.next = offset + 1
+      }
+    } catch (error) {
+      this.alarm(error as Error)
+    }
+    if (each.queue.length > before) this.wake()
+    return bytes
+  }
+
+  private async troubled(error: unknown, backOff: BackOff): Promise<void> {
+    const { connection, name, logger } = this.options
+    const partition = isOutOfRange(error)
+    if (partition !== undefined && (await this.isGone(partition))) return
+    if (backOff.isFirst)
+      logger.warn({ topic: name, error: describeError(error) }, 'Kafka can not be read; trying again')
+    await connection.recover(error)
+    await backOff.wait()
+  }
+
+  /** Asks the broker itself: an answer of a leader that knows less than the one before is no loss. */
+  private async isGone(partition: Partition): Promise<boolean> {
+    const { connection, name } = this.options
+    const each = this.assigned.get(partition)
+    if (!each) return true
+    try {
+      const [first, next] = await Promise.all([
+        connection.offsets(name, [partition], 'first'),
+        connection.offsets(name, [partition], 'next'),
+      ])
+      const [oldest, end] = [first.get(partition)!, next.get(partition)!]
+      if (each.next >= oldest && each.next <= end) return false
+      const where = `chunk ${each.next} in partition ${partition} of ${name}`
+      this.alarm(
+        new OffsetOutOfRangeError(
+          each.next < oldest
+            ? `${where} was removed before it was read: the oldest that is left is ${oldest}, ${oldest - each.next} are lost to this reader`
+            : `${where} is past the end (${end}): Kafka has lost chunks, or the topic was made anew`,
+        ),
+      )
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  private alarm(error: Error): void {
+    if (this.failure) return
+    this.options.logger.error({ topic: this.options.name, error: error.message }, 'reading from Kafka stops')
+    this.fail(error)
+  }
+}

@@ -1,0 +1,29 @@
+// Which codec a payload of the gateway is meant for: by content type over HTTP, by number in a binary frame.
+import type { CodecName } from './codecs/codec.ts'
+import { findCodec } from './codecs/index.ts'
+
+const byContentType: Readonly<Record<string, string>> = {
+  'application/json': 'json',
+  'application/x-ndjson': 'ndjson',
+  'application/senml+json': 'senml',
+  'application/senml+cbor': 'senml-cbor',
+  'application/cbor': 'cbor',
+  'application/vnd.msgpack': 'msgpack',
+  'text/plain': 'line',
+}
+
+/** The content types that there is a codec for. */
+export const contentTypes: ReadonlyMap<string, CodecName> = new Map(
+  Object.entries(byContentType).flatMap(([type, name]) => {
+    const codec = findCodec(name)
+    return codec === undefined ? [] : [[type, codec.name]]
+  }),
+)
+
+/** By their number in a binary frame. Those without a codec yet make dead letters, as in an MQTT topic. */
+export const frameCodecs = ['json', 'ndjson', 'senml', 'senml-cbor', 'cbor', 'msgpack', 'line'] as const
+
+/** A payload in a JSON frame that is itself JSON stands there as it is; any other is text. */
+export function isJsonCodec(name: string): boolean {
+  return name === 'json' || name === 'senml'
+}

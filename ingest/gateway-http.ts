@@ -35,6 +35,10 @@ export class TelemetryRequests {
     this.bodiesBytesMax = Math.max(limits.bodyBytesMax, memoryBytesMax * limits.bodiesShareMax)
   }
 
+  get nowMs(): number {
+    return this.host.nowMs
+  }
+
   /** Requests that have no answer yet. */
   get count(): number {
     return this.waiting.length + this.bodies.size
@@ -74,7 +78,7 @@ export class TelemetryRequests {
   }
 
   onTick(nowMs: number): void {
-    for (const body of this.bodies) if (nowMs - body.since > limits.bodyWithinMs) this.fail(body, bodyTooSlow())
+    for (const body of this.bodies) if (nowMs - body.since > limits.bodyStepWithinMs) this.fail(body, bodyTooSlow())
     let late = 0
     const { waiting } = this
     while (late < waiting.length && nowMs - waiting[late]!.since > limits.durableWithinMs) {
@@ -168,8 +172,10 @@ class Body {
   readonly exchange: HttpExchange
   readonly device: string
   readonly codec: CodecName
-  readonly since: number
+  /** When it began, or brought enough to be waited for again. */
+  since: number
   bytes = 0
+  private stepBytes = 0
   private pieces: Buffer[] = []
   private readonly requests: TelemetryRequests
 
@@ -184,6 +190,11 @@ class Body {
   onBytes(bytes: Buffer, isLast: boolean): void {
     if (!this.requests.hold(this, bytes.length)) return
     this.bytes += bytes.length
+    this.stepBytes += bytes.length
+    if (this.stepBytes >= limits.bodyStepBytes) {
+      this.stepBytes = 0
+      this.since = this.requests.nowMs
+    }
     if (!isLast) this.pieces.push(Buffer.from(bytes))
     else this.requests.whole(this, this.pieces.length === 0 ? bytes : Buffer.concat([...this.pieces, bytes]))
   }
@@ -248,7 +259,7 @@ function bodyTooLarge(): RequestError {
 }
 
 function bodyTooSlow(): RequestError {
-  const detail = `The body was not whole within ${limits.bodyWithinMs / 1000} s: send it in smaller parts.`
+  const detail = `Less than ${limits.bodyStepBytes} bytes of the body came within ${limits.bodyStepWithinMs / 1000} s.`
   return new RequestError(408, 'body-too-slow', 'The body came too slowly', detail)
 }
 

@@ -9,7 +9,7 @@ import type { SocketCloseCause } from './events.ts'
 import { IngestFrame } from './gateway-frames.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { frameCodecs, isJsonCodec } from './gateway-payloads.ts'
-import { IngestWindow } from './gateway-window.ts'
+import { ackFrame, IngestWindow } from './gateway-window.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
 
@@ -102,14 +102,14 @@ export class IngestSocket implements SocketHandler {
   flush(durableCycle: number): void {
     const { window, socket } = this
     if (socket === undefined) return
-    const rejects = window.settle(durableCycle)
+    const frames = window.settle(durableCycle)
     const { ackedUpTo } = window
-    if (rejects === undefined) {
-      if (ackedUpTo >= 0) socket.send(`{"type":"ack","upTo":${ackedUpTo}}`, false)
+    if (frames === undefined) {
+      if (ackedUpTo >= 0) socket.send(ackFrame(ackedUpTo), false)
     } else {
+      if (ackedUpTo >= 0) frames.push(ackFrame(ackedUpTo))
       socket.cork(() => {
-        for (const reject of rejects) socket.send(reject, false)
-        if (ackedUpTo >= 0) socket.send(`{"type":"ack","upTo":${ackedUpTo}}`, false)
+        for (const each of frames) socket.send(each, false)
       })
     }
     if (!window.isEmpty && !this.isAwaited) this.host.awaitsDurable(this)

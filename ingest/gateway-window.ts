@@ -4,7 +4,7 @@
 const stride = 2
 
 export class IngestWindow {
-  /** The highest id that the last `settle` acknowledged; -1: none. */
+  /** The highest id that `settle` acknowledged at its end; -1: none. */
   ackedUpTo = -1
   private readonly entries: Float64Array
   private readonly capacity: number
@@ -37,7 +37,10 @@ export class IngestWindow {
     this.add(id, -cycle - 1)
   }
 
-  /** Takes what is durable from the front; `ackedUpTo` and the frames returned (in order of their ids) say it. */
+  /**
+   * Takes what is durable from the front. What it returns is to be said first, `ackedUpTo` after it: so everything is said in the order of the ids,
+   * and an acknowledgement never stands for a message that was refused.
+   */
   settle(durableCycle: number): string[] | undefined {
     const { entries, capacity } = this
     let frames: string[] | undefined
@@ -50,8 +53,10 @@ export class IngestWindow {
       if (cycle > 0) this.ackedUpTo = id
       else {
         frames ??= []
+        if (this.ackedUpTo >= 0) frames.push(ackFrame(this.ackedUpTo))
         frames.push(this.rejects!.get(id)!)
         this.rejects!.delete(id)
+        this.ackedUpTo = -1
       }
       this.head = this.head + 1 === capacity ? 0 : this.head + 1
       this.length--
@@ -65,4 +70,8 @@ export class IngestWindow {
     this.entries[at + 1] = cycle
     this.length++
   }
+}
+
+export function ackFrame(upTo: number): string {
+  return `{"type":"ack","upTo":${upTo}}`
 }

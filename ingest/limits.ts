@@ -64,8 +64,10 @@ export const ingestLimits = {
 
   /** A body over HTTP that announces more is refused before a byte of it is read; one that announces nothing, once it is larger. */
   bodyBytesMax: mebi,
-  /** From a request's head to the last byte of its body. */
-  bodyWithinMs: 10_000,
+  /** A body that is not whole must have brought so much more … */
+  bodyStepBytes: 16 * kibi,
+  /** … within this time. uWebSockets.js has a limit of its own, 8 to 12 s, at which it answers nothing. */
+  bodyStepWithinMs: 7_000,
   /** Part of the memory of all publishes that unfinished bodies may hold; beyond it further ones are refused. */
   bodiesShareMax: 0.25,
   /** From a body's last byte to an answer: a log that takes longer is answered with 503, and what was sent may be kept all the same. */

@@ -3,10 +3,14 @@
 
 import { Block, FrameView, frameHeaderBytes } from './frame-format.ts'
 import { type LogFiles, readAll } from './log-files.ts'
+import { type RecentBytes, recentBytesMax } from './recent-bytes.ts'
 
 export const readBlockBytes = 1024 * 1024
-/** A follower's reads are of what has just been written: in memory, and copied sooner than a thread of the pool is woken. */
-const readNowBytesMax = 256 * 1024
+
+interface RecentOf {
+  readonly bytes: RecentBytes
+  readonly segment: number
+}
 
 export class FrameReader {
   /** The frame that `step` found. */
@@ -14,9 +18,9 @@ export class FrameReader {
   private readonly files: LogFiles
   private readonly descriptor: number
   private readonly seed: number
-  /** Filled from its start to its end by one load after another: a follower's many small reads share one piece of memory. */
+  private readonly recent: RecentOf | undefined
   private block = new Block(0)
-  /** Byte in the file of the block's first byte, had this load filled all of it. */
+  /** Byte in the file of the block's first byte. */
   private blockPosition: number
   private available = 0
   private at = 0
@@ -24,7 +28,9 @@ export class FrameReader {
   private needed = 0
   private isAtEndOfFile = false
 
-  constructor(files: LogFiles, descriptor: number, seed: number, position: number) {
+  /** `recent`: shared with the others that follow the log in this process. */
+  constructor(files: LogFiles, descriptor: number, seed: number, position: number, recent?: RecentOf) {
+    this.recent = recent
     this.files = files
     this.descriptor = descriptor
     this.seed = seed
@@ -63,20 +69,31 @@ export class FrameReader {
 
   /** Reads on from the next frame's first byte. */
   async load(limit: number): Promise<void> {
-    const { files, descriptor, position } = this
+    const { files, descriptor, position, recent } = this
     const length = Math.min(limit - position, Math.max(readBlockBytes, this.needed))
-    let start = (this.available + 7) & ~7
-    if (start + length > this.block.bytes.length) {
-      this.block = new Block(Math.max(readBlockBytes, length))
-      start = 0
+    if (recent && length <= recentBytesMax) {
+      const { bytes, segment } = recent
+      const got = bytes.read(files, descriptor, segment, position, length)
+      this.place(
+        bytes.block,
+        bytes.position,
+        position,
+        got < length ? bytes.filled : position + length - bytes.position,
+      )
+      this.isAtEndOfFile = got < length
+      return
     }
-    const { bytes } = this.block
-    let got = length <= readNowBytesMax ? files.readNow(descriptor, bytes, start, length, position) : 0
-    if (got < length) got += await readAll(files, descriptor, bytes, length - got, position + got, start + got)
+    const block = new Block(length)
+    const got = await readAll(files, descriptor, block.bytes, length, position)
+    this.place(block, position, position, got)
     this.isAtEndOfFile = got < length
-    this.available = start + got
-    this.blockPosition = position - start
-    this.at = start
-    this.frameAt = start
+  }
+
+  private place(block: Block, blockPosition: number, position: number, available: number): void {
+    this.block = block
+    this.blockPosition = blockPosition
+    this.available = available
+    this.at = position - blockPosition
+    this.frameAt = this.at
   }
 }

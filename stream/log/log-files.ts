@@ -76,18 +76,17 @@ export async function writeAll(
   }
 }
 
-/** Reads `length` bytes, or up to the end of the file, to `buffer` from `at` on; returns the bytes read. */
+/** Reads until `length` bytes or the end of the file; returns the bytes read. */
 export async function readAll(
   files: LogFiles,
   descriptor: number,
   buffer: Uint8Array,
   length: number,
   position: number,
-  at = 0,
 ): Promise<number> {
   let done = 0
   while (done < length) {
-    const got = await files.read(descriptor, buffer, at + done, length - done, position + done)
+    const got = await files.read(descriptor, buffer, done, length - done, position + done)
     if (got === 0) break
     done += got
   }

@@ -13,6 +13,7 @@ import { createLogger } from './runtime/logger.ts'
 const commands: SubCommandsDef = {
   start: async () => (await import('./cli/start.ts')).start,
   simulate: async () => (await import('./cli/simulate.ts')).simulate,
+  'dead-letters': async () => (await import('./cli/dead-letters.ts')).deadLetters,
   verify: async () => (await import('./cli/verify.ts')).verify,
 }
 

@@ -1,20 +1,11 @@
 // Which codec a payload of the gateway is meant for: by content type over HTTP, by number in a binary frame.
+import { contentTypeOfCodec } from '../domain/payload-codecs.ts'
 import type { CodecName } from './codecs/codec.ts'
 import { findCodec } from './codecs/index.ts'
 
-const byContentType: Readonly<Record<string, string>> = {
-  'application/json': 'json',
-  'application/x-ndjson': 'ndjson',
-  'application/senml+json': 'senml',
-  'application/senml+cbor': 'senml-cbor',
-  'application/cbor': 'cbor',
-  'application/vnd.msgpack': 'msgpack',
-  'text/plain': 'line',
-}
-
 /** The content types that there is a codec for. */
 export const contentTypes: ReadonlyMap<string, CodecName> = new Map(
-  Object.entries(byContentType).flatMap(([type, name]) => {
+  Object.entries(contentTypeOfCodec).flatMap(([name, type]) => {
     const codec = findCodec(name)
     return codec === undefined ? [] : [[type, codec.name]]
   }),

@@ -10,6 +10,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   memory: async () => (await import('./memory.ts')).memory,
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
+  gateway: async () => (await import('./gateway.ts')).gateway,
 }
 
 /** Runnable processes a core before a benchmark begins; above it the figures say little. */

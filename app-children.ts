@@ -55,8 +55,15 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const { createApiService } = await import('./api/api-service.ts')
     const { registerPages } = await import('./dashboards/pages.tsx')
     const pages = (app: FastifyInstance): Promise<void> =>
-      registerPages(app, { ask: (path) => askInside(app, path), mqttUrl: () => addresses.mqtt })
-    const api = createApiService({ ...shared, log, clickhouse, status, pages })
+      registerPages(app, {
+        ask: (path) => askInside(app, path),
+        mqttUrl: () => addresses.mqtt,
+        gatewayUrl: () => addresses.gateway,
+      })
+    // Started apart from ingest, nobody says where the gateway listens: then it is where the configuration says.
+    const configured = config.gatewayPort === 0 ? undefined : `http://${config.host}:${config.gatewayPort}`
+    const gatewayUrl = (): string | undefined => addresses.gateway ?? configured
+    const api = createApiService({ ...shared, log, clickhouse, status, pages, gatewayUrl })
     services.push(api)
     http = () => {
       const { host, port } = api.httpAddress()

@@ -132,7 +132,10 @@ class FirstProcess {
     }
     this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
     await startServices(this.services)
-    if (this.intake) this.listening('mqtt', this.intake.url())
+    if (this.intake) {
+      this.listening('mqtt', this.intake.url())
+      this.listening('gateway', this.intake.gatewayUrl())
+    }
     this.becomeReady()
   }
 
@@ -225,8 +228,8 @@ class FirstProcess {
     if (!this.intake) return undefined
     const instruments = await this.instruments.snapshot()
     const stopping: Health = { state: 'failed', detail: 'stopping' }
-    const { log, mqtt } = this.intake.parts()
-    const parts = { log, mqtt: this.stopping ? stopping : mqtt }
+    const { log, mqtt, gateway } = this.intake.parts()
+    const parts = this.stopping ? { log, mqtt: stopping, gateway: stopping } : { log, mqtt, gateway }
     const ingest = this.intake.totals()
     return { process: 'ingest', at: Date.now(), parts, instruments, ...(ingest ? { ingest } : {}) }
   }
@@ -273,6 +276,11 @@ class Intake implements Service {
     return `mqtt://${host}:${port}`
   }
 
+  gatewayUrl(): string {
+    const { host, port } = this.ingest!.gatewayAddress()
+    return `http://${host}:${port}`
+  }
+
   totals(): ReturnType<IngestService['totals']> | undefined {
     return this.ingest?.totals()
   }
@@ -281,9 +289,13 @@ class Intake implements Service {
     return this.parts().mqtt
   }
 
-  parts(): { readonly log: Health; readonly mqtt: Health } {
+  parts(): { readonly log: Health; readonly mqtt: Health; readonly gateway: Health } {
     const starting: Health = { state: 'starting', detail: 'the log is opened and checked' }
-    return { log: this.log ? logHealth(this.log) : starting, mqtt: this.ingest?.health() ?? starting }
+    return {
+      log: this.log ? logHealth(this.log) : starting,
+      mqtt: this.ingest?.health() ?? starting,
+      gateway: this.ingest?.gatewayHealth() ?? starting,
+    }
   }
 }
 

@@ -34,6 +34,8 @@ export interface ApiServiceOptions {
   readonly viewersMax?: number
   /** Registered into the same server. */
   readonly pages?: (app: FastifyInstance) => Promise<void>
+  /** Where dead letters are put back. */
+  readonly gatewayUrl?: () => string | undefined
 }
 
 export interface ApiService extends Service {
@@ -80,7 +82,17 @@ export function createApiService(options: ApiServiceOptions): ApiService {
     name: 'api',
 
     async start() {
-      const context = { log, clickhouse, lastValues, feed, hub, status, clock, logger }
+      const context = {
+        log,
+        clickhouse,
+        lastValues,
+        feed,
+        hub,
+        status,
+        clock,
+        logger,
+        gatewayUrl: options.gatewayUrl ?? (() => undefined),
+      }
       app = await createApp({ ...context, rates, pages })
       feed.start()
       sampler = setInterval(() => void sample().catch(() => {}), rateSampleMs).unref()

@@ -22,6 +22,8 @@ export interface ApiContext {
   readonly status: StatusBoard
   readonly clock: Clock
   readonly logger: Logger
+  /** Where payloads are put back: the gateway's address, without a slash at the end, when it is known. */
+  readonly gatewayUrl: () => string | undefined
 }
 
 export type ApiApp = FastifyInstance<

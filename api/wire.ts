@@ -139,6 +139,17 @@ export const deadLetterDetailSchema = z
   .strictObject({ ...deadLetterSchema.shape, payload: z.string().meta({ description: 'The bytes as base64' }) })
   .meta({ id: 'DeadLetterDetail' })
 export type DeadLetterDetailAnswer = z.infer<typeof deadLetterDetailSchema>
+export const putBackSchema = z.strictObject({ accepted: z.number(), deadLettered: z.number() }).meta({ id: 'PutBack' })
+export const putBackAllSchema = z
+  .strictObject({
+    replayed: z.number().meta({ description: 'Payloads of which something was accepted' }),
+    accepted: z.number(),
+    deadLettered: z.number(),
+    unusable: z.number().meta({ description: 'Payloads of which nothing could be used; they are new dead letters' }),
+    next,
+  })
+  .meta({ id: 'PutBackAll' })
+export type PutBackAllAnswer = z.infer<typeof putBackAllSchema>
 
 const healthState = z.enum(['ok', 'starting', 'degraded', 'failed'])
 export const aliveSchema = z.strictObject({ status: z.literal('ok') }).meta({ id: 'Alive' })

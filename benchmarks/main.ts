@@ -11,6 +11,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   kafka: async () => (await import('./kafka.ts')).kafka,
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
+  gateway: async () => (await import('./gateway.ts')).gateway,
 }
 
 /** Runnable processes a core before a benchmark begins; above it the figures say little. */

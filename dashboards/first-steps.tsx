@@ -5,7 +5,14 @@ import { attribute, Page } from './layout.tsx'
 
 const payload = '{"temperature": 71.3}'
 
-export function FirstSteps({ assets, mqtt }: { assets: Assets; mqtt: URL }): JSX.Element {
+interface FirstStepsProps {
+  readonly assets: Assets
+  readonly mqtt: URL
+  /** Undefined: not known here. */
+  readonly gateway: string | undefined
+}
+
+export function FirstSteps({ assets, mqtt, gateway }: FirstStepsProps): JSX.Element {
   const host = mqtt.hostname
   const port = mqtt.port || '1883'
   const address = `mqtt://${mqtt.host}`
@@ -14,6 +21,11 @@ export function FirstSteps({ assets, mqtt }: { assets: Assets; mqtt: URL }): JSX
       id: 'mosquitto',
       title: 'From a shell',
       code: `mosquitto_pub -h ${host} -p ${port} -q 1 -t devices/boiler-1/telemetry -m '${payload}'`,
+    },
+    {
+      id: 'curl',
+      title: 'Over HTTP',
+      code: `curl -H 'content-type: application/json' -d '${payload}' ${gateway ?? `http://${host}:8081`}/v1/telemetry/boiler-1`,
     },
     {
       id: 'node',

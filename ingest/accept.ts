@@ -6,7 +6,7 @@
 import { crc32 } from 'node:zlib'
 import { deadLetterId, encodeDeadLetter } from '../domain/dead-letter.ts'
 import { type EventLog, partitionOf } from '../domain/event-log.ts'
-import type { Rejection } from '../domain/outcome.ts'
+import type { Rejection, RejectReason } from '../domain/outcome.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -57,6 +57,8 @@ export interface Accepter {
   readonly lastAccepted: number
   readonly lastDeadLettered: number
   readonly lastDeadLetterId: string
+  /** Why the last call refused the first of what it refused; '' when it refused nothing. */
+  readonly lastReason: RejectReason | ''
   /** Every cycle up to this one is durable. */
   readonly durableCycle: number
   /** Called once per durable cycle, after `durableCycle` moved. */
@@ -202,6 +204,10 @@ class LogAccepter implements Accepter {
       this.resends.remember(clientId, packetId, crc, end - start, cycle, this.now)
     }
     return cycle
+  }
+
+  get lastReason(): RejectReason | '' {
+    return this.lastDeadLettered > 0 ? this.sink.rejections[0]!.reason : ''
   }
 
   get durableCycle(): number {

@@ -27,6 +27,9 @@ export type CloseCause =
   | 'connections-max'
   | 'broker'
 
+/** Why a socket of the gateway was closed by us. Bounded: it is a label. */
+export type SocketCloseCause = 'window' | 'order' | 'size' | 'malformed' | 'busy' | 'not-binary' | 'slow-reader'
+
 export type DropCause = 'copies-in-flight' | 'slow-reader' | 'session-full' | 'sessions-max' | 'retained-full'
 
 const windowMicros = 10_000_000
@@ -47,6 +50,11 @@ export interface IngestEvents {
   /** Reading stopped, or goes on, for all connections: the memory for unacknowledged publishes is used up. */
   readingStopped(bytes: number): void
   readingResumed(): void
+  gatewayListening(host: string, port: number): void
+  /** By us, for something that its peer did. */
+  socketClosed(cause: SocketCloseCause, fields: { path: string; peer: string; device?: string }): void
+  /** A request or an upgrade was refused: nothing of it was kept. `problem` is the slug that the sender was given. */
+  requestRefused(problem: string, fields: { peer: string; path: string }): void
 }
 
 export function createIngestEvents(options: { clock: Clock; logger: Logger; instruments: Instruments }): IngestEvents {
@@ -59,6 +67,11 @@ export function createIngestEvents(options: { clock: Clock; logger: Logger; inst
   const dropped = instruments.counter('weir_mqtt_messages_dropped_total', 'Messages kept from a subscriber', ['cause'])
   const stray = instruments.counter('weir_mqtt_stray_packets_total', 'Acknowledgements of nothing, ignored')
   const stopped = instruments.counter('weir_mqtt_reading_stopped_total', 'Times that reading stopped for all')
+
+  const sockets = instruments.counter('weir_gateway_sockets_closed_total', 'WebSockets that we closed', ['cause'])
+  const requests = instruments.counter('weir_gateway_requests_refused_total', 'Requests of which nothing was kept', [
+    'cause',
+  ])
 
   let refusedCount = 0
   const lines = new Map<string, { since: number; count: number }>()
@@ -106,6 +119,18 @@ export function createIngestEvents(options: { clock: Clock; logger: Logger; inst
     },
     readingResumed() {
       say('reading-resumed', 'info', {}, 'sockets are read again')
+    },
+    gatewayListening(host, port) {
+      logger.info({ event: 'gateway-listening', host, port }, 'the gateway is listening')
+    },
+    socketClosed(cause, fields) {
+      sockets.inc({ cause })
+      say(`socket-closed ${cause}`, 'warn', { cause, ...fields }, 'a WebSocket was closed')
+    },
+    requestRefused(problem, fields) {
+      refusedCount++
+      requests.inc({ cause: problem })
+      say(`request-refused ${problem}`, 'warn', { cause: problem, ...fields }, 'a request was refused')
     },
   }
 }

@@ -8,12 +8,16 @@ import type { Health, Service } from '../runtime/service.ts'
 import type { IngestTotals } from '../runtime/status.ts'
 import { type Accepter, createAccepter } from './accept.ts'
 import { createIngestEvents } from './events.ts'
+import { Gateway } from './gateway.ts'
 import { createMqttBroker, type MqttBroker } from './mqtt-broker.ts'
 import type { Authenticate } from './mqtt-connection.ts'
 import { MqttFront } from './mqtt-front.ts'
 
 export interface IngestServiceOptions {
-  readonly config: Pick<Config, 'host' | 'mqttPort' | 'mqttTopicsOpen' | 'mqttConnectionsMax' | 'ingestMemory'>
+  readonly config: Pick<
+    Config,
+    'host' | 'mqttPort' | 'gatewayPort' | 'mqttTopicsOpen' | 'mqttConnectionsMax' | 'ingestMemory'
+  >
   readonly log: EventLog
   readonly clock: Clock
   readonly logger: Logger
@@ -25,6 +29,8 @@ export interface IngestServiceOptions {
 export interface IngestService extends Service {
   totals(): IngestTotals
   mqttAddress(): { host: string; port: number }
+  gatewayHealth(): Health
+  gatewayAddress(): { host: string; port: number }
 }
 
 export function createIngestService(options: IngestServiceOptions): IngestService {
@@ -33,8 +39,15 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
   let accepter: Accepter | undefined
   let broker: MqttBroker | undefined
   let front: MqttFront | undefined
+  let gateway: Gateway | undefined
 
   instruments.gauge('weir_mqtt_connections', 'MQTT connections', () => front?.connectionCount ?? 0)
+  instruments.gauge('weir_gateway_sockets', 'WebSockets of /v1/ingest', () => gateway?.socketCount ?? 0)
+  instruments.gauge(
+    'weir_gateway_held_bytes',
+    'Bytes of unfinished bodies, and of MQTT over WebSocket that waits',
+    () => gateway?.bytes ?? 0,
+  )
   instruments.gauge(
     'weir_ingest_held_bytes',
     'Bytes of unacknowledged publishes and unfinished packets',
@@ -58,15 +71,28 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
         events,
         ...(options.authenticate && { authenticate: options.authenticate }),
       })
+      gateway = new Gateway({
+        host: config.host,
+        port: config.gatewayPort,
+        memoryBytesMax: config.ingestMemory,
+        log,
+        accepter,
+        front,
+        events,
+      })
       await front.listen()
+      await gateway.listen()
     },
 
     async drain(deadline) {
+      gateway?.beginDrain()
       await front?.drain(deadline)
+      gateway?.finish()
     },
 
     async stop() {
       await front?.stop()
+      gateway?.stop()
       await broker?.close()
       await accepter?.close()
     },
@@ -85,7 +111,7 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
         durableReadings: totals?.durable ?? 0,
         deadLettered: totals?.deadLettered ?? 0,
         refused: events.refusedCount(),
-        connections: front?.connectionCount ?? 0,
+        connections: (front?.connectionCount ?? 0) + (gateway?.socketCount ?? 0),
         durableLagMs: oldest > 0 ? Math.max(0, (clock.nowMicros() - oldest) / 1000) : 0,
       }
     },
@@ -93,6 +119,15 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
     mqttAddress() {
       if (front === undefined) throw new Error('ingest has not started')
       return front.address()
+    },
+
+    gatewayHealth(): Health {
+      return gateway?.health() ?? { state: 'starting', detail: 'ingest has not started' }
+    },
+
+    gatewayAddress() {
+      if (gateway === undefined) throw new Error('ingest has not started')
+      return gateway.address()
     },
   }
 }

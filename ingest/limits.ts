@@ -61,4 +61,40 @@ export const ingestLimits = {
   sessionsBytesMax: 64 * mebi,
   retainedMessagesMax: 10_000,
   retainedBytesMax: 16 * mebi,
+
+  /** A body over HTTP that announces more is refused before a byte of it is read; one that announces nothing, once it is larger. */
+  bodyBytesMax: mebi,
+  /** A body that is not whole must have brought so much more … */
+  bodyStepBytes: 16 * kibi,
+  /** … within this time. uWebSockets.js has a limit of its own, 8 to 12 s, at which it answers nothing. */
+  bodyStepWithinMs: 7_000,
+  /** Part of the memory of all publishes that unfinished bodies may hold; beyond it further ones are refused. */
+  bodiesShareMax: 0.25,
+  /** From a body's last byte to an answer: a log that takes longer is answered with 503, and what was sent may be kept all the same. */
+  durableWithinMs: 10_000,
+  /** Requests whose answer waits for the log. */
+  requestsInFlightMax: 10_000,
+
+  /** WebSockets of /v1/ingest at once. */
+  ingestSocketsMax: 2_000,
+  /** Messages of one of them that are not settled; announced in its hello, one more closes it. */
+  ingestWindow: 64,
+  /** A message; announced too. */
+  ingestMessageBytesMax: 64 * kibi,
+  /** A message that is larger than it may be is told so up to here; beyond, its socket is cut off without a word. */
+  ingestMessageBytesReadMax: 256 * kibi,
+  /** What a peer owes us reading of; acknowledgements are small, so one that does not take this much takes nothing. */
+  ingestOutputBytesMax: 256 * kibi,
+
+  /** MQTT over WebSocket: one frame, … */
+  mqttFrameBytesMax: 320 * kibi,
+  /** … what waits behind a front that does not read, for one socket (it can't be paused) … */
+  mqttQueueBytesMax: 4 * mebi,
+  /** … and over all of them, as a part of the memory of all publishes. */
+  mqttQueuesShareMax: 0.5,
+  /** Written by us and not taken. */
+  mqttOutputBytesMax: 4 * mebi,
+
+  /** A peer that says nothing and answers no ping is let go. */
+  socketSilenceSecondsMax: 60,
 } as const

@@ -1,7 +1,8 @@
 // The MQTT port. Stands between every socket and aedes, and takes telemetry out of the stream itself; what it guards against and what was measured
 // is in docs/decisions/0002-mqtt-front.md. This file owns the sockets, the memory of all connections together, the clock that ages them, and
 // the moment when a durable cycle frees acknowledgements.
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { StartError } from '../runtime/errors.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
@@ -59,7 +60,7 @@ export class MqttFront implements ConnectionHost {
     this.topicsOpen = options.topicsOpen
     this.authenticate = options.authenticate ?? (() => 0)
     this.server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: peerProbeMs }, (socket) =>
-      this.onSocket(socket),
+      this.take(socket, `${socket.remoteAddress}:${socket.remotePort}`),
     )
     this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
   }
@@ -129,8 +130,8 @@ export class MqttFront implements ConnectionHost {
     for (const connection of this.connections) connection.end()
   }
 
-  private onSocket(socket: Socket): void {
-    const peer = `${socket.remoteAddress}:${socket.remotePort}`
+  /** A new connection: a socket of this port, or one that came another way and carries MQTT all the same. */
+  take(socket: Duplex, peer: string): void {
     if (this.connections.size >= this.options.connectionsMax || this.state !== 'listening') {
       // Without a word: a CONNACK would mean to wait for its CONNECT, and to keep the socket that there is no room for.
       if (this.state === 'listening') this.events.connectionClosed('connections-max', { peer })
@@ -191,7 +192,8 @@ export class MqttFront implements ConnectionHost {
     if (this.byClientId.get(connection.clientId) === connection) this.byClientId.delete(connection.clientId)
   }
 
-  private usedBytes(): number {
+  /** Held by connections, and by rows that are not durable yet. */
+  usedBytes(): number {
     return this.heldBytes + this.accepter.pendingBytes
   }
 

@@ -87,7 +87,7 @@ export const options = {
   roles: option(roleList, roles.join(','), 'What this process and its children do; `detector` does nothing yet'),
   host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
-  gatewayPort: option(port, '8081', 'WebSocket and HTTP intake; not opened yet'),
+  gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
   livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
@@ -269,7 +269,7 @@ export function usesTls({
   kafkaTlsCa,
   kafkaTlsCert,
 }: Partial<Pick<Config, 'kafkaTls' | 'kafkaTlsCa' | 'kafkaTlsCert'>>): boolean {
-  return kafkaTls || kafkaTlsCa !== undefined || kafkaTlsCert !== undefined
+  return kafkaTls === true || kafkaTlsCa !== undefined || kafkaTlsCert !== undefined
 }
 
 export function isLoopback(host: string): boolean {

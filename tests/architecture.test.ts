@@ -87,6 +87,7 @@ const homes: Readonly<Record<string, (file: string) => boolean>> = {
   kafkajs: (file) => file === 'stream/log/kafka-client.ts',
   mqtt: (file) => file === 'cli/simulate/publisher.ts',
   pino: (file) => file === 'runtime/logger.ts',
+  'uWebSockets.js': (file) => file === 'runtime/web-server.ts',
   'prom-client': (file) => file === 'runtime/instruments.ts',
 }
 
@@ -102,10 +103,8 @@ describe('vendors', () => {
     const used = new Set(imports.map(({ to }) => packageOf(to)))
     // Used without an import in the sources: by the build, by the checks, by what the browser is given, by the JSX that the compiler writes.
     const otherwise = ['typescript', '@biomejs/biome', '@types/node', 'uplot', '@kitajs/html', 'playwright-core']
-    // Pinned with the others because they are chosen together; their rooms are built next.
-    const next = ['uWebSockets.js']
     const unused = Object.keys({ ...dependencies, ...devDependencies }).filter(
-      (name) => !used.has(name) && !otherwise.includes(name) && !next.includes(name),
+      (name) => !used.has(name) && !otherwise.includes(name),
     )
     expect(unused).toEqual([])
     const product = imports.filter(({ from }) => !isTest(from) && !/^(benchmarks\/|vitest)/.test(from))

@@ -1,14 +1,28 @@
-// What could not be used: browse, and see the bytes.
+// What could not be used: browse, see the bytes, put back.
 import { z } from 'zod'
 import { RequestError } from '../../runtime/errors.ts'
+import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
 import { toMillis } from '../instant.ts'
 import { decodePage, encodePage } from '../page.ts'
 import { afterParameter, deviceParameter, everyName, limitParameter, thingsLimitMax } from '../parameters.ts'
+import { putBack } from '../put-back.ts'
 import { askDeadLetter, askDeadLetters, type DeadLetterRow } from '../queries/dead-letters.ts'
-import { type DeadLetterAnswer, deadLetterDetailSchema, deadLettersSchema, problemSchema } from '../wire.ts'
+import {
+  type DeadLetterAnswer,
+  deadLetterDetailSchema,
+  deadLettersSchema,
+  problemSchema,
+  putBackAllSchema,
+  putBackSchema,
+} from '../wire.ts'
 
-export function deadLetterRoutes(app: ApiApp, { clickhouse }: ApiContext): void {
+/** Dead letters that one request puts back; `next` goes on. */
+const putBackMax = 1_000
+/** The dead letters of one payload are this close together: it is put back once. */
+const samePayloadMicros = 1_000
+
+export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl }: ApiContext): void {
   app.get(
     '/v1/dead-letters',
     {
@@ -57,14 +71,112 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse }: ApiContext): void 
       },
     },
     async ({ params: { id } }, reply) => {
-      // The id begins with when it was received, which is where the table keeps it.
-      const receivedAt = /^[0-9a-f]{16}-[0-9a-f]{8}$/.test(id) ? Number.parseInt(id.slice(0, 16), 16) : Number.NaN
-      const row = Number.isSafeInteger(receivedAt)
-        ? await askDeadLetter(clickhouse, { tenant: tenantOf(), id, receivedAt }, goneSignal(reply))
-        : undefined
-      if (!row) throw new RequestError(404, 'unknown-dead-letter', 'No such dead letter', 'There is none with this id.')
+      const row = await find(clickhouse, id, goneSignal(reply))
       return { ...deadLetterOfRow(row), payload: row.payload }
     },
+  )
+
+  app.register(async (scope) => {
+    // Whatever it says of itself, a body is the payload, byte by byte.
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+    scope.addHook('onRequest', async ({ headers: { origin, host } }) => refuseForeign(origin, host))
+    putBackRoutes(scope as unknown as ApiApp, clickhouse, gatewayUrl)
+  })
+}
+
+function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gatewayUrl: () => string | undefined): void {
+  app.post(
+    '/v1/dead-letters/:id/replay',
+    {
+      schema: {
+        summary: 'Put one back: as it was kept, or as the body says',
+        description: 'An empty body puts the kept bytes back; any other is the mended payload, in the same codec.',
+        tags: ['dead letters'],
+        params: z.object({ id: z.string() }),
+        querystring: z.strictObject({}),
+        response: { 200: putBackSchema, 404: problemSchema, 422: problemSchema, 503: problemSchema },
+      },
+    },
+    async ({ params: { id }, body }, reply) => {
+      const signal = goneSignal(reply)
+      const { device, codec, payload } = await find(clickhouse, id, signal)
+      const mended = Buffer.isBuffer(body) && body.length > 0 ? body : Buffer.from(payload, 'base64')
+      return putBack(gatewayUrl(), { device, codec, payload: mended }, signal)
+    },
+  )
+
+  app.post(
+    '/v1/dead-letters/replay',
+    {
+      schema: {
+        summary: 'Put back all with a reason, newest first, up to 1,000 a request',
+        tags: ['dead letters'],
+        querystring: z.strictObject({
+          reason: z.string().meta({ description: 'Slug of a reason' }),
+          device: deviceParameter.optional(),
+          after: afterParameter.optional(),
+        }),
+        response: { 200: putBackAllSchema, 400: problemSchema, 503: problemSchema },
+      },
+    },
+    async ({ query: { reason, device = everyName, after } }, reply) => {
+      const signal = goneSignal(reply)
+      const page = after === undefined ? undefined : decodePage('dead-letters', ['number', 'string'], after)
+      const from = page && { receivedAt: page[0], id: page[1] }
+      const question = { tenant: tenantOf(), device, reasons: [reason], after: from, limit: putBackMax + 1 }
+      const rows = await askDeadLetters(clickhouse, question, signal)
+      const some = rows.slice(0, putBackMax)
+      const done = { replayed: 0, accepted: 0, deadLettered: 0, unusable: 0 }
+      let before: DeadLetterRow | undefined
+      for (const row of some) {
+        if (before && isSamePayload(row, before)) continue
+        before = row
+        const { payload } = await find(clickhouse, row.id, signal)
+        try {
+          const { device, codec } = row
+          const one = await putBack(gatewayUrl(), { device, codec, payload: Buffer.from(payload, 'base64') }, signal)
+          done.replayed++
+          done.accepted += one.accepted
+          done.deadLettered += one.deadLettered
+        } catch (error) {
+          if (!(error instanceof RequestError) || error.status === 503) throw error
+          done.unusable++
+        }
+      }
+      const last = rows.length > putBackMax ? some.at(-1) : undefined
+      return { ...done, next: last ? encodePage('dead-letters', [last.receivedMicros, last.id]) : null }
+    },
+  )
+}
+
+async function find(clickhouse: ClickHouse, id: string, signal: AbortSignal) {
+  // The id begins with when it was received, which is where the table keeps it.
+  const receivedAt = /^[0-9a-f]{16}-[0-9a-f]{8}$/.test(id) ? Number.parseInt(id.slice(0, 16), 16) : Number.NaN
+  const row = Number.isSafeInteger(receivedAt)
+    ? await askDeadLetter(clickhouse, { tenant: tenantOf(), id, receivedAt }, signal)
+    : undefined
+  if (!row) throw new RequestError(404, 'unknown-dead-letter', 'No such dead letter', 'There is none with this id.')
+  return row
+}
+
+/** An id ends with the CRC32 of its payload. */
+function isSamePayload(row: DeadLetterRow, before: DeadLetterRow): boolean {
+  return (
+    row.device === before.device &&
+    row.id.slice(-8) === before.id.slice(-8) &&
+    before.receivedMicros - row.receivedMicros < samePayloadMicros
+  )
+}
+
+/** A page of another site must not put things back through a person's browser. */
+function refuseForeign(origin: string | undefined, host: string | undefined): void {
+  if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === host)) return
+  throw new RequestError(
+    403,
+    'foreign-origin',
+    'Not from a page of another site',
+    `The page at ${origin.slice(0, 200)} may not do this.`,
   )
 }
 

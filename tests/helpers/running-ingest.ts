@@ -22,6 +22,7 @@ export interface KeptReading {
 export interface RunningIngest {
   readonly service: IngestService
   readonly address: { host: string; port: number }
+  readonly gateway: { host: string; port: number }
   /** From now on no append becomes durable … */
   stall(): void
   /** … until now. */
@@ -61,6 +62,7 @@ export async function runIngest(settings: IngestSettings = {}): Promise<RunningI
     config: {
       host: '127.0.0.1',
       mqttPort: 0,
+      gatewayPort: 0,
       mqttTopicsOpen: settings.topicsOpen ?? false,
       mqttConnectionsMax: settings.connectionsMax ?? 1000,
       ingestMemory: settings.memoryBytes ?? 64 * 1024 ** 2,
@@ -75,6 +77,7 @@ export async function runIngest(settings: IngestSettings = {}): Promise<RunningI
   return {
     service,
     address: service.mqttAddress(),
+    gateway: service.gatewayAddress(),
     stall: () => gate.shut(),
     goOn: () => gate.open(),
     readings: () => readings(log),

@@ -1,0 +1,50 @@
+// Puts a payload that became a dead letter back: through the gateway's own door, as any device would send it, so that it is checked, kept and
+// acknowledged like everything else. This process only reads the log.
+import { contentTypeOfCodec } from '../domain/payload-codecs.ts'
+import { RequestError } from '../runtime/errors.ts'
+
+export interface PutBack {
+  readonly accepted: number
+  readonly deadLettered: number
+}
+
+const answerMsMax = 15_000
+
+/** Throws a RequestError when nothing of it could be used (it is a new dead letter then), or it is not known to be kept. */
+export async function putBack(
+  gateway: string | undefined,
+  { device, codec, payload }: { readonly device: string; readonly codec: string; readonly payload: Uint8Array },
+  signal: AbortSignal,
+): Promise<PutBack> {
+  const contentType = contentTypeOfCodec[codec]
+  if (contentType === undefined) throw withoutCodec(codec)
+  if (gateway === undefined) throw away('No gateway is known here: it runs with the role ingest.')
+  let answer: Response
+  let text: string
+  try {
+    answer = await fetch(`${gateway}/v1/telemetry/${encodeURIComponent(device)}`, {
+      method: 'POST',
+      headers: { 'content-type': contentType },
+      body: payload as Uint8Array<ArrayBuffer>,
+      signal: AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]),
+    })
+    text = await answer.text()
+  } catch (error) {
+    throw away(`The gateway does not answer: ${(error as Error).message}.`)
+  }
+  if (answer.status === 200) return JSON.parse(text) as PutBack
+  const problem = JSON.parse(text) as { title: string; detail: string; type: string }
+  if (answer.status === 503) throw away(problem.detail)
+  if (answer.status === 415) throw withoutCodec(codec)
+  throw new RequestError(answer.status, problem.type.replace('/problems/', ''), problem.title, problem.detail)
+}
+
+function withoutCodec(codec: string): RequestError {
+  const detail = `It was sent as ${JSON.stringify(codec.slice(0, 64))}, which there is no codec for: nothing can be made of it.`
+  return new RequestError(422, 'unsupported-codec', 'No codec for it', detail)
+}
+
+/** The store has nothing to do with it, so this is no RetryableError, which says that the table is away. */
+function away(why: string): RequestError {
+  return new RequestError(503, 'gateway-away', 'It cannot be put back at the moment', `${why} Try again in a moment.`)
+}

@@ -1,0 +1,172 @@
+// `weir dead-letters`: what could not be used, over the API of a Weir that runs: list it, look at the bytes, put it back.
+import { readFileSync } from 'node:fs'
+import { defineCommand } from 'citty'
+import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
+import { readConfig } from '../runtime/config.ts'
+import { StartError } from '../runtime/errors.ts'
+import { type CommandWorld, UsageError } from './command.ts'
+
+const answerMsMax = 120_000
+const actions = ['list', 'show', 'replay'] as const
+
+export const deadLetters = defineCommand({
+  meta: { name: 'dead-letters', description: 'What could not be used: list, show, or put back' },
+  args: {
+    action: { type: 'positional', description: actions.join(', '), required: true },
+    id: { type: 'positional', description: 'Of one dead letter, for show and replay', required: false },
+    reason: { type: 'string', description: 'Only those with this reason; alone with replay: all of them' },
+    device: { type: 'string', description: 'Only those of this device; * at its end stands for anything' },
+    limit: { type: 'string', description: 'Most to list (100)', valueHint: 'number' },
+    payload: {
+      type: 'string',
+      description: 'The mended payload to put back instead of the kept one',
+      valueHint: 'file',
+    },
+    url: { type: 'string', description: 'Address of the API (http://127.0.0.1:8080)', valueHint: 'url' },
+    json: { type: 'boolean', description: 'What the API answers, as JSON' },
+  },
+  async run({ args, data }) {
+    const world = data as CommandWorld
+    const base = (args.url ?? defaultUrl(world)).replace(/\/$/, '')
+    const ask: Ask = (method, path, body) => askApi(world, `${base}${path}`, method, body)
+    const { action, id, reason, device, limit, payload, json = false } = args
+    if (action === 'list') {
+      only(id === undefined && payload === undefined, 'list takes --reason, --device and --limit')
+      return list(world, ask, { reason, device, limit }, json)
+    }
+    if (action === 'show') {
+      only(
+        id !== undefined && [reason, device, limit, payload].every((each) => each === undefined),
+        'show takes one ID',
+      )
+      return show(world, ask, id!, json)
+    }
+    if (action !== 'replay') throw new UsageError(`weir dead-letters ${action}: the actions are ${actions.join(', ')}`)
+    only(limit === undefined, 'replay has no --limit')
+    if (id === undefined) {
+      only(reason !== undefined && payload === undefined, 'replay takes an ID, or --reason for all that have it')
+      return replayAll(world, ask, { reason, device }, json)
+    }
+    only(reason === undefined && device === undefined, 'replay takes an ID, or --reason for all that have it')
+    return replayOne(world, ask, id, payload, json)
+  },
+})
+
+type Ask = <Answer>(method: 'GET' | 'POST', path: string, body?: Uint8Array<ArrayBuffer>) => Promise<Answer>
+
+async function list(world: CommandWorld, ask: Ask, filter: Filter, json: boolean): Promise<number> {
+  const answer = await ask<DeadLettersAnswer>('GET', `/v1/dead-letters${query(filter)}`)
+  if (json) world.print(JSON.stringify(answer))
+  else {
+    for (const { id, receivedAt, device, reason, detail, metric } of answer.items)
+      world.print(
+        `${id}  ${new Date(receivedAt).toISOString()}  ${device}  ${reason}${metric && ` (${metric})`}: ${detail}`,
+      )
+    if (answer.items.length === 0) world.print('no dead letters')
+    if (answer.next !== null) world.print('there are more: narrow it down, or raise --limit')
+  }
+  return 0
+}
+
+async function show(world: CommandWorld, ask: Ask, id: string, json: boolean): Promise<number> {
+  const letter = await ask<DeadLetterDetailAnswer>('GET', `/v1/dead-letters/${encodeURIComponent(id)}`)
+  if (json) world.print(JSON.stringify(letter))
+  else {
+    const { payload, receivedAt, ...rest } = letter
+    world.print(`receivedAt: ${new Date(receivedAt).toISOString()}`)
+    for (const [name, value] of Object.entries(rest)) world.print(`${name}: ${value}`)
+    const bytes = Buffer.from(payload, 'base64')
+    world.print(`payload (${bytes.length} bytes): ${printable(bytes)}`)
+  }
+  return 0
+}
+
+async function replayOne(world: CommandWorld, ask: Ask, id: string, file: string | undefined, json: boolean) {
+  const body = file === undefined ? undefined : readPayload(file)
+  const answer = await ask<{ accepted: number; deadLettered: number }>(
+    'POST',
+    `/v1/dead-letters/${encodeURIComponent(id)}/replay`,
+    body,
+  )
+  world.print(json ? JSON.stringify(answer) : `accepted ${answer.accepted}, dead-lettered ${answer.deadLettered}`)
+  return 0
+}
+
+async function replayAll(world: CommandWorld, ask: Ask, filter: Filter, json: boolean): Promise<number> {
+  const sum = { replayed: 0, accepted: 0, deadLettered: 0, unusable: 0 }
+  let after: string | null | undefined
+  do {
+    const answer: PutBackAllAnswer = await ask('POST', `/v1/dead-letters/replay${query({ ...filter, after })}`)
+    for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += answer[name]
+    after = answer.next
+  } while (after !== null && !world.stop.aborted)
+  world.print(
+    json
+      ? JSON.stringify(sum)
+      : `put back ${sum.replayed} payloads: accepted ${sum.accepted}, dead-lettered ${sum.deadLettered}; ${sum.unusable} are still of no use`,
+  )
+  return sum.unusable > 0 || world.stop.aborted ? 1 : 0
+}
+
+interface Filter {
+  readonly reason?: string | undefined
+  readonly device?: string | undefined
+  readonly limit?: string | undefined
+  readonly after?: string | null | undefined
+}
+
+function query(filter: Filter): string {
+  const given = Object.entries(filter).filter((each): each is [string, string] => typeof each[1] === 'string')
+  return given.length === 0 ? '' : `?${new URLSearchParams(given)}`
+}
+
+async function askApi<Answer>(world: CommandWorld, url: string, method: string, body?: Uint8Array<ArrayBuffer>) {
+  let answer: Response
+  try {
+    answer = await fetch(url, {
+      method,
+      ...(body && { body, headers: { 'content-type': 'application/octet-stream' } }),
+      signal: AbortSignal.any([world.stop, AbortSignal.timeout(answerMsMax)]),
+    })
+  } catch (error) {
+    throw new StartError(
+      `${new URL(url).origin} does not answer (${reasonOf(error)}): start Weir, or say where it is with --url`,
+    )
+  }
+  const text = await answer.text()
+  if (answer.ok) return JSON.parse(text) as Answer
+  const isProblem = answer.headers.get('content-type')?.startsWith('application/problem+json') === true
+  throw new StartError(isProblem ? problemSentence(JSON.parse(text) as Problem) : `${url} answered ${answer.status}`)
+}
+
+function problemSentence({ title, detail }: Problem): string {
+  return `${title}: ${detail}`
+}
+
+function reasonOf(error: unknown): string {
+  return ((error as Error).cause as Error | undefined)?.message ?? (error as Error).message
+}
+
+function defaultUrl(world: CommandWorld): string {
+  const { host, httpPort } = readConfig({ environment: world.environment })
+  return `http://${host}:${httpPort}`
+}
+
+function readPayload(file: string): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(readFileSync(file))
+  } catch (error) {
+    throw new StartError(`--payload ${file} can't be read: ${(error as Error).message}`)
+  }
+}
+
+/** Text as it is, when it is text without control characters; else in hexadecimal. */
+function printable(bytes: Buffer): string {
+  const text = bytes.toString('utf8')
+  const isText = !text.includes('\ufffd') && !/[\p{Cc}]/u.test(text.replaceAll(/[\n\t]/g, ''))
+  return isText ? text : bytes.toString('hex')
+}
+
+function only(holds: boolean, rule: string): void {
+  if (!holds) throw new UsageError(`weir dead-letters: ${rule}`)
+}

@@ -1,0 +1,207 @@
+// One WebSocket of /v1/ingest: frames in, cumulative acknowledgements out. Its socket can't be paused, so its protocol has a window, announced in the
+// hello: a peer that has more unsettled is closed with 4008, and what it had unsettled was never acknowledged.
+//
+//   message ──▶ frame ──▶ accepter ──(durable)──▶ window ──▶ ack, rejects: one send
+import { defaultTenant, isDeviceName } from '../domain/reading.ts'
+import type { ServerSocket, SocketHandler } from '../runtime/web-server.ts'
+import type { AcceptRoute } from './accept.ts'
+import type { SocketCloseCause } from './events.ts'
+import { IngestFrame } from './gateway-frames.ts'
+import type { GatewayHost } from './gateway-host.ts'
+import { frameCodecs, isJsonCodec } from './gateway-payloads.ts'
+import { ackFrame, IngestWindow } from './gateway-window.ts'
+import { ingestLimits as limits } from './limits.ts'
+import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
+
+export interface IngestSocketHost extends GatewayHost {
+  /** There are acknowledgements to come: call `flush` when a cycle is durable. */
+  awaitsDurable(socket: IngestSocket): void
+  closed(socket: IngestSocket): void
+}
+
+const hello = `{"type":"hello","window":${limits.ingestWindow},"maxBytes":${limits.ingestMessageBytesMax}}`
+const origin = '/v1/ingest'
+/** Why we close: the code, and the word that goes with it. */
+const closeCodes = {
+  malformed: 4000,
+  window: 4008,
+  order: 4009,
+  size: 1009,
+  busy: 1013,
+} as const satisfies Partial<Record<SocketCloseCause, number>>
+
+/** Sockets take turns, so what is read of a frame is in one place for all. */
+const frame = new IngestFrame()
+const nowhere = Buffer.alloc(0)
+
+export class IngestSocket implements SocketHandler {
+  /** The host knows that acknowledgements are to come. */
+  isAwaited = false
+  private readonly host: IngestSocketHost
+  /** Who speaks, unless a frame says so. */
+  private readonly device: string | undefined
+  private readonly peer: string
+  private readonly window = new IngestWindow(limits.ingestWindow)
+  private readonly routes = new Map<string, RememberedTopics>()
+  private routeOfDevice: AcceptRoute | undefined
+  private socket: ServerSocket | undefined
+  private lastId = -1
+
+  constructor(host: IngestSocketHost, device: string | undefined, peer: string) {
+    this.host = host
+    this.device = device
+    this.peer = peer
+  }
+
+  opened(socket: ServerSocket): void {
+    this.socket = socket
+    socket.send(hello, false)
+  }
+
+  ended(): void {
+    this.socket = undefined
+    this.host.closed(this)
+  }
+
+  message(bytes: Buffer, isBinary: boolean): void {
+    // What comes while we stop is not taken; the peer learns with the close what was.
+    if (this.socket === undefined || this.host.isDraining) return
+    if (bytes.length > limits.ingestMessageBytesMax) {
+      this.close('size')
+      return
+    }
+    if (!(isBinary ? frame.readBinary(bytes) : frame.readText(bytes))) {
+      this.close('malformed')
+      return
+    }
+    if (frame.id <= this.lastId) {
+      this.close('order')
+      return
+    }
+    if (this.window.isFull) {
+      this.close('window')
+      return
+    }
+    if (this.host.isMemoryUsed()) {
+      this.close('busy')
+      return
+    }
+    this.lastId = frame.id
+    const route = this.routeOf(bytes)
+    if (route === undefined) return
+    const { accepter } = this.host
+    const cycle = frame.isPayloadText
+      ? this.acceptText(route, bytes)
+      : accepter.accept(route, bytes, frame.payloadStart, frame.payloadEnd)
+    if (accepter.lastAccepted > 0 || accepter.lastDeadLettered === 0) this.window.push(frame.id, cycle)
+    else this.window.pushReject(frame.id, cycle, accepter.lastReason, accepter.lastDeadLetterId)
+    if (!this.isAwaited) this.host.awaitsDurable(this)
+  }
+
+  /** A cycle is durable: everything that it settles is said in one send. */
+  flush(durableCycle: number): void {
+    const { window, socket } = this
+    if (socket === undefined) return
+    const frames = window.settle(durableCycle)
+    const { ackedUpTo } = window
+    if (frames === undefined) {
+      if (ackedUpTo >= 0) socket.send(ackFrame(ackedUpTo), false)
+    } else {
+      if (ackedUpTo >= 0) frames.push(ackFrame(ackedUpTo))
+      socket.cork(() => {
+        for (const each of frames) socket.send(each, false)
+      })
+    }
+    if (!window.isEmpty && !this.isAwaited) this.host.awaitsDurable(this)
+  }
+
+  /** In order: what is durable was acknowledged before. */
+  finish(): void {
+    this.socket?.end(1001, 'stopping')
+  }
+
+  private close(cause: keyof typeof closeCodes): void {
+    const { device, peer } = this
+    this.host.events.socketClosed(cause, { path: origin, peer, ...(device !== undefined && { device }) })
+    this.socket?.end(closeCodes[cause], cause)
+  }
+
+  /** Undefined: the frame was refused, or the socket closed. */
+  private routeOf(bytes: Buffer): AcceptRoute | undefined {
+    const { codecNumber, codecStart, codecEnd } = frame
+    const codec =
+      codecNumber >= 0
+        ? frameCodecs[codecNumber]!
+        : codecStart < 0
+          ? 'json'
+          : (stringOf(bytes, codecStart, codecEnd) ?? '')
+    if (frame.deviceStart < 0) return this.ownRoute(codec)
+    const { deviceStart, deviceEnd } = frame
+    const known = this.routes.get(codec)?.find(bytes, deviceStart, deviceEnd)
+    return known === undefined ? this.learn(bytes, codec) : known.route
+  }
+
+  private ownRoute(codec: string): AcceptRoute | undefined {
+    if (this.routeOfDevice?.codec === codec) return this.routeOfDevice
+    if (this.device === undefined) {
+      this.close('malformed')
+      return undefined
+    }
+    this.routeOfDevice = this.host.accepter.route(defaultTenant, this.device, codec, origin)
+    return this.routeOfDevice
+  }
+
+  private learn(bytes: Buffer, codec: string): AcceptRoute | undefined {
+    const { deviceStart, deviceEnd } = frame
+    const device = stringOf(bytes, deviceStart, deviceEnd)
+    if (device === undefined || !isDeviceName(device)) {
+      this.refuse('invalid-device-name')
+      return
+    }
+    if (this.device !== undefined && device !== this.device) {
+      this.refuse('not-this-device')
+      return
+    }
+    const route = this.host.accepter.route(defaultTenant, device, codec, origin)
+    // Codecs that there are not many of are remembered: names of others come from outside.
+    if ((frameCodecs as readonly string[]).includes(codec)) {
+      let topics = this.routes.get(codec)
+      if (topics === undefined) {
+        topics = new RememberedTopics()
+        this.routes.set(codec, topics)
+      }
+      topics.add(new RememberedTopic(Buffer.from(bytes.subarray(deviceStart, deviceEnd)), device, route))
+    }
+    return route
+  }
+
+  /** Nothing was kept, so nothing has to become durable: said with the next acknowledgements, in order. */
+  private refuse(reason: string): undefined {
+    this.host.events.requestRefused(reason, { peer: this.peer, path: origin })
+    this.window.pushReject(frame.id, 0, reason, '')
+    if (!this.isAwaited) this.host.awaitsDurable(this)
+    this.flush(this.host.accepter.durableCycle)
+    return undefined
+  }
+
+  /** A payload that is a JSON string: for a JSON codec a value that it refuses, for any other its text. */
+  private acceptText(route: AcceptRoute, bytes: Buffer): number {
+    const { accepter } = this.host
+    const { payloadStart, payloadEnd } = frame
+    const text = isJsonCodec(route.codec) ? undefined : stringOf(bytes, payloadStart + 1, payloadEnd - 1)
+    if (text === undefined) return accepter.accept(route, bytes, payloadStart, payloadEnd)
+    const payload = text === '' ? nowhere : Buffer.from(text, 'utf8')
+    return accepter.accept(route, payload, 0, payload.length)
+  }
+}
+
+/** The text of the JSON string whose inside is bytes[start, end); undefined when it is none. */
+function stringOf(bytes: Buffer, start: number, end: number): string | undefined {
+  const text = bytes.toString('utf8', start, end)
+  if (!text.includes('\\')) return text
+  try {
+    return JSON.parse(`"${text}"`) as string
+  } catch {
+    return undefined
+  }
+}

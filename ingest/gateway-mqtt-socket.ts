@@ -1,0 +1,106 @@
+// MQTT over WebSocket as the byte stream that the MQTT front reads: message by message in, write by write out. The front stops reading when it has
+// enough; this socket can't be paused, so what comes meanwhile waits here, and a peer that sends beyond the bound is closed with 4008.
+import { Duplex } from 'node:stream'
+import type { ServerSocket, SocketHandler } from '../runtime/web-server.ts'
+import type { IngestEvents, SocketCloseCause } from './events.ts'
+import { ingestLimits as limits } from './limits.ts'
+
+export interface MqttSocketHost {
+  readonly events: IngestEvents
+  /** Bytes that wait in all sockets together. */
+  queuedBytes: number
+  readonly queuedBytesMax: number
+  /** The socket is open: the front may have it. */
+  opened(socket: MqttSocket): void
+}
+
+/** The next write waits until the peer has taken all but this much. */
+const outputBytesLow = 64 * 1024
+
+export class MqttSocket extends Duplex implements SocketHandler {
+  readonly peer: string
+  private readonly host: MqttSocketHost
+  private connection: ServerSocket | undefined
+  private queued = 0
+  private written: (() => void) | undefined
+
+  constructor(host: MqttSocketHost, peer: string) {
+    super({ allowHalfOpen: false })
+    this.host = host
+    this.peer = peer
+  }
+
+  opened(connection: ServerSocket): void {
+    this.connection = connection
+    // The first to hear: what is handed on waits no longer.
+    this.on('data', (chunk: Buffer) => this.count(-chunk.length))
+    this.host.opened(this)
+  }
+
+  message(bytes: Buffer, isBinary: boolean): void {
+    if (this.connection === undefined) return
+    // MQTT 3.1.1 §6: control packets come in binary frames, anything else ends the connection.
+    if (!isBinary) {
+      this.close('not-binary', 1003)
+      return
+    }
+    const { host } = this
+    if (
+      this.queued + bytes.length > limits.mqttQueueBytesMax ||
+      host.queuedBytes + bytes.length > host.queuedBytesMax
+    ) {
+      this.close('window', 4008)
+      return
+    }
+    this.count(bytes.length)
+    this.push(Buffer.from(bytes))
+  }
+
+  drained(): void {
+    if (this.written === undefined || this.connection === undefined) return
+    if (this.connection.bufferedBytes > outputBytesLow) return
+    const { written } = this
+    this.written = undefined
+    written()
+  }
+
+  ended(): void {
+    this.connection = undefined
+    this.destroy()
+  }
+
+  override _read(): void {}
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    const { connection } = this
+    if (connection?.send(chunk, true) && connection.bufferedBytes > outputBytesLow) this.written = done
+    else done()
+  }
+
+  override _final(done: () => void): void {
+    this.connection?.end(1000, '')
+    done()
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    const { connection } = this
+    this.connection = undefined
+    this.count(-this.queued)
+    this.written = undefined
+    connection?.end(1000, '')
+    done(error)
+  }
+
+  private close(cause: SocketCloseCause, code: number): void {
+    this.host.events.socketClosed(cause, { path: '/mqtt', peer: this.peer })
+    const { connection } = this
+    this.connection = undefined
+    connection?.end(code, cause)
+    this.destroy()
+  }
+
+  private count(bytes: number): void {
+    this.queued += bytes
+    this.host.queuedBytes += bytes
+  }
+}

@@ -1,0 +1,150 @@
+// MQTT over WebSocket: MQTT.js as a browser uses it, and what a bare socket may send.
+import mqtt, { type MqttClient } from 'mqtt'
+import { afterEach, describe, expect, it } from 'vitest'
+import { connectPacket, publishPacket } from '../tests/helpers/mqtt-raw.ts'
+import { type IngestSettings, type RunningIngest, runIngest, waitForReadings } from '../tests/helpers/running-ingest.ts'
+import { waitFor } from '../tests/helpers/wait-for.ts'
+import { TestSocket } from '../tests/helpers/websocket.ts'
+import { ingestLimits } from './limits.ts'
+
+const running: RunningIngest[] = []
+const clients: MqttClient[] = []
+const sockets: TestSocket[] = []
+
+afterEach(async () => {
+  for (const client of clients.splice(0)) client.end(true)
+  for (const socket of sockets.splice(0)) socket.destroy()
+  for (const ingest of running.splice(0)) await ingest.close()
+})
+
+async function start(settings?: IngestSettings): Promise<RunningIngest> {
+  const ingest = await runIngest(settings)
+  running.push(ingest)
+  return ingest
+}
+
+async function client({ gateway }: RunningIngest, clientId: string): Promise<MqttClient> {
+  const connected = await mqtt.connectAsync(`ws://${gateway.host}:${gateway.port}/mqtt`, {
+    clientId,
+    protocolVersion: 4,
+    reconnectPeriod: 0,
+  })
+  clients.push(connected)
+  return connected
+}
+
+async function bare({ gateway }: RunningIngest, clientId = 'bare'): Promise<TestSocket> {
+  const socket = new TestSocket(gateway, '/mqtt', { protocol: 'mqtt' })
+  sockets.push(socket)
+  await waitFor(() => socket.isOpen)
+  socket.bytes(connectPacket(clientId))
+  await waitFor(() => socket.binary.length > 0)
+  return socket
+}
+
+const received = (socket: TestSocket): Buffer => Buffer.concat(socket.binary)
+
+describe('WebSocket /mqtt', () => {
+  it('takes what MQTT.js publishes, acknowledged once it is durable', async () => {
+    const ingest = await start()
+    const device = await client(ingest, 'd1')
+    ingest.stall()
+    let acknowledged = 0
+    const all = Array.from({ length: 1_000 }, (_, i) =>
+      device.publishAsync('devices/d1/telemetry', `{"ts":${1_700_000_000_000 + i},"v":${i}}`, { qos: 1 }).then(() => {
+        acknowledged++
+      }),
+    )
+    await waitFor(() => ingest.service.totals().receivedReadings > 0)
+    expect(acknowledged).toBe(0)
+    ingest.goOn()
+    await Promise.all(all)
+    await waitForReadings(ingest, 1_000)
+    expect((await ingest.readings()).map(({ value }) => value)).toEqual(Array.from({ length: 1_000 }, (_, i) => i))
+  })
+
+  it('is the MQTT of the other port: sessions, subscriptions, and one owner of a client id', async () => {
+    const ingest = await start()
+    const device = await client(ingest, 'd1')
+    const heard: string[] = []
+    device.on('message', (_topic, payload) => heard.push(payload.toString()))
+    await device.subscribeAsync('devices/d1/commands')
+    const owner = await mqtt.connectAsync(`mqtt://${ingest.address.host}:${ingest.address.port}`, {
+      reconnectPeriod: 0,
+    })
+    clients.push(owner)
+    await owner.publishAsync('devices/d1/commands', 'x'.repeat(100_000), { qos: 1 })
+    await owner.publishAsync('devices/d1/commands', 'open', { qos: 1 })
+    await waitFor(() => heard.length === 2)
+    expect(heard).toEqual(['x'.repeat(100_000), 'open'])
+    let isClosed = false
+    device.on('close', () => {
+      isClosed = true
+    })
+    await client(ingest, 'd1')
+    await waitFor(() => isClosed)
+    expect(ingest.service.totals().connections).toBe(2)
+  })
+
+  it('reads packets that are cut anywhere, and many in one frame', async () => {
+    const ingest = await start()
+    const socket = await bare(ingest)
+    const packets = Buffer.concat(
+      Array.from({ length: 20 }, (_, i) =>
+        publishPacket({ topic: 'devices/d1/telemetry', payload: `{"v":${i}}`, id: i + 1 }),
+      ),
+    )
+    for (let at = 0; at < packets.length; at += 7) socket.bytes(packets.subarray(at, at + 7))
+    socket.bytes(publishPacket({ topic: 'devices/d1/telemetry', payload: `{"v":20}`, id: 21 }))
+    await waitFor(() => received(socket).length === 4 + 21 * 4)
+    expect((await ingest.readings()).map(({ value }) => value)).toEqual(Array.from({ length: 21 }, (_, i) => i))
+  })
+
+  it('wants the subprotocol, binary frames, and a page of this host', async () => {
+    const ingest = await start()
+    const without = new TestSocket(ingest.gateway, '/mqtt')
+    const foreign = new TestSocket(ingest.gateway, '/mqtt', {
+      protocol: 'mqtt',
+      headers: { Origin: 'http://evil.example' },
+    })
+    sockets.push(without, foreign)
+    await Promise.all([without.closed(), foreign.closed()])
+    expect(without.head).toMatch(/^HTTP\/1.1 400 /)
+    expect(foreign.head).toMatch(/^HTTP\/1.1 403 /)
+    const socket = await bare(ingest)
+    socket.text('words')
+    expect(await socket.closed()).toBe(1003)
+    await waitFor(() => ingest.service.totals().connections === 0)
+  })
+
+  it('closes a socket on what is no MQTT, and counts it as on the other port', async () => {
+    const ingest = await start()
+    const socket = await bare(ingest)
+    socket.bytes(Buffer.from([0xff, 0xff, 0xff, 0xff, 0xff]))
+    await socket.closed()
+    expect(await ingest.counted('weir_mqtt_connections_closed_total', 'malformed-packet')).toBe(1)
+    const silent = new TestSocket(ingest.gateway, '/mqtt', { protocol: 'mqtt' })
+    sockets.push(silent)
+    await waitFor(() => silent.isClosed, { withinMs: 8_000, what: 'a socket without CONNECT to be closed' })
+    expect(await ingest.counted('weir_mqtt_connections_closed_total', 'connect-late')).toBe(1)
+  })
+
+  it('closes a peer that sends on while nothing is read: 4008, within the memory that a socket may hold', async () => {
+    const ingest = await start()
+    const socket = await bare(ingest)
+    ingest.stall()
+    const payload = `{"v":1,"text":"${'x'.repeat(1000)}"}`
+    const packets = Buffer.concat(
+      Array.from({ length: 50 }, (_, i) => publishPacket({ topic: 'devices/d1/telemetry', payload, id: i + 1 })),
+    )
+    let most = 0
+    for (let sent = 0; !socket.isClosed && sent < 16 * ingestLimits.mqttQueueBytesMax; sent += packets.length) {
+      socket.bytes(packets)
+      most = Math.max(most, await ingest.counted('weir_gateway_held_bytes'))
+    }
+    expect(await socket.closed()).toBe(4008)
+    expect(most).toBeLessThanOrEqual(ingestLimits.mqttQueueBytesMax)
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === 0)
+    expect(await ingest.counted('weir_gateway_sockets_closed_total', 'window')).toBe(1)
+  })
+})

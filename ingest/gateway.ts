@@ -1,0 +1,254 @@
+// The gateway's port: readings over HTTP and WebSocket, and MQTT over WebSocket on its way to the MQTT front. One `accept` for all of them, and nobody
+// is answered before the cycle that holds their readings is durable. What was decided and measured: docs/decisions/0011-gateway.md.
+//
+//   POST /v1/telemetry/{device} ──▶ gateway-http ──────────┐
+//   WebSocket /v1/ingest ─────────▶ gateway-ingest-socket ─┴▶ accepter ──(durable)──▶ answers, acknowledgements
+//   WebSocket /mqtt ──────────────▶ gateway-mqtt-socket ───▶ MQTT front
+import type { EventLog } from '../domain/event-log.ts'
+import { isDeviceName } from '../domain/reading.ts'
+import { RequestError, StartError } from '../runtime/errors.ts'
+import type { Health } from '../runtime/service.ts'
+import {
+  type Answer,
+  createWebServer,
+  type RequestHead,
+  type SocketRoute,
+  type WebServer,
+} from '../runtime/web-server.ts'
+import type { Accepter } from './accept.ts'
+import type { IngestEvents } from './events.ts'
+import { TelemetryRequests } from './gateway-http.ts'
+import { IngestSocket, type IngestSocketHost } from './gateway-ingest-socket.ts'
+import { MqttSocket, type MqttSocketHost } from './gateway-mqtt-socket.ts'
+import { foreignOrigin, problemAnswer, unavailable } from './gateway-problems.ts'
+import { ingestLimits as limits } from './limits.ts'
+import type { MqttFront } from './mqtt-front.ts'
+
+export interface GatewayOptions {
+  readonly host: string
+  readonly port: number
+  /** Most bytes of what is not durable yet, over all doors. */
+  readonly memoryBytesMax: number
+  readonly log: EventLog
+  readonly accepter: Accepter
+  /** Takes MQTT over WebSocket, and shares its memory. */
+  readonly front: MqttFront
+  readonly events: IngestEvents
+}
+
+const tickMs = 250
+
+export class Gateway implements IngestSocketHost, MqttSocketHost {
+  readonly accepter: Accepter
+  readonly events: IngestEvents
+  readonly queuedBytesMax: number
+  nowMs = 0
+  queuedBytes = 0
+  isDraining = false
+  private readonly options: GatewayOptions
+  private readonly server: WebServer
+  private readonly requests: TelemetryRequests
+  private readonly sockets = new Set<IngestSocket>()
+  /** Sockets with acknowledgements to come. Two sets that take turns. */
+  private awaiting = new Set<IngestSocket>()
+  private awaitingNext = new Set<IngestSocket>()
+  private tick: NodeJS.Timeout | undefined
+  private port = 0
+
+  constructor(options: GatewayOptions) {
+    this.options = options
+    this.accepter = options.accepter
+    this.events = options.events
+    this.queuedBytesMax = options.memoryBytesMax * limits.mqttQueuesShareMax
+    this.requests = new TelemetryRequests(this, options.memoryBytesMax)
+    this.server = createWebServer({
+      onRequest: (exchange) => this.requests.onRequest(exchange),
+      sockets: { '/v1/ingest': this.ingestRoute(), '/mqtt': this.mqttRoute() },
+    })
+    this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
+  }
+
+  /** Sockets of /v1/ingest; those of /mqtt are the front's connections. */
+  get socketCount(): number {
+    return this.sockets.size
+  }
+
+  /** Bytes of unfinished bodies, and of MQTT that the front does not read. */
+  get bytes(): number {
+    return this.requests.bytes + this.queuedBytes
+  }
+
+  /** Throws a StartError when the port can't be had. */
+  async listen(): Promise<void> {
+    const { host, port } = this.options
+    try {
+      this.port = await this.server.listen(host, port)
+    } catch (error) {
+      throw startError(error as NodeJS.ErrnoException, host, port)
+    }
+    this.tick = setInterval(() => this.onTick(), tickMs)
+    this.events.gatewayListening(host, this.port)
+  }
+
+  address(): { host: string; port: number } {
+    return { host: this.options.host, port: this.port }
+  }
+
+  health(): Health {
+    if (this.port === 0) return { state: 'starting', detail: 'the gateway is not listening yet' }
+    if (this.isDraining) return { state: 'degraded', detail: 'the gateway is draining' }
+    if (this.sockets.size >= limits.ingestSocketsMax) {
+      return { state: 'degraded', detail: `all ${limits.ingestSocketsMax} sockets of the gateway are in use` }
+    }
+    return { state: 'ok' }
+  }
+
+  /** Takes nothing new; what was taken is answered as it becomes durable. */
+  beginDrain(): void {
+    this.isDraining = true
+    this.server.stopListening()
+    this.requests.beginDrain()
+  }
+
+  /** Everything is durable, or the deadline has come: sockets are closed in order. */
+  finish(): void {
+    this.onDurable(this.accepter.durableCycle)
+    for (const socket of this.sockets) socket.finish()
+  }
+
+  /** Lets go of everything at once. */
+  stop(): void {
+    this.isDraining = true
+    clearInterval(this.tick)
+    this.server.close()
+  }
+
+  // --- what the doors ask of their host ---
+
+  isMemoryUsed(): boolean {
+    return this.options.front.usedBytes() > this.options.memoryBytesMax
+  }
+
+  refusal(): RequestError | undefined {
+    if (this.isDraining) return unavailable.stopping()
+    const state = this.options.log.state()
+    if (state.state !== 'ok') return unavailable.logRefuses(state.reason)
+    const health = this.accepter.health()
+    if (health.state !== 'ok') return unavailable.logRefuses(health.detail ?? 'The log refuses readings')
+    return this.isMemoryUsed() ? unavailable.memoryUsed() : undefined
+  }
+
+  awaitsDurable(socket: IngestSocket): void {
+    socket.isAwaited = true
+    this.awaiting.add(socket)
+  }
+
+  closed(socket: IngestSocket): void {
+    this.sockets.delete(socket)
+    this.awaiting.delete(socket)
+    this.awaitingNext.delete(socket)
+  }
+
+  opened(socket: MqttSocket): void {
+    this.options.front.take(socket, socket.peer)
+  }
+
+  private onDurable(durableCycle: number): void {
+    const { awaiting } = this
+    this.awaiting = this.awaitingNext
+    this.awaitingNext = awaiting
+    for (const socket of awaiting) {
+      socket.isAwaited = false
+      socket.flush(durableCycle)
+    }
+    awaiting.clear()
+    this.requests.onDurable(durableCycle)
+  }
+
+  private onTick(): void {
+    this.nowMs += tickMs
+    this.requests.onTick(this.nowMs)
+  }
+
+  // --- upgrades ---
+
+  private ingestRoute(): SocketRoute {
+    return {
+      messageBytesMax: limits.ingestMessageBytesReadMax,
+      outputBytesMax: limits.ingestOutputBytesMax,
+      silenceSecondsMax: limits.socketSilenceSecondsMax,
+      upgrade: (head) => {
+        const device = deviceOf(head.query)
+        const problem = this.problemOfUpgrade(head) ?? (device instanceof RequestError ? device : undefined)
+        if (problem !== undefined) return this.refuse(head, problem)
+        if (this.sockets.size >= limits.ingestSocketsMax) return this.refuse(head, tooManySockets())
+        const socket = new IngestSocket(this, device as string | undefined, head.peer)
+        this.sockets.add(socket)
+        return { handler: socket, protocol: '' }
+      },
+    }
+  }
+
+  private mqttRoute(): SocketRoute {
+    return {
+      messageBytesMax: limits.mqttFrameBytesMax,
+      outputBytesMax: limits.mqttOutputBytesMax,
+      silenceSecondsMax: limits.socketSilenceSecondsMax,
+      upgrade: (head) => {
+        const offered = head.header('sec-websocket-protocol').split(',')
+        const problem =
+          this.problemOfUpgrade(head) ?? (offered.some((each) => each.trim() === 'mqtt') ? undefined : wrongProtocol())
+        if (problem !== undefined) return this.refuse(head, problem)
+        return { handler: new MqttSocket(this, head.peer), protocol: 'mqtt' }
+      },
+    }
+  }
+
+  private problemOfUpgrade(head: RequestHead): RequestError | undefined {
+    if (this.isDraining) return unavailable.stopping()
+    return foreignOrigin(head.header('origin'), head.header('host'))
+  }
+
+  private refuse(head: RequestHead, problem: RequestError): Answer {
+    this.events.requestRefused(problem.slug, { peer: head.peer, path: head.path.slice(0, 200) })
+    return problemAnswer(problem, { close: true })
+  }
+}
+
+/** The device that a socket speaks for; undefined: its frames say. */
+function deviceOf(query: string): string | undefined | RequestError {
+  const parameters = new URLSearchParams(query)
+  const devices = parameters.getAll('device')
+  const stray = [...parameters.keys()].find((name) => name !== 'device')
+  if (stray !== undefined || devices.length > 1) {
+    const detail = `/v1/ingest has the parameter device, once at most; there is ?${query.slice(0, 100)}`
+    return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail)
+  }
+  const [device] = devices
+  if (device === undefined || isDeviceName(device)) return device
+  const detail = 'A device must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @.'
+  return new RequestError(400, 'invalid-device-name', 'No such name for a device', detail)
+}
+
+function wrongProtocol(): RequestError {
+  const detail = 'MQTT over WebSocket is opened with the subprotocol mqtt: offer it in Sec-WebSocket-Protocol.'
+  return new RequestError(400, 'subprotocol-expected', 'Not with this subprotocol', detail)
+}
+
+function tooManySockets(): RequestError {
+  const detail = `All ${limits.ingestSocketsMax} sockets are in use: close one, or let one socket speak for many devices.`
+  return new RequestError(503, 'sockets-max', 'There is no room for another socket', detail)
+}
+
+function startError(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const sentence: Record<string, string> = {
+    EADDRINUSE: `Gateway port ${port} on ${host} is taken by another program: end that one, or set WEIR_GATEWAY_PORT to a free port`,
+    EACCES: `Gateway port ${port} on ${host} may not be opened by this user: set WEIR_GATEWAY_PORT to a port above 1023`,
+    EADDRNOTAVAIL: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
+    ENOTFOUND: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
+  }
+  const known = sentence[error.code ?? '']
+  return new StartError(known ?? `The gateway can't listen on ${host}:${port} (WEIR_GATEWAY_PORT): ${error.message}`, {
+    cause: error,
+  })
+}

@@ -1,0 +1,286 @@
+// HTTP and WebSocket by uWebSockets.js, which is known here alone. Its sharp edges are handled once: an answer that was aborted or given must not be
+// touched again, bytes are taken away when a callback returns, a listen shares its port unless told not to, what a limit on output drops is dropped in
+// silence, and an inbound socket cannot be paused (who uses this must bound what is in flight).
+
+import uWebSockets, { type HttpRequest, type HttpResponse, type us_listen_socket, type WebSocket } from 'uWebSockets.js'
+import { STATUS_CODES } from 'node:http'
+import { createServer } from 'node:net'
+
+/** The request line and headers; may be asked only until the handler that was given it returns. */
+export interface RequestHead {
+  /** As sent, in upper case. */
+  readonly method: string
+  /** Still percent-encoded. */
+  readonly path: string
+  readonly query: string
+  /** '' when it is not there; the name in lower case. */
+  header(name: string): string
+  readonly peer: string
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string
+  /** The connection ends with it. */
+  readonly close?: boolean
+}
+
+/** One request and its answer. */
+export interface HttpExchange extends RequestHead {
+  /** Answered, or given up by the peer. */
+  readonly isOver: boolean
+  /** The bytes are the socket's: what is kept must be copied. Called until `isLast`, never after `onAborted`. */
+  receive(onBytes: (bytes: Buffer, isLast: boolean) => void): void
+  /** The peer is gone before it had an answer. */
+  onAborted(listener: () => void): void
+  /** Once; nothing happens when the exchange is over. */
+  answer(answer: Answer): void
+}
+
+/** One open WebSocket. Nothing happens when it is closed already. */
+export interface ServerSocket {
+  readonly isOpen: boolean
+  /** Sent and not taken by the peer. */
+  readonly bufferedBytes: number
+  /** False: what the peer has not taken is at its limit, and the socket was closed for it. */
+  send(message: string | Uint8Array, isBinary: boolean): boolean
+  /** What is sent within goes out in one. */
+  cork(send: () => void): void
+  /** A close frame, after what was sent. */
+  end(code: number, reason: string): void
+  /** At once, without a close frame. */
+  destroy(): void
+}
+
+/** What happens on a socket. `ended` comes last and once, whoever closed it. */
+export interface SocketHandler {
+  opened(socket: ServerSocket): void
+  /** The bytes are the socket's: what is kept must be copied. */
+  message(bytes: Buffer, isBinary: boolean): void
+  /** The peer took what was buffered. */
+  drained?(): void
+  ended(code: number): void
+}
+
+export interface SocketRoute {
+  /** A larger message ends the connection without a close frame (code 1006 at the peer): a protocol's own limit lies below it. */
+  readonly messageBytesMax: number
+  /** Sent and not taken: beyond it the socket is closed. */
+  readonly outputBytesMax: number
+  /** The peer is pinged, and let go after so long without an answer. */
+  readonly silenceSecondsMax: number
+  /** The handler of the new socket, with the subprotocol that was chosen (one that was offered, or ''); or a refusal. */
+  upgrade(head: RequestHead): { readonly handler: SocketHandler; readonly protocol: string } | Answer
+}
+
+export interface WebServerOptions {
+  onRequest(exchange: HttpExchange): void
+  readonly sockets: Readonly<Record<string, SocketRoute>>
+}
+
+export interface WebServer {
+  /** The port that was taken. Rejects with an error that has Node's `code` (EADDRINUSE, …). */
+  listen(host: string, port: number): Promise<number>
+  /** No further connection; those that are open go on. */
+  stopListening(): void
+  /** Ends every connection at once. A thread that ends before this is called takes the process with it. */
+  close(): void
+}
+
+export function createWebServer({ onRequest, sockets }: WebServerOptions): WebServer {
+  const app = uWebSockets.App()
+  let listening: us_listen_socket | undefined
+  let isClosed = false
+  for (const [path, route] of Object.entries(sockets)) addRoute(app, path, route)
+  app.any('/*', (response, request) => onRequest(new Exchange(response, request)))
+  return {
+    async listen(host, port) {
+      // uWebSockets.js says only that it could not: Node says why.
+      await probe(host, port)
+      const socket = await new Promise<us_listen_socket | false>((resolve) =>
+        listenExclusively(app, host, port, resolve),
+      )
+      if (socket === false) throw Object.assign(new Error('the port could not be opened'), { code: 'EADDRINUSE' })
+      listening = socket
+      return uWebSockets.us_socket_local_port(socket as never)
+    },
+    stopListening() {
+      if (listening !== undefined) uWebSockets.us_listen_socket_close(listening)
+      listening = undefined
+    },
+    close() {
+      if (isClosed) return
+      isClosed = true
+      listening = undefined
+      app.close()
+    },
+  }
+}
+
+type App = ReturnType<typeof uWebSockets.App>
+/** Host, port and options together: the library takes them, its types do not know. */
+type Listen = (host: string, port: number, options: number, done: (socket: us_listen_socket | false) => void) => void
+
+/** LIBUS_LISTEN_EXCLUSIVE_PORT */
+const exclusivePort = 1
+
+/** By default two processes could share a port, and each would get some of the connections. */
+function listenExclusively(
+  app: App,
+  host: string,
+  port: number,
+  done: (socket: us_listen_socket | false) => void,
+): void {
+  ;(app.listen as unknown as Listen).call(app, host, port, exclusivePort, done)
+}
+
+function probe(host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve()))
+  })
+}
+
+function addRoute(app: App, path: string, route: SocketRoute): void {
+  app.ws<Held>(path, {
+    maxPayloadLength: route.messageBytesMax,
+    maxBackpressure: route.outputBytesMax,
+    idleTimeout: route.silenceSecondsMax,
+    sendPingsAutomatically: true,
+    compression: uWebSockets.DISABLED,
+    upgrade(response, request, context) {
+      const head = new Exchange(response, request)
+      const chosen = route.upgrade(head)
+      if (!('handler' in chosen)) {
+        head.answer(chosen)
+        return
+      }
+      response.upgrade(
+        { connection: new Connection(chosen.handler) } satisfies Held,
+        request.getHeader('sec-websocket-key'),
+        chosen.protocol,
+        request.getHeader('sec-websocket-extensions'),
+        context,
+      )
+    },
+    open: (socket) => connectionOf(socket).open(socket),
+    message: (socket, bytes, isBinary) => connectionOf(socket).handler.message(Buffer.from(bytes), isBinary),
+    drain: (socket) => connectionOf(socket).handler.drained?.(),
+    close: (socket, code) => connectionOf(socket).closed(code),
+  })
+}
+
+/** The library copies what it is given onto the socket. */
+interface Held {
+  readonly connection: Connection
+}
+
+function connectionOf(socket: WebSocket<Held>): Connection {
+  return (socket as unknown as Held).connection
+}
+
+class Connection implements ServerSocket {
+  readonly handler: SocketHandler
+  private socket: WebSocket<Held> | undefined
+
+  constructor(handler: SocketHandler) {
+    this.handler = handler
+  }
+
+  open(socket: WebSocket<Held>): void {
+    this.socket = socket
+    this.handler.opened(this)
+  }
+
+  closed(code: number): void {
+    this.socket = undefined
+    this.handler.ended(code)
+  }
+
+  get isOpen(): boolean {
+    return this.socket !== undefined
+  }
+
+  get bufferedBytes(): number {
+    return this.socket === undefined ? 0 : this.socket.getBufferedAmount()
+  }
+
+  send(message: string | Uint8Array, isBinary: boolean): boolean {
+    if (this.socket === undefined) return false
+    if (this.socket.send(message, isBinary) !== 2) return true
+    // Dropped: what comes after it would not be what the peer is owed.
+    this.destroy()
+    return false
+  }
+
+  cork(send: () => void): void {
+    this.socket?.cork(send)
+  }
+
+  end(code: number, reason: string): void {
+    const { socket } = this
+    // The close handler runs within end(): nothing may use the socket from here on.
+    this.socket = undefined
+    socket?.end(code, reason)
+  }
+
+  destroy(): void {
+    const { socket } = this
+    this.socket = undefined
+    socket?.close()
+  }
+}
+
+class Exchange implements HttpExchange {
+  readonly method: string
+  readonly path: string
+  readonly query: string
+  isOver = false
+  private readonly response: HttpResponse
+  private readonly request: HttpRequest
+  private abortedListener: (() => void) | undefined
+
+  constructor(response: HttpResponse, request: HttpRequest) {
+    this.response = response
+    this.request = request
+    this.method = request.getCaseSensitiveMethod().toUpperCase()
+    this.path = request.getUrl()
+    // Undefined when there is no question mark, whatever its types say.
+    this.query = request.getQuery() ?? ''
+    response.onAborted(() => {
+      this.isOver = true
+      this.abortedListener?.()
+    })
+  }
+
+  header(name: string): string {
+    return this.request.getHeader(name)
+  }
+
+  get peer(): string {
+    return this.isOver ? '' : Buffer.from(this.response.getRemoteAddressAsText()).toString('latin1')
+  }
+
+  receive(onBytes: (bytes: Buffer, isLast: boolean) => void): void {
+    this.response.onData((chunk, isLast) => {
+      if (!this.isOver) onBytes(Buffer.from(chunk), isLast)
+    })
+  }
+
+  onAborted(listener: () => void): void {
+    this.abortedListener = listener
+  }
+
+  answer({ status, headers = {}, body = '', close = false }: Answer): void {
+    if (this.isOver) return
+    this.isOver = true
+    const { response } = this
+    response.cork(() => {
+      response.writeStatus(`${status} ${STATUS_CODES[status] ?? ''}`)
+      for (const name of Object.keys(headers)) response.writeHeader(name, headers[name]!)
+      response.end(body, close)
+    })
+  }
+}

@@ -242,7 +242,8 @@ function checkKafka(config: Partial<Config>): string[] {
       problems.push('WEIR_KAFKA_BROKERS is set and WEIR_LOG is not kafka: set WEIR_LOG=kafka, or leave the brokers out')
     return problems
   }
-  if (!config.kafkaBrokers) problems.push('WEIR_LOG is kafka: set WEIR_KAFKA_BROKERS to host:port of a broker or more')
+  if ('kafkaBrokers' in config && !config.kafkaBrokers)
+    problems.push('WEIR_LOG is kafka: set WEIR_KAFKA_BROKERS to host:port of a broker or more')
   if ((config.kafkaTlsCert === undefined) !== (config.kafkaTlsKey === undefined))
     problems.push('WEIR_KAFKA_TLS_CERT and WEIR_KAFKA_TLS_KEY belong together: set both')
   if (sasl === 'oauthbearer' && !config.kafkaTokenFile)

@@ -63,6 +63,11 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
   let isMigrated = false
   let lagChunks = 0
   let lagTimer: NodeJS.Timeout | undefined
+  options.instruments.gauge(
+    'weir_stored_lag_seconds',
+    'Age of the oldest durable chunk that is not in the table yet',
+    () => totals().storedLagMs / 1000,
+  )
   const slowInsertMs = options.slowInsertMs ?? slowInsertMsDefault
 
   const loops = topics.map(
@@ -179,6 +184,17 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     }
   }
 
+  function totals(): StoredTotals {
+    const oldest = loops.map((loop) => loop.oldestReceivedAt()).filter((each) => each !== undefined)
+    const now = clock.nowMicros()
+    return {
+      storedReadings: stored.readings,
+      storedDeadLetters: stored['dead-letters'],
+      storedLagMs: oldest.length === 0 ? 0 : Math.max(0, Math.round((now - Math.min(...oldest)) / 1000)),
+      lagChunks,
+    }
+  }
+
   return {
     name: 'writer',
 
@@ -213,16 +229,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
       return isMigrated ? { state: 'ok' } : { state: 'starting', detail: 'The store has not been reached yet' }
     },
 
-    totals() {
-      const oldest = loops.map((loop) => loop.oldestReceivedAt()).filter((each) => each !== undefined)
-      const now = clock.nowMicros()
-      return {
-        storedReadings: stored.readings,
-        storedDeadLetters: stored['dead-letters'],
-        storedLagMs: oldest.length === 0 ? 0 : Math.max(0, Math.round((now - Math.min(...oldest)) / 1000)),
-        lagChunks,
-      }
-    },
+    totals,
   }
 }
 

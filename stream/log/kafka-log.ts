@@ -234,6 +234,9 @@ class KafkaLog implements EventLog {
     return this.producer?.receivedAtMax(topic, partition) ?? this.foundReceivedAtMax.get(`${topic} ${partition}`) ?? 0
   }
 
+  /** The brokers' to watch. */
+  bytesOnDisk(): undefined {}
+
   state(): LogState {
     return this.producer?.state ?? ok
   }

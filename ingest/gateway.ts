@@ -6,7 +6,8 @@
 //   WebSocket /mqtt ──────────────▶ gateway-mqtt-socket ───▶ MQTT front
 import type { EventLog } from '../domain/event-log.ts'
 import { isDeviceName } from '../domain/reading.ts'
-import { RequestError, StartError } from '../runtime/errors.ts'
+import { RequestError } from '../runtime/errors.ts'
+import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import {
   type Answer,
@@ -84,7 +85,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     try {
       this.port = await this.server.listen(host, port)
     } catch (error) {
-      throw startError(error as NodeJS.ErrnoException, host, port)
+      throw listenError(error as NodeJS.ErrnoException, { what: 'Gateway', host, port, option: 'WEIR_GATEWAY_PORT' })
     }
     this.tick = setInterval(() => this.onTick(), tickMs)
     this.events.gatewayListening(host, this.port)
@@ -238,17 +239,4 @@ function wrongProtocol(): RequestError {
 function tooManySockets(): RequestError {
   const detail = `All ${limits.ingestSocketsMax} sockets are in use: close one, or let one socket speak for many devices.`
   return new RequestError(503, 'sockets-max', 'There is no room for another socket', detail)
-}
-
-function startError(error: NodeJS.ErrnoException, host: string, port: number): Error {
-  const sentence: Record<string, string> = {
-    EADDRINUSE: `Gateway port ${port} on ${host} is taken by another program: end that one, or set WEIR_GATEWAY_PORT to a free port`,
-    EACCES: `Gateway port ${port} on ${host} may not be opened by this user: set WEIR_GATEWAY_PORT to a port above 1023`,
-    EADDRNOTAVAIL: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-    ENOTFOUND: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-  }
-  const known = sentence[error.code ?? '']
-  return new StartError(known ?? `The gateway can't listen on ${host}:${port} (WEIR_GATEWAY_PORT): ${error.message}`, {
-    cause: error,
-  })
 }

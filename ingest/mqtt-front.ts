@@ -3,7 +3,7 @@
 // the moment when a durable cycle frees acknowledgements.
 import { createServer, type Server } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { StartError } from '../runtime/errors.ts'
+import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
 import type { IngestEvents } from './events.ts'
@@ -77,7 +77,9 @@ export class MqttFront implements ConnectionHost {
   async listen(): Promise<{ host: string; port: number }> {
     const { host, port } = this.options
     await new Promise<void>((resolve, reject) => {
-      this.server.once('error', (error: NodeJS.ErrnoException) => reject(startError(error, host, port)))
+      this.server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(listenError(error, { what: 'MQTT', host, port, option: 'WEIR_MQTT_PORT' })),
+      )
       this.server.listen({ host, port, backlog: 1024 }, resolve)
     })
     this.server.removeAllListeners('error')
@@ -231,18 +233,5 @@ function nextTick(signal: AbortSignal): Promise<void> {
     }
     const timer = setTimeout(done, 10)
     signal.addEventListener('abort', done)
-  })
-}
-
-function startError(error: NodeJS.ErrnoException, host: string, port: number): Error {
-  const sentence: Record<string, string> = {
-    EADDRINUSE: `MQTT port ${port} on ${host} is taken by another program: end that one, or set WEIR_MQTT_PORT to a free port`,
-    EACCES: `MQTT port ${port} on ${host} may not be opened by this user: set WEIR_MQTT_PORT to a port above 1023`,
-    EADDRNOTAVAIL: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-    ENOTFOUND: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-  }
-  const known = sentence[error.code ?? '']
-  return new StartError(known ?? `MQTT can't listen on ${host}:${port} (WEIR_MQTT_PORT): ${error.message}`, {
-    cause: error,
   })
 }

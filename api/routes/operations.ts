@@ -57,9 +57,10 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
     },
     async (_request, reply) => {
       const statuses = await context.status.all()
+      const { parts } = await readiness(context)
       return reply
         .type('text/plain; version=0.0.4; charset=utf-8')
-        .send(renderInstruments(statuses.map(({ instruments }) => instruments)))
+        .send(renderInstruments(statuses.map(({ instruments }) => instruments)) + partsAsGauge(parts))
     },
   )
 
@@ -77,13 +78,21 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
   )
 }
 
+/** What /readyz says, for those who watch numbers. */
+function partsAsGauge(parts: ReadyAnswer['parts']): string {
+  const lines = Object.entries(parts).map(
+    ([part, { state }]) => `weir_part_up{part="${part}"} ${state === 'ok' ? 1 : state === 'degraded' ? 0.5 : 0}\n`,
+  )
+  return `# HELP weir_part_up 1: well, 0.5: works, with less than it should, 0: does not work\n# TYPE weir_part_up gauge\n${lines.join('')}`
+}
+
 async function readiness({ status, clock }: ApiContext): Promise<ReadyAnswer> {
   const nowMs = clock.nowMicros() / 1000
   const parts: ReadyAnswer['parts'] = {}
   for (const { process, at, parts: known } of await status.all()) {
     const ageMs = nowMs - at
     if (ageMs > statusAgeMsMax) {
-      const detail = `Not heard of for ${Math.round(ageMs / 1000)} s.`
+      const detail = `its process has said nothing for ${Math.round(ageMs / 1000)} s: it hangs, or is stopped`
       parts[process] = { state: 'failed', detail, process }
       continue
     }

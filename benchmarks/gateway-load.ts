@@ -1,6 +1,6 @@
-// The gateway's load generator: a process of its own, over bare sockets, with everything built before the clock runs. `http`: bodies of 100
-// readings, one request in flight a connection. `socket`: one reading a message on /v1/ingest, as many in flight as its window lets; `batched`: the
-// same with ten readings a message. Every message has its own times. Told what to do over IPC, like mqtt-load.ts.
+// The gateway's load generator: a process of its own, over bare sockets, with everything built before the clock runs. `http`: bodies of 100 readings, one
+// request in flight a connection. `socket`: one reading a message on /v1/ingest, as many in flight as its window lets; `batched`: ten a message.
+// Every message has its own times. Told what to do over IPC, like mqtt-load.ts.
 import { connect, type Socket } from 'node:net'
 import { clientFrame, ingestFrame, opcodes, ServerFrames } from '../tests/helpers/websocket.ts'
 

@@ -85,12 +85,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     try {
       this.port = await this.server.listen(host, port)
     } catch (error) {
-      throw listenError(error as NodeJS.ErrnoException, {
-        what: 'Gateway',
-        host: host,
-        port: port,
-        option: 'WEIR_GATEWAY_PORT',
-      })
+      throw listenError(error as NodeJS.ErrnoException, { what: 'Gateway', host, port, option: 'WEIR_GATEWAY_PORT' })
     }
     this.tick = setInterval(() => this.onTick(), tickMs)
     this.events.gatewayListening(host, this.port)

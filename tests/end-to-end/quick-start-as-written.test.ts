@@ -24,6 +24,7 @@ describe('the quick start as written', () => {
   const run = (line: string): { status: number | null; stdout: string; stderr: string } => {
     const here = line
       .replaceAll(/(localhost|127\.0\.0\.1):8080/g, new URL(weir.http).host)
+      .replaceAll(/(localhost|127\.0\.0\.1):8081/g, new URL(weir.urls.gateway!).host)
       .replace(/^mosquitto_pub /, `mosquitto_pub -h ${weir.mqtt.host} -p ${weir.mqtt.port} `)
     return spawnSync('sh', ['-c', here], { encoding: 'utf8', timeout: 20_000 })
   }

@@ -37,7 +37,7 @@ describe('roles run apart', () => {
     )
 
   it('each process is only what it was asked to be', () => {
-    expect(Object.keys(ingest.urls)).toEqual(['mqtt'])
+    expect(Object.keys(ingest.urls)).toEqual(['mqtt', 'gateway'])
     expect(Object.keys(ingest.pids())).toEqual(['ingest'])
     expect(Object.keys(writer.urls)).toEqual([])
     expect(Object.keys(api.urls)).toEqual(['http'])

@@ -1,11 +1,14 @@
 // The Kafka client, and the only file that imports it. kafkajs is used for what it does well (connections, TLS, SASL, the protocol's bytes); its
 // producer and its consumer are not used, because they lose and skip what must not be lost or skipped (docs/decisions/0010-kafka.md).
 
+import { connect as connectPlain, isIP } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import {
   type Admin,
   AssignerProtocol,
   type Cluster,
   CompressionTypes,
+  type ISocketFactory,
   Kafka,
   type KafkaConfig,
   logLevel,
@@ -105,6 +108,7 @@ export type KafkaMessage = Message
 /** Connection failures in a row after which everything about a cluster is found anew, from the list that the operator gave. */
 const failuresMax = 3
 const connectTimeoutMs = 3_000
+const keepAliveMs = 60_000
 const metadataAgeMsMax = 60_000
 
 /**
@@ -249,6 +253,7 @@ function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndp
     brokers: [...brokers],
     clientId: 'weir',
     connectionTimeout: connectTimeoutMs,
+    socketFactory: connectWithoutDelay,
     // The broker gives up first, with an answer.
     requestTimeout: requestTimeoutMs + 2_000,
     // Waiting and trying again is ours, where it can be said and ended.
@@ -268,6 +273,16 @@ function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndp
     }
   if (sasl) config.sasl = saslOf(sasl)
   return new Kafka(config)
+}
+
+/** As kafkajs does it, but the end of a request is not held back until the broker has confirmed its beginning (Nagle). */
+const connectWithoutDelay: ISocketFactory = ({ host, port, ssl, onConnect }) => {
+  const socket = ssl
+    ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
+    : connectPlain({ host, port }, onConnect)
+  socket.setKeepAlive(true, keepAliveMs)
+  socket.setNoDelay(true)
+  return socket
 }
 
 function saslOf(sasl: SaslOptions): SASLOptions {

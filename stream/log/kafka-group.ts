@@ -27,7 +27,7 @@ import {
   reasonOf,
 } from './kafka-client.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { BackOff } from './kafka-wait.ts'
+import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaMemberOptions {
   readonly connection: KafkaConnection
@@ -51,6 +51,8 @@ interface Membership {
 const protocolName = 'weir'
 const heartbeatMsMax = 1_000
 const leaveMsMax = 1_000
+/** Then whoever commits is told to try again. */
+const commitWaitMsMax = 3_000
 /** How long others wait for a member that is busy or gone before they share without it. */
 const rebalanceTimeoutMs = 10_000
 /** We are still a member, or may be one again by the same name. */
@@ -260,7 +262,7 @@ export class KafkaMember implements LogConsumer {
   private async commitOnce(position: LogPosition): Promise<void> {
     const { groupId, name, logger } = this.options
     for (;;) {
-      await this.joined()
+      await within(commitWaitMsMax, this.joined(), `joining ${groupId}`)
       if (this.ending.signal.aborted) throw new RetryableError('the log is closed')
       const { generation, memberId } = this.membership!
       const due = [...position].filter(
@@ -274,7 +276,7 @@ export class KafkaMember implements LogConsumer {
       }
       try {
         const broker = await this.coordinator()
-        await broker.offsetCommit({
+        const answer = broker.offsetCommit({
           groupId,
           groupGenerationId: generation,
           memberId,
@@ -282,6 +284,7 @@ export class KafkaMember implements LogConsumer {
             { topic: name, partitions: due.map(([partition, offset]) => ({ partition, offset: String(offset) })) },
           ],
         })
+        await within(commitWaitMsMax, answer, `a commit of ${groupId}`)
         for (const [partition, offset] of due) if (this.owned.has(partition)) this.owned.set(partition, offset)
         return
       } catch (error) {

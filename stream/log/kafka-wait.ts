@@ -1,6 +1,7 @@
 // Waiting for a cluster that is away: longer each time, ended by a signal, begun anew by a success.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import { RetryableError } from '../../runtime/errors.ts'
 
 const firstMs = 50
 const longestMs = 1_000
@@ -28,5 +29,18 @@ export class BackOff {
     const hadFailed = this.attempt > 0
     this.attempt = 0
     return hadFailed
+  }
+}
+
+/** Whoever has to stop within a deadline does not wait for an answer that may never come. */
+export async function within<Answer>(ms: number, answer: Promise<Answer>, what: string): Promise<Answer> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new RetryableError(`${what} took longer than ${ms} ms`)), ms)
+  })
+  try {
+    return await Promise.race([answer, late])
+  } finally {
+    clearTimeout(timer)
   }
 }

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { pause, waitFor } from './wait-for.ts'
 
 const version = '4.1.1'
+const clusterId = 'MkU3OEVBNTcwNTJENDM2Qg'
 const cache = process.env.WEIR_TEST_CACHE ?? join(homedir(), '.cache', 'weir-tests')
 const heapMiB = 256
 const readyMsMax = 60_000
@@ -28,6 +29,8 @@ export function kafkaMissing(): string | undefined {
 export interface TestKafka {
   /** host:port of each node. */
   readonly brokers: readonly string[]
+  /** host:port of each extra listener. */
+  readonly listeners: Readonly<Record<string, string>>
   /** Where a proxy is to connect to. */
   readonly behindProxyPort: number
   /** Of a node that runs; nodes count from 1. */
@@ -46,6 +49,10 @@ export interface TestKafkaOptions {
   readonly sessionMs?: number
   /** Also listens for clients that come through a proxy on this port of 127.0.0.1 (one node only). */
   readonly proxyPort?: number
+  /** More listeners of the one node, by name: their protocol. */
+  readonly extraListeners?: Readonly<Record<string, string>>
+  /** Name and password. */
+  readonly scramUsers?: Readonly<Record<string, string>>
   /** Compiles what it does often as well as it can: for benchmarks; a test is over before that pays. */
   readonly isMeasured?: boolean
   /** More lines of server.properties. */
@@ -57,12 +64,15 @@ export async function startKafka({
   sessionMs = 2_000,
   proxyPort,
   isMeasured = false,
+  extraListeners = {},
+  scramUsers = {},
   properties = {},
 }: TestKafkaOptions = {}): Promise<TestKafka> {
   const libraries = fetchJars()
   const directory = await mkdtemp(join(tmpdir(), 'weir-kafka-'))
-  const ports = await freePorts(nodes * 2 + 1)
+  const ports = await freePorts(nodes * 2 + 1 + Object.keys(extraListeners).length)
   const running = new Map<number, ChildProcess>()
+  const listeners: Record<string, string> = {}
   const java = (words: readonly string[]): string[] => [
     `-Xmx${heapMiB}m`,
     '-XX:+UseSerialGC',
@@ -75,7 +85,16 @@ export async function startKafka({
 
   for (let node = 1; node <= nodes; node++) {
     const usual = serverProperties(node, nodes, ports, sessionMs, join(directory, `${node}`))
-    const lines = { ...usual, ...(proxyPort && proxied(usual, ports.at(-1)!, proxyPort)), ...properties }
+    const more = Object.entries(extraListeners).map(([name, protocol], i): Listener => {
+      const address = `127.0.0.1:${ports[nodes * 2 + 1 + i]}`
+      listeners[name] = address
+      return { name, protocol, address, advertised: address }
+    })
+    if (proxyPort) {
+      const address = `127.0.0.1:${ports[nodes * 2]}`
+      more.push({ name: 'PROXIED', protocol: 'PLAINTEXT', address, advertised: `127.0.0.1:${proxyPort}` })
+    }
+    const lines = { ...(more.length > 0 ? withListeners(usual, more) : usual), ...properties }
     const file = join(directory, `${node}.properties`)
     writeFileSync(
       file,
@@ -83,11 +102,14 @@ export async function startKafka({
         .map(([name, value]) => `${name}=${value}\n`)
         .join(''),
     )
-    const formatted = spawnSync(
-      'java',
-      java(['kafka.tools.StorageTool', 'format', '-t', 'MkU3OEVBNTcwNTJENDM2Qg', '-c', file]),
-      { encoding: 'utf8' },
+    const users = Object.entries(scramUsers).flatMap(([name, password]) =>
+      ['SCRAM-SHA-256', 'SCRAM-SHA-512'].flatMap((kind) => [
+        '--add-scram',
+        `${kind}=[name=${name},password=${password}]`,
+      ]),
     )
+    const format = ['kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', file, ...users]
+    const formatted = spawnSync('java', java(format), { encoding: 'utf8' })
     if (formatted.status !== 0)
       throw new Error(`Kafka's storage could not be made: ${formatted.stdout}${formatted.stderr}`)
   }
@@ -119,7 +141,8 @@ export async function startKafka({
   }
   const kafka: TestKafka = {
     brokers,
-    behindProxyPort: ports.at(-1)!,
+    listeners,
+    behindProxyPort: ports[nodes * 2]!,
     pid: (node) => running.get(node)!.pid!,
     kill: (node, signal = 'SIGKILL') => kill(node, signal),
     async revive(node) {
@@ -186,12 +209,23 @@ function serverProperties(
   }
 }
 
-/** One listener more, whose clients are told to come to the proxy. */
-function proxied(usual: Record<string, string>, port: number, proxyPort: number): Record<string, string> {
+interface Listener {
+  readonly name: string
+  readonly protocol: string
+  readonly address: string
+  /** What clients are told. */
+  readonly advertised: string
+}
+
+function withListeners(usual: Record<string, string>, more: readonly Listener[]): Record<string, string> {
+  const joined = (key: string, say: (listener: Listener) => string): Record<string, string> => ({
+    [key]: [usual[key]!, ...more.map(say)].join(','),
+  })
   return {
-    listeners: `${usual.listeners},PROXIED://127.0.0.1:${port}`,
-    'advertised.listeners': `${usual['advertised.listeners']},PROXIED://127.0.0.1:${proxyPort}`,
-    'listener.security.protocol.map': `${usual['listener.security.protocol.map']},PROXIED:PLAINTEXT`,
+    ...usual,
+    ...joined('listeners', ({ name, address }) => `${name}://${address}`),
+    ...joined('advertised.listeners', ({ name, advertised }) => `${name}://${advertised}`),
+    ...joined('listener.security.protocol.map', ({ name, protocol }) => `${name}:${protocol}`),
     'inter.broker.listener.name': 'PLAINTEXT',
   }
 }

@@ -1,0 +1,135 @@
+// How a cluster that asks who we are is reached: TLS with our own certificate, SASL PLAIN, SCRAM and OAUTHBEARER, each against a real broker.
+import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { systemClock } from '../../runtime/clock.ts'
+import { readConfig } from '../../runtime/config.ts'
+import { StartError } from '../../runtime/errors.ts'
+import { silentLogger } from '../../runtime/logger.ts'
+import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
+import { openLog } from './open-log.ts'
+
+const secret = 'test-secret'
+
+describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
+  let kafka: TestKafka
+  let directory: string
+  beforeAll(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'weir-kafka-auth-'))
+    makeCertificate(directory)
+    const module = 'org.apache.kafka.common.security'
+    kafka = await startKafka({
+      extraListeners: { SASL: 'SASL_PLAINTEXT', TLS: 'SSL', BOTH: 'SASL_SSL' },
+      scramUsers: { weir: secret },
+      properties: {
+        'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER',
+        ...Object.fromEntries(
+          ['sasl', 'both'].flatMap((listener) => [
+            [
+              `listener.name.${listener}.plain.sasl.jaas.config`,
+              `${module}.plain.PlainLoginModule required user_weir="${secret}";`,
+            ],
+            ...['256', '512'].map((bits) => [
+              `listener.name.${listener}.scram-sha-${bits}.sasl.jaas.config`,
+              `${module}.scram.ScramLoginModule required;`,
+            ]),
+            [
+              `listener.name.${listener}.oauthbearer.sasl.jaas.config`,
+              `${module}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
+            ],
+          ]),
+        ),
+        'listener.name.tls.ssl.client.auth': 'required',
+        'ssl.keystore.type': 'PEM',
+        'ssl.keystore.location': join(directory, 'both.pem'),
+        'ssl.truststore.type': 'PEM',
+        'ssl.truststore.location': join(directory, 'cert.pem'),
+      },
+    })
+  }, 180_000)
+  afterAll(async () => {
+    await kafka?.dispose()
+    rmSync(directory, { recursive: true, force: true })
+  })
+
+  /** By the options that an operator sets. */
+  const open = (listener: string, environment: Record<string, string>) =>
+    openLog({
+      config: readConfig({
+        environment: {
+          WEIR_LOG: 'kafka',
+          WEIR_KAFKA_BROKERS: kafka.listeners[listener]!,
+          WEIR_KAFKA_PREFIX: `auth-${randomBytes(4).toString('hex')}.`,
+          WEIR_KAFKA_REQUEST_TIMEOUT: '10s',
+          ...environment,
+        },
+      }),
+      mode: 'append',
+      logger: silentLogger,
+      clock: systemClock,
+    })
+  const sasl = (mechanism: string, password = secret): Record<string, string> => ({
+    WEIR_KAFKA_SASL: mechanism,
+    WEIR_KAFKA_USERNAME: 'weir',
+    WEIR_KAFKA_PASSWORD: password,
+  })
+  const ca = (): Record<string, string> => ({ WEIR_KAFKA_TLS_CA: join(directory, 'cert.pem') })
+
+  it.each<[string, string, () => Record<string, string>]>([
+    ['SASL PLAIN', 'SASL', () => sasl('plain')],
+    ['SCRAM-SHA-256', 'SASL', () => sasl('scram-sha-256')],
+    ['SCRAM-SHA-512 over TLS', 'BOTH', () => ({ ...sasl('scram-sha-512'), ...ca() })],
+    [
+      'OAUTHBEARER with a token from a file',
+      'SASL',
+      () => {
+        const file = join(directory, 'token')
+        writeFileSync(file, `${unsecuredToken()}\n`)
+        return { WEIR_KAFKA_SASL: 'oauthbearer', WEIR_KAFKA_TOKEN_FILE: file }
+      },
+    ],
+    [
+      'TLS with our own certificate',
+      'TLS',
+      () => ({
+        ...ca(),
+        WEIR_KAFKA_TLS_CERT: join(directory, 'cert.pem'),
+        WEIR_KAFKA_TLS_KEY: join(directory, 'key.pem'),
+      }),
+    ],
+  ])('%s', async (_name, listener, environment) => {
+    const log = await open(listener, environment())
+    expect(await log.append('readings', 1, Buffer.from('kept'), 1, 1)).toBe(0)
+    const reader = await log.subscribe('any', 'readings')
+    const [chunk] = await reader.read(1e6, new AbortController().signal)
+    expect(Buffer.from(chunk!.rows).toString()).toBe('kept')
+    await reader.close()
+    await log.close()
+  })
+
+  it.each(['plain', 'scram-sha-256'])('a wrong password for %s is one sentence, and no wait', async (mechanism) => {
+    const error = await open('SASL', sasl(mechanism, 'wrong')).catch((caught) => caught)
+    expect(error).toBeInstanceOf(StartError)
+    expect(error.message).toMatch(/Kafka does not let us in/)
+  })
+})
+
+/** What a broker in its own test mode takes: signed by nobody. */
+function unsecuredToken(): string {
+  const encode = (claims: object): string => Buffer.from(JSON.stringify(claims)).toString('base64url')
+  const now = Math.floor(Date.now() / 1_000)
+  return `${encode({ alg: 'none' })}.${encode({ sub: 'weir', iat: now, exp: now + 3_600 })}.`
+}
+
+function makeCertificate(directory: string): void {
+  const words = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost']
+  const names = ['-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost']
+  const files = ['-keyout', join(directory, 'key.pem'), '-out', join(directory, 'cert.pem')]
+  const made = spawnSync('openssl', [...words, ...names, ...files], { encoding: 'utf8' })
+  if (made.status !== 0) throw new Error(`no certificate could be made: ${made.stderr}`)
+  const [key, certificate] = ['key.pem', 'cert.pem'].map((name) => readFileSync(join(directory, name), 'utf8'))
+  writeFileSync(join(directory, 'both.pem'), `${key}${certificate}`)
+}

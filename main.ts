@@ -93,6 +93,12 @@ function exitCodeOf(error: unknown): number {
     process.stderr.write(`${error.message}\n`)
     return 1
   }
+  // A directory that can't be written, a disk that is full: the system's own words say it all.
+  const { syscall, message } = error as NodeJS.ErrnoException
+  if (syscall !== undefined) {
+    process.stderr.write(`${message}\n`)
+    return 1
+  }
   return crashed(error)
 }
 

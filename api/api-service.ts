@@ -30,6 +30,8 @@ export interface ApiServiceOptions {
   readonly logger: Logger
   readonly instruments: Instruments
   readonly clock: Clock
+  /** Most live viewers at once. */
+  readonly viewersMax?: number
   /** Registered into the same server. */
   readonly pages?: (app: FastifyInstance) => Promise<void>
 }
@@ -41,11 +43,11 @@ export interface ApiService extends Service {
 const rateSampleMs = 1_000
 
 export function createApiService(options: ApiServiceOptions): ApiService {
-  const { config, log, clickhouse, status, logger, instruments, clock, pages } = options
+  const { config, log, clickhouse, status, logger, instruments, clock, pages, viewersMax } = options
   const lastValues = new LastValues()
   const history: AskHistory = (question, signal) =>
     askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc' }, signal)
-  const hub = new LiveHub({ log, lastValues, clock, logger, history })
+  const hub = new LiveHub({ log, lastValues, clock, logger, history, ...(viewersMax && { viewersMax }) })
   const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
   const rates = new PipelineRates()

@@ -3,8 +3,11 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { RetryableError } from '../runtime/errors.ts'
+import { createInstruments } from '../runtime/instruments.ts'
+import { silentLogger } from '../runtime/logger.ts'
 import { SseViewer } from '../tests/helpers/sse.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
+import { createApiService } from './api-service.ts'
 import { openWorld, type World } from './test-world.ts'
 import { liveByeSchema, liveCaughtUpSchema, liveGapSchema, liveReadingsSchema, readingsSchema } from './wire.ts'
 
@@ -222,6 +225,28 @@ describe('a live viewer', () => {
     const last = (viewer: SseViewer) => viewer.readings().at(-1)!.observedAt
     expect(last(resumed)).toBe(last(other))
   }, 40_000)
+})
+
+describe('viewers', () => {
+  it('are bounded in number: one too many gets 503, and a place once another has left', async () => {
+    const { log, clickhouse, clock } = world
+    const service = createApiService({
+      ...{ config: { host: '127.0.0.1', httpPort: 0 }, log, clickhouse, clock, logger: silentLogger, viewersMax: 1 },
+      ...{ status: { all: async () => [] }, instruments: createInstruments('api') },
+    })
+    await service.start()
+    const { host, port } = service.httpAddress()
+    const url = `http://${host}:${port}/v1/live`
+    const first = await SseViewer.open(url)
+    const refused = await fetch(url)
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect(await refused.json()).toMatchObject({ type: '/problems/too-many-viewers' })
+    first.close()
+    const second = await waitFor(() => SseViewer.open(url))
+    second.close()
+    await service.drain(AbortSignal.timeout(2_000))
+    await service.stop()
+  })
 })
 
 async function viewers(): Promise<number> {

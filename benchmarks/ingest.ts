@@ -1,5 +1,6 @@
 // How fast are readings taken in durably, and all of them stored? QoS 1 publishes, acknowledged after fdatasync, every row in the table at the end,
 // against what mosquitto acknowledges of the same packets without keeping any.
+import { reportDisk } from './disk.ts'
 import {
   type Benchmark,
   type BenchmarkOptions,
@@ -24,6 +25,7 @@ export const ingest: Benchmark = {
   async run(options, report) {
     const shape = shapeOf(options)
     const seconds = options.seconds ?? secondsDefault
+    reportDisk(report)
     report.setting('traffic', `MQTT QoS 1, ${shapeSettings[shape].words}, 105-byte JSON, ${seconds} s a side and round`)
     const rounds = await interleave(
       { name: 'weir     ', measure: (round) => measureWeir(shape, seconds, round, report) },

@@ -2,6 +2,7 @@
 // process all the while, how fast it catches up, and every acknowledged reading in the table in the end.
 
 import type { WeirPart, WeirProcess } from '../tests/helpers/spawn-weir.ts'
+import { reportDisk } from './disk.ts'
 import type { Benchmark, Report } from './harness.ts'
 import { type LoadProcess, startLoad } from './load-process.ts'
 import { residentMiBOf } from './process-figures.ts'
@@ -22,6 +23,7 @@ export const memory: Benchmark = {
   async run(options, report) {
     const seconds = options.seconds ?? secondsDefault
     const frozenSeconds = Math.min(frozenSecondsMax, seconds / 5)
+    reportDisk(report)
     report.setting(
       'traffic',
       `50 MQTT connections × 100 in flight, QoS 1, 105-byte JSON, ${seconds} s, then ${frozenSeconds} s with the store frozen`,

@@ -3,6 +3,7 @@
 
 import type { WeirProcess } from '../tests/helpers/spawn-weir.ts'
 import { queryStore } from '../tests/helpers/store.ts'
+import { reportDisk } from './disk.ts'
 import { type Benchmark, generatorCoresMax, interleave, type Measurement } from './harness.ts'
 import { type LoadProcess, startLoad } from './load-process.ts'
 import { cpuUsOf } from './process-figures.ts'
@@ -18,6 +19,7 @@ export const queryUnderLoad: Benchmark = {
   question: 'acknowledgement p99 at half the top rate, a heavy SQL query beside it, against none',
   async run(options, report) {
     const seconds = options.seconds ?? secondsDefault
+    reportDisk(report)
     const weir = await startForBenchmark()
     try {
       const load = await startLoad(loadSetup('pipelined', weir.mqtt, 'bench'))

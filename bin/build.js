@@ -25,7 +25,7 @@ export function build() {
   const startedAt = new Date()
   const compiler = join(project, 'node_modules/typescript/bin/tsc')
   const { status, stdout, stderr, error } = spawnSync(process.execPath, [compiler], { cwd: project, encoding: 'utf8' })
-  if (status !== 0) process.stderr.write(`the build has problems: ${error?.message ?? `\n${stdout}${stderr}`}\n`)
+  if (status !== 0) throw new Error(`the build failed: ${error?.message ?? `\n${stdout}${stderr}`}`)
   for (const file of sources()) {
     if (/\.tsx?$/.test(file) || roots.some((root) => file === join(project, root))) continue
     const target = join(project, 'dist', file.slice(project.length))

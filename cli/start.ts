@@ -2,7 +2,7 @@
 import { type ArgsDef, defineCommand } from 'citty'
 import { startWeir } from '../app.ts'
 import { options, readConfig } from '../runtime/config.ts'
-import { type CommandWorld, flagName } from './command.ts'
+import { type CommandWorld, flagName, UsageError } from './command.ts'
 
 const configArgs: ArgsDef = Object.fromEntries(
   Object.entries(options).map(([name, { meaning, fallback }]) => [
@@ -29,6 +29,7 @@ export const start = defineCommand({
       file: args.config as string | undefined,
       flags: configFlags(args),
     })
+    if (args.demo && !config.roles.includes('ingest')) throw new UsageError('--demo needs the role ingest')
     return startWeir({ config, demo: args.demo === true, world })
   },
 })

@@ -104,10 +104,11 @@ async function answered(clickhouse: ClickHouse, stop: AbortSignal): Promise<void
   }
 }
 
-/** One line on stderr, drawn over itself; an empty name ends it. */
-function progressOn({ terminal }: CommandWorld): (name: string, done: number, of: number) => void {
+/** One line on stderr, drawn over itself; an empty name ends it. Where a stop that was asked for ends the work: half a check must not pass for one. */
+function progressOn({ terminal, stop }: CommandWorld): (name: string, done: number, of: number) => void {
   let drawnAt = 0
   return (name, done, of) => {
+    if (stop.aborted && name !== '') throw new StartError('Stopped before the end: nothing is said about the rest')
     if (!terminal) return
     const now = performance.now()
     if (name === '') process.stderr.write('\r\x1b[K')

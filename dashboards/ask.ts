@@ -21,6 +21,9 @@ export interface NotAnswered {
   readonly detail: string
 }
 
+/** A page is worth more without its history than late: the store may hang, and what is live still works. */
+const answerMsMax = 4_000
+
 type Parameters = Readonly<Record<string, string | number | readonly string[] | undefined>>
 
 export interface Questions {
@@ -50,14 +53,21 @@ async function answer<T>(ask: Ask, path: string, parameters: Parameters): Promis
     if (value === undefined) continue
     for (const each of Array.isArray(value) ? value : [value]) query.append(name, String(each))
   }
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, fail) => {
+    const error = Object.assign(new Error(`no answer within ${answerMsMax / 1_000} s`), { status: 503 })
+    timer = setTimeout(() => fail(error), answerMsMax)
+  })
   try {
-    const value = await ask(query.size > 0 ? `${path}?${query}` : path)
+    const value = await Promise.race([ask(query.size > 0 ? `${path}?${query}` : path), late])
     return isProblem(value)
       ? { ok: false, status: value.status, detail: value.detail }
       : { ok: true, value: value as T }
   } catch (error) {
     const { status, detail, message } = error as { status?: unknown; detail?: unknown; message?: unknown }
     return { ok: false, status: typeof status === 'number' ? status : 0, detail: String(detail ?? message ?? error) }
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -1,6 +1,6 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
 import type { BucketSeries, RawSeries } from '../api/wire.ts'
-import { formatNumber, gapMs, resolutionText, stepMs } from './format.ts'
+import { formatCount, formatNumber, isGap, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
@@ -45,7 +45,7 @@ export function ChartCard(card: CardProperties): JSX.Element {
         class="plot"
         data-part="plot"
         tabindex="0"
-        role="group"
+        role="application"
         aria-label={attribute(`Chart of ${metric}. Arrow keys move, plus and minus zoom, Escape goes back.`)}
       >
         {series && points > 0 ? <Drawing {...card} series={series} /> : <p class="none">No readings in this range.</p>}
@@ -84,7 +84,7 @@ export function CardTemplate(): JSX.Element {
 
 function captionText(resolution: string, source: string, points: number): string {
   const band = resolution === 'raw' ? '' : ': mean as a line, least to most as a band'
-  return `${points} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+  return `${formatCount(points)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
 }
 
 function Drawing({
@@ -105,7 +105,7 @@ function Drawing({
   const span = max - min || 1
   const x = (at: number): number => tenth(((at - from) / Math.max(to - from, 1)) * width)
   const y = (value: number): number => tenth(edge + (1 - (value - min) / span) * (height - 2 * edge))
-  const runs = continuousRuns(times, gapMs(times, stepMs(resolution)))
+  const runs = continuousRuns(times, stepMs(resolution))
   return (
     <div class="still">
       <svg
@@ -140,20 +140,31 @@ function Drawing({
       <span class="y-min" safe>
         {formatNumber(min)}
       </span>
+      <span class="x-from" safe>
+        {minuteText(from)}
+      </span>
+      <span class="x-to" safe>
+        {minuteText(to)}
+      </span>
     </div>
   )
 }
 
 /** [first, end) of the stretches without a gap. */
-function continuousRuns(times: readonly number[], gap: number): [number, number][] {
+function continuousRuns(times: readonly number[], step: number): [number, number][] {
   const runs: [number, number][] = []
   let first = 0
   for (let i = 1; i <= times.length; i++) {
-    if (i < times.length && times[i]! - times[i - 1]! <= gap) continue
+    if (i < times.length && !isGap(times, i, step)) continue
     runs.push([first, i])
     first = i
   }
   return runs
+}
+
+/** In UTC: the server does not know the viewer's zone. */
+export function minuteText(at: number): string {
+  return new Date(at).toISOString().slice(0, 16).replace('T', ' ')
 }
 
 function tenth(value: number): number {

@@ -8,8 +8,8 @@ export type ShownRange =
   | { readonly kind: 'live'; readonly name: string; readonly from: number; readonly to: number }
   | { readonly kind: 'fixed'; readonly from: number; readonly to: number }
 
-/** As many readings as make a chart worth looking at. */
-const readingsWanted = 100
+/** As many readings as make a chart worth looking at: ten minutes of one a second, a month of one an hour. */
+const readingsWanted = 600
 
 export interface RangeQuery {
   readonly range?: string | undefined

@@ -2,7 +2,7 @@
 import type { DeviceDetailAnswer, ReadingAnswer, SeriesAnswer } from '../api/wire.ts'
 import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
-import { CardTemplate, ChartCard } from './chart-card.tsx'
+import { CardTemplate, ChartCard, minuteText } from './chart-card.tsx'
 import { liveRange, newestReading, rangeAround, type ShownRange } from './device-range.ts'
 import { formatAge, ranges } from './format.ts'
 import { Age, attribute, Notice, Page } from './layout.tsx'
@@ -38,7 +38,7 @@ export function DevicePage({
 }: DevicePageProperties): JSX.Element {
   const newest = newestReading(device)
   const answer = series.ok ? series.value : undefined
-  const empty = answer !== undefined && answer.series.every(({ observedAt }) => observedAt.length === 0)
+  const empty = answer?.series.every(({ observedAt }) => observedAt.length === 0)
   return (
     <Page assets={assets} title={`${device.device} · Weir`} charts scripts={['device.js']}>
       <div
@@ -137,7 +137,7 @@ function RangeBar({ range }: { range: ShownRange }): JSX.Element {
       </nav>
       <p class="shown" id="shown">
         <span id="shown-text" safe>
-          {`${minute(range.from)} – ${range.kind === 'live' ? 'now' : minute(range.to)} UTC`}
+          {`${minuteText(range.from)} – ${range.kind === 'live' ? 'now' : minuteText(range.to)} UTC`}
         </span>
       </p>
       <button type="button" class="live" id="live" hidden aria-pressed={range.kind === 'live' ? 'true' : 'false'}>
@@ -149,10 +149,6 @@ function RangeBar({ range }: { range: ShownRange }): JSX.Element {
       </button>
     </div>
   )
-}
-
-function minute(at: number): string {
-  return new Date(at).toISOString().slice(0, 16).replace('T', ' ')
 }
 
 /** Not a dead end: offers the shortest range that has the newest reading in it. */

@@ -12,7 +12,7 @@ export function deviceHref(device: string): string {
   return `/devices/${encodeURIComponent(device)}`
 }
 
-export function Fleet({ fleet, query, now }: { fleet: Fleet; query: FleetQuery; now: number }): JSX.Element {
+export function FleetTable({ fleet, query, now }: { fleet: Fleet; query: FleetQuery; now: number }): JSX.Element {
   const { rows, next } = fleet
   return (
     <div

@@ -4,12 +4,13 @@ import type { NotAnswered, Questions } from './ask.ts'
 
 export const fleetRowsMax = 100
 const latestMax = 1_000
+const latestPagesMax = 5
+/** Tried in this order, each for the rows that none before it filled: a week for what reports rarely, five minutes for what is new. */
 const windows = [
-  { ms: 3_600_000, points: 60 },
-  { ms: 7 * 86_400_000, points: 84 },
+  { ms: 3_600_000, resolution: '1m', pointsMin: 20 },
+  { ms: 7 * 86_400_000, resolution: '2h', pointsMin: 12 },
+  { ms: 300_000, resolution: '5s', pointsMin: 0 },
 ] as const
-/** Fewer points than this say nothing about the last hour: the row shows the week instead. */
-const pointsMin = 6
 
 export interface FleetRow {
   readonly device: DeviceAnswer
@@ -47,13 +48,7 @@ export async function loadFleet(questions: Questions, query: FleetQuery, now: nu
   if (items.length === 0) return { rows: [], next: null, away: undefined }
   const names = items.map(({ device }) => device)
   const whole = next === null && query.after === '' && query.search === ''
-  const latest = await questions.latest({ device: whole ? undefined : names, limit: latestMax })
-  const byDevice = new Map<string, ReadingAnswer[]>()
-  for (const reading of latest.ok ? latest.value.items : []) {
-    const list = byDevice.get(reading.device)
-    if (list) list.push(reading)
-    else byDevice.set(reading.device, [reading])
-  }
+  const byDevice = await loadLatest(questions, whole ? undefined : names)
   const metrics = new Map<string, string>()
   for (const [device, readings] of byDevice) {
     const first = readings.find(({ value }) => value !== undefined)
@@ -66,18 +61,39 @@ export async function loadFleet(questions: Questions, query: FleetQuery, now: nu
     metric: metrics.get(device.device),
     spark: sparks.get(device.device),
   }))
-  return { rows, next, away: away ?? (latest.ok ? undefined : latest) }
+  return { rows, next, away }
 }
 
-/** At most one question a window for the whole page. */
+/** A device with very many metrics may leave later ones without values here: its own page has them all. */
+async function loadLatest(
+  questions: Questions,
+  device: readonly string[] | undefined,
+): Promise<Map<string, ReadingAnswer[]>> {
+  const byDevice = new Map<string, ReadingAnswer[]>()
+  let after: string | undefined
+  for (let page = 0; page < latestPagesMax; page++) {
+    const latest = await questions.latest({ device, after, limit: latestMax })
+    if (!latest.ok) break
+    for (const reading of latest.value.items) {
+      const list = byDevice.get(reading.device)
+      if (list) list.push(reading)
+      else byDevice.set(reading.device, [reading])
+    }
+    if (latest.value.next === null) break
+    after = latest.value.next
+  }
+  return byDevice
+}
+
+/** At most one question a window for the whole page; a row keeps the window that gave it the most points. */
 async function loadSparks(
   questions: Questions,
   metrics: ReadonlyMap<string, string>,
   now: number,
 ): Promise<{ sparks: Map<string, Spark>; away: NotAnswered | undefined }> {
   const sparks = new Map<string, Spark>()
-  for (const { ms, points } of windows) {
-    const wanted = [...metrics].filter(([device]) => (sparks.get(device)?.times.length ?? 0) < pointsMin)
+  let wanted = [...metrics]
+  for (const { ms, resolution, pointsMin } of windows) {
     if (wanted.length === 0) break
     const from = now - ms
     const answer = await questions.series({
@@ -85,14 +101,19 @@ async function loadSparks(
       metric: [...new Set(wanted.map(([, metric]) => metric))],
       from,
       to: now,
-      points,
+      resolution,
     })
-    if (!answer.ok) return { sparks, away: answer }
+    // Anything but an absence only costs the drawings.
+    if (!answer.ok) return { sparks, away: answer.status === 503 ? answer : undefined }
+    const filled = new Set<string>()
     for (const series of answer.value.series) {
       if (metrics.get(series.device) !== series.metric) continue
       const values = 'value' in series ? series.value : series.mean
-      if (values.length > 0) sparks.set(series.device, { times: series.observedAt, values, from, to: now })
+      if (values.length >= pointsMin) filled.add(series.device)
+      if (values.length <= (sparks.get(series.device)?.times.length ?? 0)) continue
+      sparks.set(series.device, { times: series.observedAt, values, from, to: now })
     }
+    wanted = wanted.filter(([device]) => !filled.has(device))
   }
   return { sparks, away: undefined }
 }

@@ -14,7 +14,7 @@ export const {
   formatDuration,
   formatNumber,
   formatRate,
-  gapMs,
+  isGap,
   ranges,
   resolutionText,
   sparkFrame,

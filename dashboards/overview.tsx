@@ -2,8 +2,8 @@
 import type { PipelineAnswer } from '../api/wire.ts'
 import type { Answered, NotAnswered } from './ask.ts'
 import type { Assets } from './assets.ts'
-import type { FleetQuery, Fleet as FleetRows } from './fleet.ts'
-import { Fleet } from './fleet-table.tsx'
+import type { Fleet, FleetQuery } from './fleet.ts'
+import { FleetTable } from './fleet-table.tsx'
 import { formatCount, formatDuration, formatRate } from './format.ts'
 import { attribute, Notice, Page } from './layout.tsx'
 import { PathStrip, stageNames } from './path-strip.tsx'
@@ -14,7 +14,7 @@ import { Sparkline } from './sparkline.tsx'
 interface OverviewProperties {
   readonly assets: Assets
   readonly pipeline: Answered<PipelineAnswer>
-  readonly fleet: FleetRows | NotAnswered
+  readonly fleet: Fleet | NotAnswered
   readonly query: FleetQuery
   readonly rates: RateHistory
   readonly now: number
@@ -38,28 +38,30 @@ export function Overview({ assets, pipeline, fleet, query, rates, now }: Overvie
       <section class="panel" aria-labelledby="fleet-title">
         <div class="panel-head">
           <h2 id="fleet-title">Fleet</h2>
-          <form class="search" method="get" action="/" role="search">
-            <label class="unseen" for="search">
-              Search devices
-            </label>
-            <input
-              id="search"
-              name="search"
-              type="search"
-              value={attribute(query.search)}
-              placeholder="Search devices"
-              autocomplete="off"
-              spellcheck="false"
-              maxlength="128"
-              aria-keyshortcuts="/"
-            />
-            <kbd aria-hidden="true">/</kbd>
-          </form>
+          <search class="search">
+            <form method="get" action="/">
+              <label class="unseen" for="search">
+                Search devices
+              </label>
+              <input
+                id="search"
+                name="search"
+                type="search"
+                value={attribute(query.search)}
+                placeholder="Search devices"
+                autocomplete="off"
+                spellcheck="false"
+                maxlength="128"
+                aria-keyshortcuts="/"
+              />
+              <kbd>/</kbd>
+            </form>
+          </search>
         </div>
         {'ok' in fleet ? (
           <Notice title="The fleet can't be listed now" detail={fleet.detail} />
         ) : (
-          <Fleet fleet={fleet} query={query} now={now} />
+          <FleetTable fleet={fleet} query={query} now={now} />
         )}
       </section>
     </Page>

@@ -8,7 +8,7 @@ import { chartsMax, DeviceAway, DevicePage, type TextHistory, UnknownDevice } fr
 import { defaultRange, type RangeQuery, rangeFromQuery, type ShownRange } from './device-range.ts'
 import { FirstSteps } from './first-steps.tsx'
 import { type FleetQuery, loadFleet } from './fleet.ts'
-import { Fleet } from './fleet-table.tsx'
+import { FleetTable } from './fleet-table.tsx'
 import { Notice } from './layout.tsx'
 import { Overview } from './overview.tsx'
 import { createRateHistory } from './rate-history.ts'
@@ -56,7 +56,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     const fleet = await loadFleet(questions, query, at)
     if ('ok' in fleet)
       return sendPage(reply, await (<Notice title="The fleet can't be listed now" detail={fleet.detail} />), 503)
-    return sendPage(reply, await (<Fleet fleet={fleet} query={query} now={at} />))
+    return sendPage(reply, await (<FleetTable fleet={fleet} query={query} now={at} />))
   })
 
   app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>

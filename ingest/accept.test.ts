@@ -238,6 +238,14 @@ describe('what is accepted', () => {
     ])
   })
 
+  it('has another instant for each NDJSON line without a clock, whether its series are known or not', async () => {
+    const { accepter, log, accept, settled } = start()
+    const route = accepter.route('default', 'd1', 'ndjson', 'devices/d1/telemetry/ndjson')
+    for (let i = 0; i < 2; i++) accept('{"a":1,"b":2}\n{"a":3}\n{"a":4,"b":5}\n', route)
+    await settled()
+    expect(readingsOf(log).map(({ observedAt }) => observedAt - startedAt)).toEqual([0, 0, 2, 3, 3, 5, 5, 7, 8, 8])
+  })
+
   it('goes in chunks of bounded size, each appended after the one before', async () => {
     const log = new ScriptedLog(1)
     const { accepter, accept, settled } = start({ log })
@@ -463,9 +471,15 @@ describe('what can not be used', () => {
 describe('a publish that is sent again', () => {
   function resendable(options: Parameters<typeof start>[0] = {}) {
     const started = start(options)
-    const publish = (payload: string, packetId: number, dup: boolean, clientId = 'c1'): number => {
+    const publish = (
+      payload: string,
+      packetId: number,
+      dup: boolean,
+      clientId = 'c1',
+      route = started.route,
+    ): number => {
       const bytes = Buffer.from(payload)
-      return started.accepter.acceptResendable(started.route, bytes, 0, bytes.length, clientId, packetId, dup)
+      return started.accepter.acceptResendable(route, bytes, 0, bytes.length, clientId, packetId, dup)
     }
     return { ...started, publish }
   }
@@ -495,6 +509,26 @@ describe('a publish that is sent again', () => {
     publish('{"a":1}', 7, false)
     await settled()
     expect(readingsOf(log).length).toBe(5)
+  })
+
+  it('is another on another topic, though a gateway that speaks for many uses its packet ids again', async () => {
+    const { accepter, log, publish, settled } = resendable()
+    publish('{"door":1}', 1, false)
+    await settled()
+    // Its first sending was lost on the way; the second one is known.
+    const other = accepter.route('default', 'd2', 'json', 'devices/d2/telemetry')
+    for (let i = 0; i < 2; i++) publish('{"door":1}', 1, true, 'c1', other)
+    await settled()
+    expect(readingsOf(log).map(({ device }) => device)).toEqual(['d1', 'd2'])
+  })
+
+  it('is never one whose packet id was used again since: that one was acknowledged', async () => {
+    const { log, publish, settled } = resendable()
+    for (const value of [1, 2]) publish(`{"a":${value}}`, 1, false)
+    // Like the first, and its first sending was lost on the way.
+    publish('{"a":1}', 1, true)
+    await settled()
+    expect(readingsOf(log).map(({ value }) => value)).toEqual([1, 2, 1])
   })
 
   it('is the last one of its kind, not an earlier one that is durable already', async () => {

@@ -41,8 +41,8 @@ export interface Accepter {
    */
   accept(route: AcceptRoute, bytes: Buffer, start: number, end: number): number
   /**
-   * As `accept`, for a QoS 1 publish: one of a device without a clock that was sent before (DUP flag, client id, packet id and payload) is not
-   * written again; the number is the cycle of the first.
+   * As `accept`, for a QoS 1 publish: one of a device without a clock that was sent before (DUP flag, client id, topic, packet id and payload) is
+   * not written again; the number is the cycle of the first.
    */
   acceptResendable(
     route: AcceptRoute,
@@ -85,6 +85,8 @@ export function createAccepter(options: AccepterOptions): Accepter {
 interface Route extends AcceptRoute {
   readonly decoder: Codec | undefined
   readonly series: SeriesCache
+  /** What the check of a resend begins with: the same bytes on another topic are another message. */
+  readonly originCrc: number
 }
 
 /** An unknown codec's name comes from outside: kept up to here. */
@@ -141,6 +143,7 @@ class LogAccepter implements Accepter {
       partition: partitionOf(tenant, device, this.log.partitions),
       decoder,
       series: this.seriesCaches.of(tenant, device),
+      originCrc: crc32(origin),
     }
     return route
   }
@@ -179,9 +182,10 @@ class LogAccepter implements Accepter {
     packetId: number,
     dup: boolean,
   ): number {
+    const { originCrc } = route as Route
     let crc = -1
     if (dup) {
-      crc = crc32(bytes.subarray(start, end))
+      crc = crc32(bytes.subarray(start, end), originCrc)
       const cycle = this.resends.find(clientId, packetId, crc, end - start)
       if (cycle >= 0) {
         this.resent.inc()
@@ -194,7 +198,7 @@ class LogAccepter implements Accepter {
     const cycle = this.accept(route, bytes, start, end)
     // A dead letter has no clock either: sent again, it would be kept twice.
     if (this.sink.clockless || this.sink.rejected > 0) {
-      if (crc < 0) crc = crc32(bytes.subarray(start, end))
+      if (crc < 0) crc = crc32(bytes.subarray(start, end), originCrc)
       this.resends.remember(clientId, packetId, crc, end - start, cycle, this.now)
     }
     return cycle

@@ -1,5 +1,5 @@
-// Recognises what a device without a clock sends again (MQTT's DUP flag, packet id and payload), so that the same measurement does not get a
-// second instant. Bounded: a few recent publishes a client, a budget over all clients, in memory only. So the promise is weaker than for
+// Recognises what a device without a clock sends again (MQTT's DUP flag, topic, packet id and payload), so that the same measurement does not get
+// a second instant. Bounded: a few recent publishes a client, a budget over all clients, in memory only. So the promise is weaker than for
 // devices with a clock: after a restart of ours, or past the window, a resend becomes a second reading.
 
 /** Recent publishes kept a client. The front allows 128 in flight, so no more can be sent again. */
@@ -7,7 +7,7 @@ const publishesMax = 128
 const publishesMin = 8
 /** A publish that is this old is not waited for any more when its place is needed. */
 const settledAfterMicros = 30_000_000
-/** Numbers kept a publish: packet id and CRC32 in one, length, cycle, when. */
+/** Numbers kept a publish: packet id and CRC32 (of topic and payload) in one, the payload's length, cycle, when. */
 const slots = 4
 const clientOverheadBytes = 300
 
@@ -28,17 +28,22 @@ export class ResendWindow {
     this.bytesMax = bytesMax
   }
 
-  /** The cycle that the same publish was written into, the last one where a client repeats itself; or -1. */
+  /**
+   * The cycle that the same publish was written into; or -1. Only the last one with this packet id counts: a client uses an id again once it
+   * was acknowledged, so it sends none of the earlier ones again.
+   */
   find(clientId: string, packetId: number, crc: number, length: number): number {
     const window = this.windowOf(clientId)
     if (!window) return -1
     const { ring } = window
     const key = packetId * 0x1_0000_0000 + crc
-    let cycle = -1
-    for (let at = 0; at < ring.length; at += slots) {
-      if (ring[at] === key && ring[at + 1] === length && ring[at + 2]! > cycle) cycle = ring[at + 2]!
+    let at = window.next * slots
+    for (let seen = 0; seen < ring.length; seen += slots) {
+      at = at === 0 ? ring.length - slots : at - slots
+      if (Math.floor(ring[at]! / 0x1_0000_0000) !== packetId) continue
+      return ring[at] === key && ring[at + 1] === length ? ring[at + 2]! : -1
     }
-    return cycle
+    return -1
   }
 
   remember(clientId: string, packetId: number, crc: number, length: number, cycle: number, now: number): void {

@@ -1,6 +1,6 @@
-// What a viewer that asks for an instant gets before live: the table from that instant on, then the log from where the table ends. The seam is the
-// writer's committed place, taken first: within a partition receivedAt only rises, so what was received before the first row at that place comes from
-// the table, and everything else from the log. Nothing is missing, nothing comes twice, whatever the writer does meanwhile.
+// What a viewer that asks for an instant gets before live: the table from that instant on, then the log from where the table ends. The seam is
+// the writer's committed place, taken first: within a partition receivedAt only rises, so what was received before the first row at that place
+// comes from the table, and everything else from the log. Nothing is missing, nothing comes twice, whatever the writer does meanwhile.
 import { type EventLog, type LogPosition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'

@@ -1,6 +1,6 @@
-// Fans the log out to viewers. It is handed every batch of new chunks, after the last values took them in, and looks into them only when somebody
-// is there. A viewer that resumes, or asks for an instant, reads the table and the log by itself, at the pace of its socket, until it has reached the hub; from then on it shares the
-// frames of its channel.
+// Fans the log out to viewers. It is handed every batch of new chunks, after the last values took them in, and looks into them only when
+// somebody is there. A viewer that resumes, or asks for an instant, reads the table and the log by itself, at the pace of its socket, until it
+// has reached the hub; from then on it shares the frames of its channel.
 //
 //   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ socket
 //     └──────────── own tail of a viewer that catches up ────────────────────▶┘

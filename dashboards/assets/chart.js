@@ -24,7 +24,7 @@ export function createChart(host, { moves, label, readout, resolution }) {
   const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim()
   const series = () => colour('--series')
   // Six hex digits and an alpha: the canvas takes nothing newer everywhere.
-  const band = () => `${series()}2e`
+  const band = () => `${series()}40`
   /** The window that the page shows, whatever points there are. */
   let shown = { from: 0, to: 1 }
 
@@ -46,7 +46,7 @@ export function createChart(host, { moves, label, readout, resolution }) {
       y: { range: (_plot, min, max) => roomFor(min, max) },
     },
     axes: [
-      { ...axis, space: 88, size: 32, values: (_plot, splits, _axis, _space, step) => timeLabels(splits, step) },
+      { ...axis, space: 88, size: 28, values: (_plot, splits, _axis, _space, step) => timeLabels(splits, step) },
       { ...axis, space: 40, size: 64, values: (_plot, splits) => splits.map((value) => formatNumber(value)) },
     ],
     series: [

@@ -23,5 +23,5 @@ export function sparkRead(points: string, frame: SparkFrame): { times: number[];
 export const ranges: readonly Range[]
 export function stepMs(resolution: string): number
 export function resolutionText(resolution: string): string
-export function gapMs(times: ArrayLike<number>, step: number): number
+export function isGap(times: ArrayLike<number>, index: number, step: number): boolean
 export function formatAgo(ms: number): string

@@ -87,9 +87,10 @@ export function sparkPoints(times, values, frame) {
   const height = Math.max(frame.max - frame.min, Number.MIN_VALUE)
   let points = ''
   for (let i = 0; i < times.length; i++) {
-    const x = /** @type {number} */ (((times[i]) - frame.from) / width) * sparkWidth
-    const y = sparkEdge + (1 - /** @type {number} */ ((values[i]) - frame.min) / height) * (sparkHeight - 2 * sparkEdge)
-    points += `${i > 0 ? ' ' : ''}${round(x)},${round(y)}`
+    const x = /** @type {number} */ ((times[i] - frame.from) / width) * sparkWidth
+    const y = sparkEdge + (1 - /** @type {number} */ (values[i] - frame.min) / height) * (sparkHeight - 2 * sparkEdge)
+    // A bucket may begin a little before the window does.
+    points += `${i > 0 ? ' ' : ''}${round(Math.min(Math.max(x, 0), sparkWidth))},${round(y)}`
   }
   return points
 }
@@ -145,17 +146,38 @@ export function resolutionText(resolution) {
   return match[1] === '1' ? `one point a ${unit}` : `one point every ${match[1]} ${unit}s`
 }
 
-/** Neighbours further apart than this are drawn as a gap: well above the usual distance, so that a slow device's line holds together.
- * @param {ArrayLike<number>} times in order @param {number} step of the buckets; 0 for raw readings @returns {number} */
-export function gapMs(times, step) {
-  if (times.length < 3) return Number.POSITIVE_INFINITY
-  /** @type {number[]} */
-  const distances = []
-  const stride = Math.max(1, Math.floor(times.length / 500))
-  for (let i = stride; i < times.length; i += stride) {
-    distances.push(/** @type {number} */ (times[i - stride + 1]) - /** @type {number} */ (times[i - stride]))
-  }
-  distances.sort((a, b) => a - b)
-  const usual = /** @type {number} */ (distances[distances.length >> 1])
-  return Math.max(3.5 * usual, 2.5 * step, 1_000)
+/** How many distances on either side say what is usual. */
+const gapNeighbours = 5
+const gapFactor = 3.5
+/** @type {number[]} */
+const sortedDistances = []
+
+/** Whether the line breaks before this point: it lies much further from the one before than is usual just there, on both sides. Judged by what is
+ * near, so that a device that came to report more often keeps the line of its slower days.
+ * @param {ArrayLike<number>} times in order @param {number} index @param {number} step of the buckets; 0 for raw readings @returns {boolean} */
+export function isGap(times, index, step) {
+  const distance = distanceTo(times, index)
+  if (index < 1 || distance <= Math.max(2.5 * step, 1_000)) return false
+  const before = index > 1 ? distanceTo(times, index - 1) : Number.POSITIVE_INFINITY
+  const after = index + 1 < times.length ? distanceTo(times, index + 1) : Number.POSITIVE_INFINITY
+  // Nearly every point ends here: its distance is like that of a neighbour on each side.
+  if (distance <= gapFactor * Math.min(before, after)) return false
+  const usual = Math.max(
+    usualDistance(times, index - gapNeighbours, index),
+    usualDistance(times, index + 1, index + 1 + gapNeighbours),
+  )
+  return usual > 0 && distance > gapFactor * usual
+}
+
+/** @param {ArrayLike<number>} times @param {number} index */
+function distanceTo(times, index) {
+  return /** @type {number} */ (times[index]) - /** @type {number} */ (times[index - 1])
+}
+
+/** The median of the distances to the points [first, end). @param {ArrayLike<number>} times @param {number} first @param {number} end */
+function usualDistance(times, first, end) {
+  sortedDistances.length = 0
+  for (let i = Math.max(1, first); i < Math.min(end, times.length); i++) sortedDistances.push(distanceTo(times, i))
+  sortedDistances.sort((a, b) => a - b)
+  return sortedDistances[sortedDistances.length >> 1] ?? 0
 }

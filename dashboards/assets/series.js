@@ -1,5 +1,5 @@
 // What one chart holds: history as the API gave it, and live readings put into their place. Pure, without a page, so that it can be tested alone.
-import { gapMs, stepMs } from './format.js'
+import { isGap, stepMs } from './format.js'
 
 /** Live readings of which a bucket keeps the instants, so that one that comes again is not counted again. */
 const seenMax = 20_000
@@ -131,7 +131,6 @@ export class SeriesStore {
   columns() {
     const { times, values, lows, highs } = this
     const banded = this.step > 0
-    const gap = gapMs(times, this.step)
     /** @type {number[]} */
     const x = []
     /** @type {(number | null)[]} */
@@ -140,10 +139,10 @@ export class SeriesStore {
     const high = []
     /** @type {(number | null)[]} */
     const y = []
-    let before = Number.POSITIVE_INFINITY
     for (let i = 0; i < times.length; i++) {
       const at = /** @type {number} */ (times[i])
-      if (at - before > gap) {
+      if (i > 0 && isGap(times, i, this.step)) {
+        const before = /** @type {number} */ (times[i - 1])
         x.push((before + at) / 2)
         low.push(null)
         high.push(null)
@@ -153,7 +152,6 @@ export class SeriesStore {
       low.push(banded ? /** @type {number} */ (lows[i]) : null)
       high.push(banded ? /** @type {number} */ (highs[i]) : null)
       y.push(/** @type {number} */ (values[i]))
-      before = at
     }
     return [x, low, high, y]
   }

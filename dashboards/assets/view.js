@@ -1,7 +1,7 @@
 // The charts of one device: history from /v1/series, live readings put into it, both drawn as one line. The page around it decides what stretch of
 // time is shown (device.js, first-steps.js).
 import { createChart } from './chart.js'
-import { formatNumber, resolutionText } from './format.js'
+import { formatCount, formatNumber, resolutionText } from './format.js'
 import { ask, localTime, part, say, serverNow, setAge, timeZone, utcTime } from './page.js'
 import { rawMax, SeriesStore } from './series.js'
 
@@ -270,7 +270,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
 function captionOf({ length, resolution, source, step }) {
   if (length === 0) return ''
   const band = step > 0 ? ': mean as a line, least to most as a band' : ''
-  return `${length} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+  return `${formatCount(length)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
 }
 
 /** What late data changed is seen for a second. @param {HTMLElement} element */

@@ -61,6 +61,7 @@ export function decodeCommonShape(bytes: Buffer, start: number, end: number, out
       isNested = true
     }
   }
+  out.element()
   out.mark()
   if (readPairs(bytes, at, last, observedAt, out)) {
     // At the brace that closed the pairs: the last one, or the one before it.

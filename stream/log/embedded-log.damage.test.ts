@@ -10,6 +10,7 @@ import { openEmbeddedLog } from './embedded-log.ts'
 import { EndSignal } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { MemoryDisk } from './memory-disk.ts'
+import { RecentBytes } from './recent-bytes.ts'
 import { readEnd, recover } from './recovery.ts'
 import { segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
@@ -84,7 +85,8 @@ async function readAsFarAsItGoes(
   const found: Chunk[] = []
   let error: unknown
   for (const topic of logTopics) {
-    const reader = new SegmentReader({ files: disk.files, directory, end, topic, from: new Map() })
+    const recent = new RecentBytes()
+    const reader = new SegmentReader({ files: disk.files, directory, end, recent, topic, from: new Map() })
     const wanted = kept.filter((each) => each.topic === topic).length
     try {
       for (let got = 0; got < wanted; ) {

@@ -21,6 +21,7 @@ import { EndFile, EndFollower, EndSignal, type LogEnd } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { GroupOffsets, readCommitted } from './group-offsets.ts'
 import { type LogFiles, systemFiles } from './log-files.ts'
+import { RecentBytes } from './recent-bytes.ts'
 import { checkSegment, type Recovered, recover } from './recovery.ts'
 import { createMarks, partitionsMax, segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
@@ -124,6 +125,7 @@ class EmbeddedLog implements EventLog {
   private readonly options: EmbeddedLogOptions
   private readonly files: LogFiles
   private readonly endSignal: EndSignal
+  private readonly recent = new RecentBytes()
   private readonly appender: Appender | undefined
   private closing: Promise<void> | undefined
   private readonly listeners: ((state: LogState) => void)[] = []
@@ -208,7 +210,8 @@ class EmbeddedLog implements EventLog {
   }
 
   private openReader(topic: LogTopic, from: LogPosition | LogEnd): SegmentReader {
-    return new SegmentReader({ files: this.files, directory: this.options.directory, end: this.endSignal, topic, from })
+    const { files, endSignal: end, recent } = this
+    return new SegmentReader({ files, directory: this.options.directory, end, recent, topic, from })
   }
 
   /** The oldest chunk that retention has left of each partition. */

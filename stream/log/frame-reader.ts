@@ -1,10 +1,16 @@
-// Walks the frames of one segment file in big blocks. Each block is fresh memory, so the rows of a chunk stay valid for as long as somebody
+// Walks the frames of one segment file in big blocks. What was read is never overwritten, so the rows of a chunk stay valid for as long as somebody
 // holds them. Synchronous per frame; only `load` waits for the disk.
 
 import { Block, FrameView, frameHeaderBytes } from './frame-format.ts'
 import { type LogFiles, readAll } from './log-files.ts'
+import { type RecentBytes, recentBytesMax } from './recent-bytes.ts'
 
 export const readBlockBytes = 1024 * 1024
+
+interface RecentOf {
+  readonly bytes: RecentBytes
+  readonly segment: number
+}
 
 export class FrameReader {
   /** The frame that `step` found. */
@@ -12,7 +18,9 @@ export class FrameReader {
   private readonly files: LogFiles
   private readonly descriptor: number
   private readonly seed: number
+  private readonly recent: RecentOf | undefined
   private block = new Block(0)
+  /** Byte in the file of the block's first byte. */
   private blockPosition: number
   private available = 0
   private at = 0
@@ -20,7 +28,9 @@ export class FrameReader {
   private needed = 0
   private isAtEndOfFile = false
 
-  constructor(files: LogFiles, descriptor: number, seed: number, position: number) {
+  /** `recent`: shared with the others that follow the log in this process. */
+  constructor(files: LogFiles, descriptor: number, seed: number, position: number, recent?: RecentOf) {
+    this.recent = recent
     this.files = files
     this.descriptor = descriptor
     this.seed = seed
@@ -59,14 +69,31 @@ export class FrameReader {
 
   /** Reads on from the next frame's first byte. */
   async load(limit: number): Promise<void> {
-    const position = this.position
+    const { files, descriptor, position, recent } = this
     const length = Math.min(limit - position, Math.max(readBlockBytes, this.needed))
+    if (recent && length <= recentBytesMax) {
+      const { bytes, segment } = recent
+      const got = bytes.read(files, descriptor, segment, position, length)
+      this.place(
+        bytes.block,
+        bytes.position,
+        position,
+        got < length ? bytes.filled : position + length - bytes.position,
+      )
+      this.isAtEndOfFile = got < length
+      return
+    }
     const block = new Block(length)
-    this.available = await readAll(this.files, this.descriptor, block.bytes, length, position)
-    this.isAtEndOfFile = this.available < length
+    const got = await readAll(files, descriptor, block.bytes, length, position)
+    this.place(block, position, position, got)
+    this.isAtEndOfFile = got < length
+  }
+
+  private place(block: Block, blockPosition: number, position: number, available: number): void {
     this.block = block
-    this.blockPosition = position
-    this.at = 0
-    this.frameAt = 0
+    this.blockPosition = blockPosition
+    this.available = available
+    this.at = position - blockPosition
+    this.frameAt = this.at
   }
 }

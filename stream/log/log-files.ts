@@ -9,6 +9,8 @@ export interface LogFiles {
   close(descriptor: number): Promise<void>
   /** Returns the bytes read, fewer at the end of the file. */
   read(descriptor: number, buffer: Uint8Array, at: number, length: number, position: number): Promise<number>
+  /** The same at once, for bytes that are in memory. */
+  readNow(descriptor: number, buffer: Uint8Array, at: number, length: number, position: number): number
   /** Returns the bytes written, which may be fewer than asked for. */
   write(descriptor: number, buffer: Uint8Array, at: number, length: number, position: number): Promise<number>
   fdatasync(descriptor: number): Promise<void>
@@ -28,6 +30,7 @@ export const systemFiles: LogFiles = {
   close: (descriptor) => new Promise((resolve, reject) => fs.close(descriptor, settle(resolve, reject))),
   read: (descriptor, buffer, at, length, position) =>
     new Promise((resolve, reject) => fs.read(descriptor, buffer, at, length, position, settle(resolve, reject))),
+  readNow: fs.readSync,
   write: (descriptor, buffer, at, length, position) =>
     new Promise((resolve, reject) => fs.write(descriptor, buffer, at, length, position, settle(resolve, reject))),
   fdatasync: (descriptor) => new Promise((resolve, reject) => fs.fdatasync(descriptor, settle(resolve, reject))),

@@ -8,6 +8,7 @@ import type { EndSignal, LogEnd } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { FrameReader } from './frame-reader.ts'
 import { isMissing, type LogFiles, readAll } from './log-files.ts'
+import type { RecentBytes } from './recent-bytes.ts'
 import { decodeSegmentHeader, type SegmentHeader, segmentFileName, segmentHeaderBytes } from './segment-header.ts'
 import { damaged, listSegments, readSegmentHeader, type SegmentFile } from './segment-scan.ts'
 
@@ -15,6 +16,7 @@ export interface SegmentReaderOptions {
   readonly files: LogFiles
   readonly directory: string
   readonly end: EndSignal
+  readonly recent: RecentBytes
   readonly topic: LogTopic
   /** An end: only what comes after it. */
   readonly from: LogPosition | LogEnd
@@ -196,7 +198,8 @@ export class SegmentReader {
       await files.close(descriptor)
       throw new OffsetOutOfRangeError(`the log in ${directory} is not the one that this reader began with`)
     }
-    const frames = new FrameReader(files, descriptor, header.logId, at?.byte ?? segmentHeaderBytes)
+    const recent = { bytes: this.options.recent, segment }
+    const frames = new FrameReader(files, descriptor, header.logId, at?.byte ?? segmentHeaderBytes, recent)
     this.place = { header, file, descriptor, frames, end: undefined }
   }
 

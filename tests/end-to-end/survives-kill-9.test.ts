@@ -73,7 +73,10 @@ describe('survives kill -9', () => {
       throw new Error(`${name}: of ${expected} acknowledged readings ${kept} are there (from ${from})`)
   }
 
-  /** A resend after the other side forgot may be a second reading: a device without a clock has no better identity. But none is missing, and none that was sent once is there twice. */
+  /**
+   * A resend after the other side forgot may be a second reading: a device without a clock has no better identity.
+   * But none is missing, and none that was sent once is there twice.
+   */
   const checkClockless = async (weir: WeirProcess, { name, publisher, acknowledged }: Fleet): Promise<void> => {
     const found = new Map<number, number>()
     for await (const { value } of allReadings(weir.http, { device: name, from: 'now-1d' }))

@@ -1,4 +1,4 @@
-// The writer: readings and dead letters from the log into the store, as the bytes that they are. The position is committed only after the
+// The writer: readings, anomalies and dead letters from the log into the store, as the bytes that they are. The position is committed only after the
 // insert returned, so a crash anywhere means that rows are inserted again, and the table folds them. While the store is away the log is the buffer.
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EventLog, LogTopic } from '../domain/event-log.ts'
@@ -12,7 +12,7 @@ import { RejectedError } from '../storage/classify-error.ts'
 import { insertRows } from '../storage/insert-rows.ts'
 import { migrate } from '../storage/migrate.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
-import { deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
+import { anomaliesTable, deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
 import type { BatchLimits } from './batch-policy.ts'
 import { type BackOff, type Batch, backOffMs, ConsumerLoop } from './consumer-loop.ts'
 import { createConsumerEvents, createWriterEvents, offsetsOf } from './events.ts'
@@ -36,11 +36,12 @@ export interface WriterService extends Service {
 }
 
 export const writerGroup = 'writer'
-const tables = { readings: readingsTable, 'dead-letters': deadLettersTable } as const satisfies Partial<
-  Record<LogTopic, Table>
->
-type WriterTopic = keyof typeof tables
-const topics = Object.keys(tables) as readonly WriterTopic[]
+const tables: Readonly<Record<LogTopic, Table>> = {
+  readings: readingsTable,
+  anomalies: anomaliesTable,
+  'dead-letters': deadLettersTable,
+}
+const topics = Object.keys(tables) as readonly LogTopic[]
 const lagRefreshMs = 1_000
 /** The schema is not what it should be (UNKNOWN_TABLE, UNKNOWN_DATABASE): somebody has emptied the store under us. */
 const schemaMissingCodes = new Set([60, 81])
@@ -48,8 +49,8 @@ const schemaMissingCodes = new Set([60, 81])
 export function createWriterService(options: WriterServiceOptions): WriterService {
   const { log, clickhouse, logger, clock } = options
   const events = createWriterEvents(options)
-  const stored: Record<WriterTopic, number> = { readings: 0, 'dead-letters': 0 }
-  const troubles = new Map<WriterTopic | 'migrations', Health>()
+  const stored: Record<LogTopic, number> = { readings: 0, anomalies: 0, 'dead-letters': 0 }
+  const troubles = new Map<LogTopic | 'migrations', Health>()
   const ending = new AbortController()
   let migrating: Promise<void> | undefined
   let isMigrated = false
@@ -98,7 +99,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     }
   }
 
-  async function store(topic: WriterTopic, batch: Batch, stop: AbortSignal): Promise<void> {
+  async function store(topic: LogTopic, batch: Batch, stop: AbortSignal): Promise<void> {
     try {
       await ensureMigrated()
       const began = performance.now()
@@ -114,7 +115,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
   }
 
   /** What the consumer loop is to do with it, and what health says meanwhile. */
-  function troubled(topic: WriterTopic, batch: Batch, error: Error): Error {
+  function troubled(topic: LogTopic, batch: Batch, error: Error): Error {
     if (error instanceof RejectedError) {
       if (schemaMissingCodes.has(error.code)) isMigrated = false
       const before = troubles.get(topic)

@@ -47,7 +47,6 @@ export class CoverageNet implements Detector {
   private at = 0
   private observedAt = 0
   private value = 0
-  private reading = 0
   private isLate = false
 
   constructor(tier: Tier) {
@@ -93,7 +92,7 @@ export class CoverageNet implements Detector {
     this.novelty.season = ofSeason
     this.novelty.shape = ofShape
     judge(slab, at + series.hygiene, readings + 1, novelty, this.verdict)
-    return this.remember(slab, at, observedAt, value, readings + 1, false)
+    return this.remember(slab, at, observedAt, value, false)
   }
 
   /** Reads what the next `observe` of this block will need, so that several blocks come into the cache at a time. */
@@ -116,15 +115,14 @@ export class CoverageNet implements Detector {
     this.novelty.value = novelty
     this.novelty.level = this.novelty.season = this.novelty.shape = 0
     judge(slab, at + series.lateHygiene, reading, novelty, this.verdict)
-    return this.remember(slab, at, observedAt, value, reading, true)
+    return this.remember(slab, at, observedAt, value, true)
   }
 
-  private remember(slab: Slab, at: number, observedAt: number, value: number, reading: number, late: boolean): number {
+  private remember(slab: Slab, at: number, observedAt: number, value: number, late: boolean): number {
     this.slab = slab
     this.at = at
     this.observedAt = observedAt
     this.value = value
-    this.reading = reading
     this.isLate = late
     return this.verdict.score
   }

@@ -77,7 +77,7 @@ export function push(slab: Slab, at: number, value: number, seconds: number, fou
       const range = f64[at + net.range]!
       const radius = f64[at + net.radius]!
       // asinh has a slope of at most 1 / sqrt(1 + w²) beyond w: nearly every value is near enough by that alone.
-      const gap = gapBelow < gapAbove ? gapBelow : gapAbove
+      const gap = Math.min(gapBelow, gapAbove)
       const nearValue = gapBelow < gapAbove ? below : above
       const off = value - centre
       const nearOff = nearValue - centre
@@ -88,7 +88,7 @@ export function push(slab: Slab, at: number, value: number, seconds: number, fou
         const toBelow = low > 0 ? own - Math.asinh((below - centre) / scale) : Number.POSITIVE_INFINITY
         const toAbove = low < count ? Math.asinh((above - centre) / scale) - own : Number.POSITIVE_INFINITY
         nearest = toBelow < toAbove ? low - 1 : low
-        const distance = (toBelow < toAbove ? toBelow : toAbove) / range
+        const distance = Math.min(toBelow, toAbove) / range
         if (distance > radius) novelty = distance
       }
     }

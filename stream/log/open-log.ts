@@ -9,13 +9,15 @@ import { openEmbeddedLog } from './embedded-log.ts'
 
 /** Groups that must have read a chunk before retention may take it. */
 export const requiredGroups: readonly ConsumerGroup[] = ['writer']
+/** Waited for while there is room: at the quota devices matter more than what is found in their readings. */
+const yieldingGroups: readonly ConsumerGroup[] = ['detector']
 
 export function logDirectory(config: Pick<Config, 'data'>): string {
   return path.join(config.data, 'log')
 }
 
 export interface OpenLogOptions {
-  readonly config: Pick<Config, 'data' | 'log' | 'partitions' | 'logQuota' | 'retentionLog'>
+  readonly config: Pick<Config, 'data' | 'log' | 'roles' | 'partitions' | 'logQuota' | 'retentionLog'>
   readonly mode: 'append' | 'read'
   readonly logger: Logger
   readonly clock: Clock
@@ -29,6 +31,8 @@ export function openLog({ config, mode, logger, clock }: OpenLogOptions): Promis
     quotaBytes: config.logQuota,
     retentionMs: config.retentionLog,
     groups: requiredGroups,
+    // A group that nobody runs would hold everything back until the quota.
+    yieldingGroups: config.roles.includes('detector') ? yieldingGroups : [],
     logger,
     clock,
   })

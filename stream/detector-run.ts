@@ -4,6 +4,7 @@
 //
 //   log ──tail──▶ observe ──▶ append (durable) ──▶ … ──▶ snapshot (durable) ──▶ commit: retention may go on
 //          ▲ from the snapshot's position
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
@@ -107,6 +108,7 @@ export class DetectorRun {
 
   /** `onEnd`: it can't go on; never called after `stop`. */
   async start(onEnd: (error: Error) => void): Promise<void> {
+    mkdirSync(this.options.directory, { recursive: true, mode: 0o700 })
     this.restore()
     this.consumer = await this.options.log.subscribe(detectorGroup, topic)
     this.snapshotDueAt = performance.now() + (this.options.snapshotEveryMs ?? snapshotEveryMsDefault)
@@ -142,6 +144,11 @@ export class DetectorRun {
       snapshots,
       reachedAt,
     }
+  }
+
+  /** Everything before it was looked at, and what was found is durable. */
+  reached(): LogPosition {
+    return this.position
   }
 
   private restore(): void {

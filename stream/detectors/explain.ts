@@ -39,8 +39,7 @@ export function explainFinding(evidence: Evidence): Omit<Finding, 'isWarmingUp'>
   const { found } = evidence
   const { expected, sentence, details } =
     found === undefined ? ofShape(evidence) : tellers[evidence.view](evidence, found)
-  const discount =
-    evidence.alarms >= 0.5 ? ` Counts for less: the series has alarmed ${plural(evidence.alarms, 'time')} lately.` : ''
+  const discount = evidence.alarms >= 1 ? ' It counts for less, because much in this series was new lately.' : ''
   const late = evidence.isLate ? ' It came late, out of order.' : ''
   const { view, score, novelty, readings, remembered, alarms } = evidence
   return {

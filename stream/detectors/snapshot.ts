@@ -29,7 +29,6 @@ interface Head {
 
 /** Resolved when it returns: on disk, under its name. */
 export function writeSnapshot({ file, detector, states, cold }: SnapshotParts, position: LogPosition): void {
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
   cold.sync()
   const head: Head = {
     version: snapshotVersion,

@@ -1,6 +1,6 @@
 // What the detector knows, and the position in the log that it stands for, in one file: replaced as a whole, so that after a crash it is the old or
 // the new one. Blocks are flat copies. The checksum covers everything; a snapshot that is not what was written is not used.
-import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readSync, renameSync, rmSync, writevSync } from 'node:fs'
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writevSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { crc32 } from 'node:zlib'
 import type { LogPosition } from '../../domain/event-log.ts'

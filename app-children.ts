@@ -66,7 +66,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   }
   if (config.roles.includes('writer')) {
     const { createWriterService } = await import('./stream/writer-service.ts')
-    const writer = createWriterService({ ...shared, log, clickhouse })
+    const writer = createWriterService({ ...shared, log, clickhouse, retentionRawMs: config.retentionRaw })
     totals = () => ({ stored: writer.totals() })
     // Two writers of one table would commit over each other.
     const taken = (pid: number): string =>

@@ -123,8 +123,6 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
-    if (config.retentionRaw !== undefined)
-      this.logger.warn({}, 'WEIR_RETENTION_RAW is not in effect yet: raw readings stay in the table')
     if (this.intake) {
       this.lock = await acquireLock(join(config.data, 'lock'), {
         signal: this.world.stop,
@@ -140,10 +138,11 @@ class FirstProcess {
 
   /** Resolves when a signal comes; throws when a child can't start because of something outside ourselves. */
   async told(): Promise<void> {
-    const either = AbortSignal.any([this.world.stop, this.refused.signal])
     await new Promise<void>((done) => {
-      either.addEventListener('abort', () => done(), { once: true })
-      if (either.aborted) done()
+      for (const signal of [this.world.stop, this.refused.signal]) {
+        signal.addEventListener('abort', () => done(), { once: true })
+        if (signal.aborted) done()
+      }
     })
     if (this.world.stop.aborted) return
     await this.stop()
@@ -260,9 +259,8 @@ class Intake implements Service {
     const shared = { config, logger, clock: systemClock }
     const log = await openLog({ ...shared, mode: 'append' })
     this.log = log
-    const ingest = createIngestService({ ...shared, log, instruments })
-    await ingest.start()
-    this.ingest = ingest
+    this.ingest = createIngestService({ ...shared, log, instruments })
+    await this.ingest.start()
   }
 
   async drain(deadline: AbortSignal): Promise<void> {

@@ -1,13 +1,15 @@
 #!/usr/bin/env node
 // The command line's entry, and the only file that reads argv and the environment, handles signals and exits. Exit codes: 0, 1 (what was asked
 // for failed), 2 (used wrongly). Run by our own first process with an internal word, it is one of the children instead.
+import { readFileSync } from 'node:fs'
 import { stripVTControlCharacters } from 'node:util'
 import { type ArgsDef, type CommandDef, renderUsage, runCommand, type SubCommandsDef } from 'citty'
 import { childProcesses } from './app-children.ts'
-import { type CommandWorld, checkWords, nearest, UsageError } from './cli/command.ts'
+import { type CommandWorld, checkWords, UsageError } from './cli/command.ts'
 import type { Config } from './runtime/config.ts'
 import { ConfigError, LogDamagedError, StartError } from './runtime/errors.ts'
 import { createLogger } from './runtime/logger.ts'
+import { nearestName } from './runtime/nearest-name.ts'
 
 /** Loaded when asked for: a child process holds nothing of them. */
 const commands: SubCommandsDef = {
@@ -30,6 +32,7 @@ async function run(): Promise<number> {
   const [name = '--help', ...rest] = words
   if (isChild) return runAsChild(name)
   if (name === '--help' || name === '-h') return print(plain(await renderUsage(root)))
+  if (name === '--version' || name === '-v') return print(version())
   const found = Object.hasOwn(commands, name) ? commands[name] : undefined
   if (!found) throw new UsageError(unknownCommand(name))
   const command = await (typeof found === 'function' ? found() : found)
@@ -56,6 +59,11 @@ function print(line: string): number {
   return 0
 }
 
+function version(): string {
+  const file = new URL('../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}
+
 /** Colours are for terminals. */
 function plain(text: string): string {
   return process.stdout.isTTY ? text : stripVTControlCharacters(text)
@@ -63,7 +71,7 @@ function plain(text: string): string {
 
 function unknownCommand(name: string): string {
   const known = Object.keys(commands)
-  return `weir has no command ${name}${nearest(name, known)}; the commands are ${known.join(', ')}`
+  return `weir has no command ${name}${nearestName(name, known)}; the commands are ${known.join(', ')}`
 }
 
 /** The first signal asks for an end in order, a second one ends at once. */

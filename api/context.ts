@@ -39,11 +39,14 @@ export function tenantOf(): Tenant {
   return defaultTenant
 }
 
-/** Aborted when the client goes away before it has its answer: what was asked for it is ended too. */
-export function goneSignal(reply: { readonly raw: ServerResponse }): AbortSignal {
+/** A question has a limit on time in the store (`questionSettings`); a store that hangs does not keep to it. */
+const answerMsMax = 15_000
+
+/** Aborted when the client goes away before it has its answer, or when the store never gives one: what was asked for it is ended too. */
+export function goneSignal(reply: { readonly raw: ServerResponse }, withinMs = answerMsMax): AbortSignal {
   const controller = new AbortController()
   reply.raw.once('close', () => controller.abort())
-  return controller.signal
+  return AbortSignal.any([controller.signal, AbortSignal.timeout(withinMs)])
 }
 
 /** The latest values are answered right or not at all. */

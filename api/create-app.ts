@@ -5,6 +5,7 @@ import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { z } from 'zod'
+import { type AnswerLimits, boundAnswers, connectionIdleMsMax, connectionsMax } from './answer-budget.ts'
 import type { ApiApp, ApiContext } from './context.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { installProblems, invalidParameters, problemMediaType, sendError } from './problems.ts'
@@ -20,6 +21,7 @@ import { seriesRoutes } from './routes/series.ts'
 
 export interface AppOptions extends ApiContext {
   readonly rates?: PipelineRates
+  readonly answers?: AnswerLimits
   readonly pages?: ((app: FastifyInstance) => Promise<void>) | undefined
 }
 
@@ -30,6 +32,7 @@ const targetLengthMax = 64 * 1024
 export async function createApp({
   pages,
   rates = new PipelineRates(),
+  answers,
   ...context
 }: AppOptions): Promise<FastifyInstance> {
   const app = Fastify({
@@ -39,6 +42,7 @@ export async function createApp({
     // A request that came over an open connection while we stop is answered like any other.
     return503OnClosing: false,
     requestTimeout: 30_000,
+    connectionTimeout: connectionIdleMsMax,
     // Room for a hundred names in one query.
     http: { maxHeaderSize: targetLengthMax },
     // What Fastify refuses before it looks for a route: a path that is not UTF-8.
@@ -55,7 +59,9 @@ export async function createApp({
   })
   // Answers are made by typed code, and tests hold every one to its schema; checking 50,000 readings again here would cost more than asking for them.
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
+  app.server.maxConnections = connectionsMax
   installProblems(app, context.logger)
+  boundAnswers(app as unknown as ApiApp, answers)
   await app.register(helmet, {
     contentSecurityPolicy: {
       useDefaults: false,

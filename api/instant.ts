@@ -1,5 +1,6 @@
 // Instants as people and programs write them in a query (API.md section 1), and as answers give them: epoch milliseconds with the
 // microseconds as a fraction.
+import { instantFromText, latestInstant } from '../domain/instant.ts'
 import type { Micros } from '../domain/reading.ts'
 
 /** A fixed instant, or one that stands in a distance before now. */
@@ -30,16 +31,16 @@ export function parseInstant(text: string): AskedInstant | { readonly problem: s
   const distance = /^now-(\d{1,9})([smhdw])$/.exec(text)
   if (distance) return { beforeNow: Number(distance[1]) * unitMicros[distance[2]!]! }
   if (/^-/.test(text)) return { problem: 'is before 1970' }
-  const micros = /^\d+(\.\d+)?$/.test(text) ? fromNumber(text) : fromRfc3339(text)
-  if (micros === undefined) return { problem: `is not an instant: give ${forms}` }
+  const micros = /^\d+(\.\d+)?$/.test(text) ? fromNumber(text) : fromText(text)
+  if (Number.isNaN(micros)) return { problem: `is not an instant: give ${forms}` }
   if (micros < 0) return { problem: 'is before 1970' }
-  if (micros > Number.MAX_SAFE_INTEGER) return { problem: 'is after the year 2255' }
+  if (micros >= latestInstant) return { problem: 'is after the year 2255' }
   return { at: micros }
 }
 
-/** By size: below 1e11 seconds, below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds; rounded to the microsecond. */
-function fromNumber(text: string): Micros | undefined {
-  if (text.length > 40) return undefined
+/** As `instantFromNumber`, by the number's size, but on its digits: NaN where there are too many of them to be one. */
+function fromNumber(text: string): Micros {
+  if (text.length > 40) return Number.NaN
   const size = Number(text)
   if (size < 1e11) return scale(text, 6)
   if (size < 1e14) return scale(text, 3)
@@ -55,34 +56,7 @@ function scale(text: string, exponent: number): number {
   return Number(digits.slice(0, point)) + (digits[point]! >= '5' ? 1 : 0)
 }
 
-// The sign of an offset is often sent bare, and a bare plus in a query means a space: no other reading of it makes sense, so it is one.
-const rfc3339 =
-  /^(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,30}))?(?:([Zz])|([+\- ])(\d{2}):(\d{2}))$/
-
-function fromRfc3339(text: string): Micros | undefined {
-  const match = rfc3339.exec(text)
-  if (!match) return undefined
-  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ]
-  const offsetHour = Number(match[10] ?? 0)
-  const offsetMinute = Number(match[11] ?? 0)
-  if (month < 1 || month > 12 || day < 1 || day > daysInMonth(year, month)) return undefined
-  // A leap second is the first of the next minute: POSIX time has no room for it.
-  if (hour > 23 || minute > 59 || second > 60 || offsetHour > 23 || offsetMinute > 59) return undefined
-  const offsetMinutes = (match[9] === '-' ? -1 : 1) * (offsetHour * 60 + offsetMinute)
-  const instant = new Date(0)
-  instant.setUTCFullYear(year, month - 1, day)
-  instant.setUTCHours(hour, minute - offsetMinutes, second)
-  const fraction = match[7] === undefined ? 0 : scale(`0.${match[7]}`, 6)
-  return instant.getTime() * 1000 + fraction
-}
-
-function daysInMonth(year: number, month: number): number {
-  return new Date(Date.UTC(2000 + (year % 400), month, 0)).getUTCDate()
+/** The sign of an offset is often sent bare, and a bare plus in a query means a space: no other reading of it makes sense, so it is one. */
+function fromText(text: string): Micros {
+  return instantFromText(text.replace(/ (?=\d{2}:\d{2}$)/, '+'))
 }

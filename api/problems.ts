@@ -92,6 +92,11 @@ export function sendError(
 }
 
 function sendProblem(reply: FastifyReply, error: RequestError): FastifyReply {
+  return reply.send(asProblem(reply, error))
+}
+
+/** Makes the answer one of a problem, and gives its body. */
+export function asProblem(reply: FastifyReply, error: RequestError): Problem {
   const problem: Problem = {
     type: `/problems/${error.slug}`,
     title: error.title,
@@ -103,5 +108,6 @@ function sendProblem(reply: FastifyReply, error: RequestError): FastifyReply {
     const { retryAfterSeconds = 1 } = error as { retryAfterSeconds?: number }
     reply.header('retry-after', String(retryAfterSeconds))
   }
-  return reply.status(error.status).type(problemMediaType).send(problem)
+  reply.status(error.status).type(problemMediaType)
+  return problem
 }

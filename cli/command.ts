@@ -1,6 +1,7 @@
 // What every command is given as citty's `data`, and how its words are checked. A command's `run` resolves with the exit code: 0, or 1 when what
 // was asked for failed. main.ts alone reads the command line, the environment and signals, and exits.
 import type { ArgsDef } from 'citty'
+import { nearestName } from '../runtime/nearest-name.ts'
 
 export interface CommandWorld {
   readonly environment: Readonly<Record<string, string | undefined>>
@@ -17,11 +18,6 @@ export interface CommandWorld {
 /** The command line was used wrongly: one sentence, exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
-}
-
-/** `httpPort` → `http-port`. */
-export function flagName(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
 
 /** Unknown flags, flags without their value and words too many are errors; citty lets them pass. */
@@ -42,7 +38,7 @@ export function checkWords(command: string, words: readonly string[], args: Args
     const [flag, value] = splitFlag(word)
     const type = flags.get(flag)
     if (type === undefined)
-      throw new UsageError(`weir ${command} has no option ${flag}${nearest(flag, [...flags.keys()])}`)
+      throw new UsageError(`weir ${command} has no option ${flag}${nearestName(flag, [...flags.keys()])}`)
     if (type === 'boolean' && value !== undefined) throw new UsageError(`${flag} takes no value`)
     if (type === 'boolean' || value !== undefined) continue
     const next = words[++at]
@@ -53,10 +49,4 @@ export function checkWords(command: string, words: readonly string[], args: Args
 function splitFlag(word: string): [string, string | undefined] {
   const equals = word.indexOf('=')
   return equals < 0 ? [word, undefined] : [word.slice(0, equals), word.slice(equals + 1)]
-}
-
-/** A hint where a name was probably mistyped: one that begins alike. */
-export function nearest(given: string, known: readonly string[]): string {
-  const near = known.find((each) => each.startsWith(given.slice(0, 5)) || given.startsWith(each))
-  return near === undefined ? '' : `; did you mean ${near}?`
 }

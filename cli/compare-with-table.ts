@@ -1,11 +1,10 @@
 // The log held against a table, row by row: each row of the log up to the writer's committed place must be in the table, with what was received
 // last for its identity. Works through the log in slices that the store reads as files, so memory stays small however long the log is.
-import { randomUUID } from 'node:crypto'
-import { open, rm } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Chunk, EventLog, LogPosition, LogTopic } from '../domain/event-log.ts'
 import { LogDamagedError } from '../runtime/errors.ts'
+import { withRowsFile } from '../storage/insert-rows.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import { rawRetentionSeconds } from '../storage/raw-retention.ts'
 import { deadLettersTable, folded, foldedSettings, readingsTable, type Table } from '../storage/tables.ts'
 import { writerGroup } from '../stream/writer-service.ts'
 
@@ -26,6 +25,8 @@ export interface Comparison {
   compared: number
   /** Rows that the writer has not committed yet. */
   pending: number
+  /** Rows that the table need not hold any more: older than raw readings are kept there. */
+  expired: number
   readonly differences: Record<DifferenceKind, number>
   /** The first few. */
   readonly examples: Difference[]
@@ -71,6 +72,7 @@ export async function compareWithTable({ log, clickhouse, topic, progress }: Com
     inLog: 0,
     compared: 0,
     pending: 0,
+    expired: 0,
     differences: { missing: 0, older: 0, different: 0 },
     examples: [],
     endedAtDamage: false,
@@ -78,11 +80,16 @@ export async function compareWithTable({ log, clickhouse, topic, progress }: Com
   // Taken before anything is read: what the writer commits meanwhile may be there or not.
   const committed = await log.committed(writerGroup, topic)
   const end = await log.end(topic)
+  const retention = topic === 'readings' ? await rawRetentionSeconds(clickhouse) : undefined
   const slice = new Slice()
   const compare = async (): Promise<void> => {
     if (slice.count === 0) return
     comparison.compared += slice.count
-    for (const found of await findDifferences(clickhouse, subjects[topic]!, slice.chunks)) {
+    for (const found of await findDifferences(clickhouse, subjects[topic]!, slice.chunks, retention)) {
+      if (found.kind === 'expired') {
+        comparison.expired += Number(found.rows)
+        continue
+      }
       comparison.differences[found.kind] += Number(found.rows)
       const free = examplesMax - comparison.examples.length
       for (const row of found.examples.slice(0, free))
@@ -154,7 +161,7 @@ class Slice {
 }
 
 interface Found {
-  readonly kind: DifferenceKind
+  readonly kind: DifferenceKind | 'expired'
   readonly rows: number
   readonly examples: string[]
 }
@@ -163,34 +170,31 @@ async function findDifferences(
   clickhouse: ClickHouse,
   { table, identity, content }: Subject,
   chunks: readonly Uint8Array[],
+  retentionSeconds: number | undefined,
 ): Promise<readonly Found[]> {
   const directory = await clickhouse.localFilesDirectory()
   if (directory === undefined) throw new Error('verify needs a store on this machine')
-  const file = join(directory, `verify-${randomUUID()}`)
   const key = identity.join(', ')
+  // One that is no number of seconds was set by hand: nothing is known of it.
+  const isExpired = !Number.isFinite(retentionSeconds)
+    ? '0'
+    : `toDateTime(observedAt) + toIntervalSecond(${retentionSeconds}) <= now()`
   const at = identity.includes('receivedAt') ? 'receivedAt' : 'max(receivedAt)'
   // Within a slice, too, the one received last wins.
-  const wanted = `SELECT ${key}, ${at} AS arrivedAt, argMax(${content}, receivedAt) AS content
-    FROM file('${file.replaceAll(/['\\]/g, '\\$&')}', 'RowBinary', '${table.structure.replaceAll("'", "\\'")}') GROUP BY ${key}`
-  const sql = `WITH wanted AS (${wanted}),
+  const wanted = (source: string): string =>
+    `SELECT ${key}, ${at} AS arrivedAt, argMax(${content}, receivedAt) AS content FROM ${source} GROUP BY ${key}`
+  const sql = (source: string): string => `WITH wanted AS (${wanted(source)}),
     stored AS (SELECT ${key}, receivedAt AS storedAt, ${content} AS storedContent, 1 AS isStored
       FROM ${folded(table)} WHERE (${key}) IN (SELECT ${key} FROM wanted))
     SELECT
-      multiIf(isStored = 0, 'missing', storedAt < arrivedAt, 'older', 'different') AS kind,
+      multiIf(isStored = 0 AND ${isExpired}, 'expired', isStored = 0, 'missing', storedAt < arrivedAt, 'older', 'different') AS kind,
       count() AS rows,
       groupArray(${examplesMax})(toJSONString(map(${identity.map((name) => `'${name}', toString(${name})`).join(', ')}))) AS examples
     FROM wanted LEFT ANY JOIN stored USING (${key})
     WHERE isStored = 0 OR storedAt < arrivedAt OR (storedAt = arrivedAt AND storedContent != content)
     GROUP BY kind`
-  try {
-    const handle = await open(file, 'wx', 0o600)
-    try {
-      await handle.writev([...chunks])
-    } finally {
-      await handle.close()
-    }
-    return (await clickhouse.query<Found>(sql, { settings: foldedSettings })).rows
-  } finally {
-    await rm(file, { force: true })
-  }
+  const { rows } = await withRowsFile(directory, table, chunks, (source) =>
+    clickhouse.query<Found>(sql(source), { settings: foldedSettings }),
+  )
+  return rows
 }

@@ -120,13 +120,16 @@ function progressOn({ terminal, stop }: CommandWorld): (name: string, done: numb
 }
 
 function describe({ ok, log, readings, deadLetters }: Report): string {
-  const lines = [`log: ${log.segments} segments, ${log.chunks} chunks, ${log.problems.length || 'no'} damage`]
+  const lines = [
+    `log: ${log.segments} ${log.segments === 1 ? 'segment' : 'segments'}, ${log.chunks} chunks, ${log.problems.length || 'no'} damage`,
+  ]
   for (const { detail } of log.problems) lines.push(`  ${detail}`)
   for (const [name, each] of [
     ['readings', readings],
     ['dead letters', deadLetters],
   ] as const) {
     lines.push(`${name}: ${each.inLog} in the log, ${each.compared} compared with the table, ${each.pending} pending`)
+    if (each.expired > 0) lines.push(`  ${each.expired} are older than raw readings are kept, and have left the table`)
     for (const kind of differenceKinds)
       if (each.differences[kind] > 0) lines.push(`  ${kind}: ${each.differences[kind]}`)
     for (const { kind, row } of each.examples) lines.push(`  ${kind}: ${JSON.stringify(row)}`)

@@ -210,10 +210,12 @@ export function UnknownDevice({
   assets,
   name,
   isName,
+  mqtt,
 }: {
   assets: Assets
   name: string
   isName: boolean
+  mqtt: URL
 }): JSX.Element {
   return (
     <Page assets={assets} title="Unknown device · Weir" scripts={['plain.js']}>
@@ -227,7 +229,9 @@ export function UnknownDevice({
               A device appears with its first reading; it does not have to be registered. To send one under this name:
             </p>
             <pre tabindex="0">
-              <code safe>{`mosquitto_pub -q 1 -t 'devices/${name}/telemetry' -m '{"temperature": 71.3}'`}</code>
+              <code
+                safe
+              >{`mosquitto_pub -h ${mqtt.hostname} -p ${mqtt.port || '1883'} -q 1 -t 'devices/${name}/telemetry' -m '{"temperature": 71.3}'`}</code>
             </pre>
           </>
         ) : (

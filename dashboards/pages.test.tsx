@@ -109,6 +109,16 @@ test('nothing heard of yet: the first steps, with the address that devices publi
   expect(html).toContain('mqtt://127.0.0.1:41883')
 })
 
+test('bound to every address, the page names the one that it was reached by', async () => {
+  const app = fastify()
+  apps.push(app)
+  await registerPages(app, { ask: async () => ({ items: [], next: null }), mqttUrl: () => 'mqtt://0.0.0.0:41883' })
+  const reached = await app.inject({ url: '/', headers: { host: 'weir.example:8080' } })
+  expect(reached.body).toContain('mosquitto_pub -h weir.example -p 41883')
+  const hostile = await app.inject({ url: '/', headers: { host: '"><script>alert(1)</script>' } })
+  expect(hostile.body).not.toContain('<script>alert')
+})
+
 test('a range without readings offers the one that has the newest', async () => {
   const answers = {
     ...usual,

@@ -35,15 +35,20 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   app.addHook('onReady', async () => rates.start())
   app.addHook('onClose', async () => rates.stop())
 
+  const mqttAddress = (hostname: string): URL => {
+    const told = new URL(mqttUrl() ?? 'mqtt://0.0.0.0:1883')
+    // Bound to every address: the one that this page was reached by works, from where it was reached.
+    const reached = `mqtt://${hostname}:${told.port || '1883'}`
+    return /^(0\.0\.0\.0|\[::\])$/.test(told.hostname) && URL.canParse(reached) ? new URL(reached) : told
+  }
+
   app.get('/', hidden, async (request, reply) => {
     const query = fleetQuery(request.query)
     const at = now()
     const [pipeline, fleet] = await Promise.all([questions.pipeline(), loadFleet(questions, query, at)])
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {
-      const mqtt = new URL(
-        mqttUrl() ?? `mqtt://${request.hostname.replace(/[^A-Za-z0-9.:[\]-]/g, '') || '127.0.0.1'}:1883`,
-      )
+      const mqtt = mqttAddress(request.hostname)
       return sendPage(reply, await (<FirstSteps assets={assets} mqtt={mqtt} />))
     }
     const page = <Overview assets={assets} pipeline={pipeline} fleet={fleet} query={query} rates={rates} now={at} />
@@ -60,7 +65,15 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   })
 
   app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
-    answerDevice({ questions, assets, reply, name: request.params.device, query: request.query, now: now() }),
+    answerDevice({
+      questions,
+      assets,
+      reply,
+      name: request.params.device,
+      query: request.query,
+      now: now(),
+      mqtt: mqttAddress(request.hostname),
+    }),
   )
 }
 
@@ -71,14 +84,23 @@ interface DeviceRequest {
   readonly name: string
   readonly query: unknown
   readonly now: number
+  readonly mqtt: URL
 }
 
-async function answerDevice({ questions, assets, reply, name, query, now }: DeviceRequest): Promise<FastifyReply> {
+async function answerDevice({
+  questions,
+  assets,
+  reply,
+  name,
+  query,
+  now,
+  mqtt,
+}: DeviceRequest): Promise<FastifyReply> {
   const isName = /^[A-Za-z0-9._:@-]{1,128}$/.test(name)
   const found = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
   if (!found.ok) {
     if (found.status === 404)
-      return sendPage(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} />), 404)
+      return sendPage(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} mqtt={mqtt} />), 404)
     return sendPage(reply, await (<DeviceAway assets={assets} name={name} detail={found.detail} />), 503)
   }
   const device = found.value

@@ -14,7 +14,7 @@ interface Store {
   lows: number[]
   highs: number[]
   add(at: number, value: number): 'appended' | 'late' | 'repeat'
-  load(series: object | undefined, answer: { resolution: string; source: string }): void
+  load(series: object | undefined, answer: { resolution: string; source: string }, keepNewer: boolean): void
   columns(): [number[], (number | null)[], (number | null)[], (number | null)[]]
   dropBefore(at: number): void
 }
@@ -38,15 +38,18 @@ test('whatever the order and the repeats, raw readings end in order, each instan
 test('history takes the place of what was there; newer live readings stay', () => {
   const store = new SeriesStore()
   for (const instant of [1_000, 2_000, 3_000]) store.add(instant, instant)
-  store.load({ observedAt: [500, 1_000, 2_000], value: [5, 10, 20] }, { resolution: 'raw', source: 'raw' })
+  store.load({ observedAt: [500, 1_000, 2_000], value: [5, 10, 20] }, { resolution: 'raw', source: 'raw' }, true)
   expect(store.times).toEqual([500, 1_000, 2_000, 3_000])
   expect(store.values).toEqual([5, 10, 20, 3_000])
+  // Another stretch of time, that does not go on to now: only what belongs to it.
+  store.load({ observedAt: [500], value: [5] }, { resolution: 'raw', source: 'raw' }, false)
+  expect(store.times).toEqual([500])
 })
 
 test('a live reading goes into its bucket, once', () => {
   const store = new SeriesStore()
   const buckets = { observedAt: [0, 60_000], count: [2, 2], mean: [10, 20], min: [9, 19], max: [11, 21] }
-  store.load(buckets, { resolution: '1m', source: 'raw' })
+  store.load(buckets, { resolution: '1m', source: 'raw' }, true)
   expect(store.add(61_000, 26)).toBe('appended')
   expect(store.add(61_000, 26)).toBe('repeat')
   expect(store.counts).toEqual([2, 3])

@@ -1,4 +1,5 @@
-// Instants as devices and callers write them, to epoch microseconds. One reading of the rules (API.md section 1) for payloads and parameters.
+// Instants as devices and callers write them, to epoch microseconds (API.md section 1). Payloads and parameters are read by the same rules; a
+// number in a parameter is text and may have more digits than a double, which api/instant.ts sees to.
 
 import type { Micros } from './reading.ts'
 

@@ -123,10 +123,11 @@ describe('a row writer', () => {
   it('takes back what came after a mark', () => {
     const writer = new RowWriter(16)
     writer.number(prefix, 1, 1, 1)
-    const { length, count } = writer
+    const { length, count, receivedAt } = writer
     writer.number(prefix, 2, 2, 2)
     writer.text(prefix, 3, Buffer.from('x'), 3)
-    writer.truncate(length, count)
+    writer.truncate(length, count, receivedAt)
+    expect(writer.receivedAt).toBe(1)
     writer.number(prefix, 4, 4, 4)
     const cursor = new RowCursor(writer.rows())
     const seen: number[] = []

@@ -110,9 +110,10 @@ export class RowWriter {
   }
 
   /** Takes back everything after a mark (a payload that turned out to be unusable half-way). */
-  truncate(length: number, count: number): void {
+  truncate(length: number, count: number, receivedAt: number): void {
     this.length = length
     this.count = count
+    this.receivedAt = receivedAt
   }
 
   private grow(size: number): void {

@@ -37,6 +37,7 @@ class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedA
 
   append(topic: LogTopic, partition: number, rows: Uint8Array, count: number, receivedAt: number): Promise<number> {
     return new Promise((resolve, reject) => {
+      if (topic === 'readings') expect(receivedAt).toBe(lastReceivedAt(rows))
       const place = this.appends.length
       const append = {
         topic,
@@ -92,6 +93,12 @@ function start({ log = new ScriptedLog(), nowMicros = (): number => startedAt } 
 afterEach(async () => {
   for (const accepter of open.splice(0)) await accepter.close()
 })
+
+function lastReceivedAt(rows: Uint8Array): number {
+  const cursor = new RowCursor(rows)
+  while (cursor.next());
+  return cursor.receivedAt
+}
 
 function readingsOf(log: Pick<ScriptedLog, 'appends'>) {
   return log.appends

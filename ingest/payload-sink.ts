@@ -31,9 +31,11 @@ export class PayloadSink implements ReadingSink {
   readonly rejectionCounts: number[] = []
   private startLength = 0
   private startCount = 0
+  private startLast = 0
   private overflowed = false
   private markedLength = 0
   private markedCount = 0
+  private markedLast = 0
   private markedReceivedAt = 0
   private markedAccepted = 0
 
@@ -49,6 +51,7 @@ export class PayloadSink implements ReadingSink {
     this.overflowed = false
     this.startLength = writer.length
     this.startCount = writer.count
+    this.startLast = writer.receivedAt
     if (this.rejected > 0) {
       this.rejected = 0
       this.rejections.length = 0
@@ -59,7 +62,7 @@ export class PayloadSink implements ReadingSink {
   /** To be called once the codec is done. */
   finish(): void {
     if (!this.overflowed) return
-    this.writer.truncate(this.startLength, this.startCount)
+    this.writer.truncate(this.startLength, this.startCount, this.startLast)
     this.accepted = 0
     this.rejected = 0
     this.rejections.length = 0
@@ -124,12 +127,13 @@ export class PayloadSink implements ReadingSink {
   mark(): void {
     this.markedLength = this.writer.length
     this.markedCount = this.writer.count
+    this.markedLast = this.writer.receivedAt
     this.markedReceivedAt = this.receivedAt
     this.markedAccepted = this.accepted
   }
 
   rewind(): void {
-    this.writer.truncate(this.markedLength, this.markedCount)
+    this.writer.truncate(this.markedLength, this.markedCount, this.markedLast)
     this.receivedAt = this.markedReceivedAt
     this.accepted = this.markedAccepted
     this.elementAt = withoutClock

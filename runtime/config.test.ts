@@ -90,4 +90,18 @@ describe('the configuration', () => {
     expect(names).toContain('WEIR_MQTT_TOPICS_OPEN')
     expect(new Set(names).size).toBe(names.length)
   })
+
+  it('lists what is wrong all at once, by the name that was used, rules over several options too', () => {
+    const problems = problemsOf({
+      environment: { WEIR_HTP_PORT: '1', WEIR_LOG_QUOTA: '3', WEIR_RETENTION_RAW: '30s' },
+      flags: { mqttTopicsOpen: 'maybe', host: '0.0.0.0' },
+    })
+    expect(problems).toEqual([
+      'WEIR_HTP_PORT is not an option; did you mean WEIR_HTTP_PORT?',
+      '--mqtt-topics-open is "maybe": must be true or false',
+      'WEIR_RETENTION_RAW is "30s": must be at least 1h',
+      expect.stringMatching(/^WEIR_HOST is 0.0.0.0, which others can reach/),
+      'WEIR_LOG_QUOTA must be at least 256MiB (four segments)',
+    ])
+  })
 })

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { ConfigError } from './errors.ts'
+import { nearestName } from './nearest-name.ts'
 
 export const roles = ['ingest', 'writer', 'detector', 'api'] as const
 export type Role = (typeof roles)[number]
@@ -85,9 +86,16 @@ export const options = {
   clickhouse: option(z.literal('embedded'), 'embedded', 'Where the table lives'),
   clickhousePort: option(port, '0', 'Port of the embedded ClickHouse on loopback'),
   retentionRaw: option(
-    duration.optional(),
+    duration
+      .pipe(
+        z
+          .number()
+          .min(3_600_000, 'must be at least 1h')
+          .max(50 * 365 * 86_400_000, 'must be at most 18250d'),
+      )
+      .optional(),
     undefined,
-    'Age at which raw readings leave the table; not in effect yet: they never do',
+    "Age, by the device's time, at which raw readings leave the table (within hours); unset: never",
   ),
   ingestMemory: option(size, '64MiB', 'Most bytes of unacknowledged publishes over all connections'),
   mqttConnectionsMax: option(whole(1, 1_000_000), '20000', 'Most MQTT connections at once'),
@@ -117,6 +125,11 @@ export function environmentName(name: string): string {
   return `WEIR_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
 }
 
+/** `httpPort` → `http-port`. */
+export function flagName(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+}
+
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>
   /** Path of a JSON file. */
@@ -144,7 +157,7 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
     const inEnvironment = environment[environmentName(name)]
     const [given, origin] =
       flags[name] !== undefined
-        ? [flags[name], `--${name}`]
+        ? [flags[name], `--${flagName(name)}`]
         : inEnvironment !== undefined && inEnvironment !== ''
           ? [inEnvironment, environmentName(name)]
           : fromFile[name] !== undefined
@@ -155,20 +168,18 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
     else
       for (const issue of parsed.error.issues) problems.push(`${origin} is ${JSON.stringify(given)}: ${issue.message}`)
   }
+  problems.push(...checkTogether(config as Partial<Config>))
   if (problems.length > 0) throw new ConfigError(problems)
-  const checked = config as Config
-  const crossed = checkTogether(checked)
-  if (crossed.length > 0) throw new ConfigError(crossed)
-  return checked
+  return config as Config
 }
 
-/** Rules over more than one option. */
-function checkTogether(config: Config): string[] {
+/** Rules over more than one option, for those that are usable by themselves. */
+function checkTogether(config: Partial<Config>): string[] {
   const problems: string[] = []
   const taken = new Map<number, string>()
   for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'clickhousePort'] as const) {
     const number = config[name]
-    if (number === 0) continue
+    if (!number) continue
     const other = taken.get(number)
     if (other)
       problems.push(
@@ -176,12 +187,13 @@ function checkTogether(config: Config): string[] {
       )
     taken.set(number, name)
   }
-  if (!isLoopback(config.host)) {
+  if (config.host !== undefined && !isLoopback(config.host)) {
     problems.push(
       `WEIR_HOST is ${config.host}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
     )
   }
-  if (config.logQuota < 256 * 1024 ** 2) problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
+  if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
+    problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
   return problems
 }
 
@@ -209,19 +221,5 @@ function readFile(file: string, problems: string[]): Record<string, unknown> {
 }
 
 function unknownName(name: string, known: readonly string[]): string {
-  const near = known.map((each) => [distance(name, each), each] as const).sort((a, b) => a[0] - b[0])[0]
-  return `${name} is not an option${near && near[0] <= 3 ? `; did you mean ${near[1]}?` : ''}`
-}
-
-/** Levenshtein distance. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
-    }
-    row = next
-  }
-  return row[b.length]!
+  return `${name} is not an option${nearestName(name, known)}`
 }

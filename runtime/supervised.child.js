@@ -10,5 +10,6 @@ else {
   const status = { process: 'x', at: 1, parts: { writer: { state: 'ok' } }, instruments: [] }
   process.send({ kind: 'status', status })
   process.send({ kind: 'ready' })
-  setInterval(() => {}, 1000)
+  // A child says how it is again and again.
+  setInterval(() => process.send({ kind: 'status', status }), 20)
 }

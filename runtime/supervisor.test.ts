@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { silentLogger } from './logger.ts'
+import { type Logger, silentLogger } from './logger.ts'
 import { type SupervisedOptions, type SupervisedProcess, superviseProcess } from './supervisor.ts'
 
 describe('a supervised process', () => {
@@ -92,6 +92,33 @@ describe('a supervised process', () => {
     expect(child.pid()).toBeDefined()
     await child.stop()
     expect(child.pid()).toBeUndefined()
+  })
+
+  it('that hangs is named once, and again when it is heard', async () => {
+    const said: string[] = []
+    const logger: Logger = {
+      ...silentLogger,
+      warn: (fields, message) => said.push(`${message} ${JSON.stringify(fields)}`),
+      info: (_fields, message) => said.push(message ?? ''),
+    }
+    const { child, seen } = supervise(() => ({}), { logger, silentMsMax: 200 })
+    await child.start()
+    await waitFor(() => seen.ready === 1)
+    const tell = (): void => child.tell({ kind: 'world', statuses: [], addresses: {} })
+    const pid = child.pid()!
+    process.kill(pid, 'SIGSTOP')
+    try {
+      await waitFor(() => {
+        tell()
+        return said.length > 0
+      })
+      for (let again = 0; again < 3; again++) tell()
+      expect(said).toEqual([expect.stringMatching(`says nothing: it hangs, or is stopped .*"pid":${pid}`)])
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    await waitFor(() => said.length === 2)
+    expect(said[1]).toMatch(/heard again/)
   })
 
   it('is not missed when it ends during a stop', async () => {

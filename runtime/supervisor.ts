@@ -23,6 +23,8 @@ export interface SupervisedOptions {
   readonly onRefused?: (message: string) => void
   readonly isPatient?: () => boolean
   readonly backOff?: Partial<BackOff>
+  /** A child says how it is about once a second; one that has said nothing for this long is named in the log. */
+  readonly silentMsMax?: number
 }
 
 interface BackOff {
@@ -39,6 +41,8 @@ export interface SupervisedProcess extends Service {
   tell(message: ToChild): void
   pid(): number | undefined
 }
+
+const silentMsDefault = 10_000
 
 type Stage = 'idle' | 'starting' | 'up' | 'waiting' | 'stopping' | 'stopped'
 
@@ -61,6 +65,9 @@ class Supervised implements SupervisedProcess {
   private lastEnd = ''
   private lastStatus: ProcessStatus | undefined
   private telling = false
+  private heardAt = 0
+  private toldAt = 0
+  private isSilent = false
 
   constructor(options: SupervisedOptions) {
     this.name = options.name
@@ -80,6 +87,8 @@ class Supervised implements SupervisedProcess {
     this.lastStatus = undefined
     this.telling = false
     this.readyAt = undefined
+    this.heardAt = performance.now()
+    this.isSilent = false
     // stdout is for the first process' start-up lines alone.
     const child = fork(mainFile, [...words], {
       env: environment(),
@@ -105,6 +114,9 @@ class Supervised implements SupervisedProcess {
   }
 
   private hear(message: FromChild): void {
+    this.heardAt = performance.now()
+    if (this.isSilent) this.options.logger.info({ process: this.name }, 'a process that said nothing is heard again')
+    this.isSilent = false
     if (message.kind === 'listening') this.options.onListening?.(message.name, message.url)
     else if (message.kind === 'status') this.lastStatus = message.status
     else if (message.kind === 'append') void this.append(message)
@@ -198,11 +210,30 @@ class Supervised implements SupervisedProcess {
 
   /** One message under way at most: a child that does not read keeps nothing in memory here. */
   tell(message: ToChild): void {
+    this.listenForSilence()
     if (!this.child?.connected || this.telling) return
     this.telling = true
     this.child.send(message, () => {
       this.telling = false
     })
+  }
+
+  /** A child that hangs does not end, so nothing starts it again: a person has to know. */
+  private listenForSilence(): void {
+    const now = performance.now()
+    const silentMsMax = this.options.silentMsMax ?? silentMsDefault
+    const sinceToldMs = now - this.toldAt
+    this.toldAt = now
+    // When we ourselves were held up, what it said meanwhile is still to be read.
+    if (this.stage !== 'up' || this.isSilent || sinceToldMs > silentMsMax / 2) return
+    if (now - this.heardAt < silentMsMax) return
+    this.isSilent = true
+    const silentMs = Math.round(now - this.heardAt)
+    const { logger } = this.options
+    logger.warn(
+      { process: this.name, pid: this.child?.pid, silentMs },
+      'a process says nothing: it hangs, or is stopped',
+    )
   }
 
   pid(): number | undefined {

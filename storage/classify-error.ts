@@ -75,7 +75,8 @@ export function classifyError(error: unknown): Error {
   }
   const errno = (error as NodeJS.ErrnoException).code
   if (errno !== undefined && retryableErrnos.has(errno)) {
-    return new RetryableError(`The store can't be reached: ${error.message}`, { cause: error })
+    const what = errno === 'ENOSPC' ? 'The disk is full' : "The store can't be reached"
+    return new RetryableError(`${what}: ${error.message}`, { cause: error })
   }
   // The client gives these no code.
   if (

@@ -46,21 +46,36 @@ async function insertByFile(
   directory: string,
   { signal }: { readonly signal?: AbortSignal },
 ): Promise<void> {
-  const file = join(directory, `rows-${randomUUID()}`)
   try {
-    await writeChunks(file, chunks)
-    const source = `file(${quoted(file)}, 'RowBinary', ${quoted(table.structure)})`
-    await clickhouse.insert(`INSERT INTO ${table.name} SELECT * FROM ${source}`, undefined, {
-      settings: insertSettings,
-      ...(signal && { signal }),
-    })
+    await withRowsFile(directory, table, chunks, (source) =>
+      clickhouse.insert(`INSERT INTO ${table.name} SELECT * FROM ${source}`, undefined, {
+        settings: insertSettings,
+        ...(signal && { signal }),
+      }),
+    )
   } catch (error) {
     // The directory was cleared, or is not where it was: a server that has just been started anew. The rows are not at fault.
     if (error instanceof RejectedError && error.code === fileMissingCode)
       throw new RetryableError(error.message, { cause: error })
     throw classifyError(error)
+  }
+}
+
+/**
+ * Hands rows to the server as a file in a directory that it can read, for as long as `use` takes: `source` is what follows FROM. Not fsynced
+ * and not kept: the log has these rows.
+ */
+export async function withRowsFile<Result>(
+  directory: string,
+  table: Table,
+  chunks: readonly Uint8Array[],
+  use: (source: string) => Promise<Result>,
+): Promise<Result> {
+  const file = join(directory, `rows-${randomUUID()}`)
+  try {
+    await writeChunks(file, chunks)
+    return await use(`file(${quoted(file)}, 'RowBinary', ${quoted(table.structure)})`)
   } finally {
-    // Not fsynced and not kept: the log has these rows until they are in the table.
     await rm(file, { force: true })
   }
 }

@@ -17,6 +17,10 @@ export interface ConsumerEvents {
 export interface WriterEvents {
   stored(topic: LogTopic, rows: number, seconds: number): void
   migrated(names: readonly string[]): void
+  /** `undefined`: readings stay for ever. */
+  retentionChanged(retentionMs: number | undefined): void
+  /** The store takes long over a batch, or hangs. Said once for each attempt. */
+  slow(topic: LogTopic, seconds: number): void
   /** The store said no to rows; a person is needed. Said once for each batch. */
   rejected(topic: LogTopic, chunks: readonly Chunk[], cause: Error): void
 }
@@ -62,6 +66,16 @@ export function createWriterEvents(options: {
     },
     migrated(names) {
       if (names.length > 0) logger.info({ migrations: names }, 'the database is at the version that is needed')
+    },
+    retentionChanged(retentionMs) {
+      const keeps = retentionMs === undefined ? 'for ever' : `for ${retentionMs / 86_400_000} days`
+      logger.info({ keeps }, 'the retention of raw readings in the table was changed')
+    },
+    slow(topic, seconds) {
+      logger.warn(
+        { topic, seconds: Math.round(seconds) },
+        'the store has not taken a batch for long; the log keeps what comes after it',
+      )
     },
     rejected(topic, chunks, cause) {
       logger.error(

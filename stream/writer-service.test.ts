@@ -13,6 +13,7 @@ import type { Logger } from '../runtime/logger.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { readEndpoint } from '../storage/embedded-server/endpoint.ts'
 import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
+import { rawRetentionSeconds } from '../storage/raw-retention.ts'
 import { deadLettersTable, folded, readingsTable } from '../storage/tables.ts'
 import { type ClickHouseProcess, startClickHouse } from '../tests/helpers/clickhouse-process.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
@@ -29,6 +30,7 @@ describe('the writer', () => {
   let clickhouse: ClickHouse
   let writer: WriterService
   let errors: string[]
+  let warnings: string[]
   let next: number
   let tenant: string
 
@@ -52,6 +54,7 @@ describe('the writer', () => {
     })
     clickhouse = openClickHouse(() => readEndpoint(server.data), { logger: silentLogger })
     errors = []
+    warnings = []
     next = 0
     tenant = `test-${randomUUID()}`
     writer = newWriter()
@@ -63,11 +66,11 @@ describe('the writer', () => {
     await rm(directory, { recursive: true, force: true })
   })
 
-  function newWriter(): WriterService {
+  function newWriter(more: { retentionRawMs?: number; slowInsertMs?: number } = {}): WriterService {
     const logger: Logger = {
       ...silentLogger,
       error: (fields, message) => errors.push(`${message} ${JSON.stringify(fields)}`),
-      warn: () => {},
+      warn: (_fields, message) => warnings.push(message ?? ''),
       info: () => {},
       debug: () => {},
       child: () => logger,
@@ -81,6 +84,7 @@ describe('the writer', () => {
       clock: systemClock,
       backOff,
       rejectedRetryMs: 50,
+      ...more,
     })
   }
   /** Chunks of 100 readings, over all partitions; each reading has an instant of its own. */
@@ -207,6 +211,67 @@ describe('the writer', () => {
     const before = next
     await append(4)
     await waitFor(async () => (await stored()).n === next - before, { withinMs: 10_000 })
+    await waitFor(() => writer.health().state === 'ok')
+  })
+
+  it('readings leave the table at the age that was set, whenever they came; it can be changed, and taken back', async () => {
+    const dayMs = 86_400_000
+    const old = (): Promise<number> => count('observedAt < now() - INTERVAL 30 DAY')
+    async function count(condition: string): Promise<number> {
+      const { rows } = await clickhouse.query<{ n: number }>(
+        `SELECT count() AS n FROM ${folded(readingsTable)} WHERE tenant = {tenant:String} AND ${condition}`,
+        { parameters: { tenant } },
+      )
+      return rows[0]!.n
+    }
+    async function appendAt(observedAtMs: number): Promise<void> {
+      const rows = new RowWriter()
+      rows.number(encodeRowPrefix(tenant, 'dev-1', 'temperature'), observedAtMs * 1000, 1, observedAtMs * 1000)
+      await log.append('readings', 0, rows.rows(), 1, systemClock.nowMicros())
+    }
+    async function again(retentionRawMs?: number): Promise<void> {
+      await writer.stop()
+      writer = newWriter(retentionRawMs === undefined ? {} : { retentionRawMs })
+      await writer.start()
+      const seconds = retentionRawMs === undefined ? undefined : retentionRawMs / 1000
+      await waitFor(async () => (await rawRetentionSeconds(clickhouse)) === seconds)
+    }
+    const now = Date.now()
+    await writer.start()
+    for (const days of [0, 29, 31, 3_000]) await appendAt(now - days * dayMs)
+    await waitFor(async () => (await count('1')) === 4)
+    expect(await rawRetentionSeconds(clickhouse)).toBeUndefined()
+    await again(30 * dayMs)
+    await waitFor(async () => (await old()) === 0, { withinMs: 20_000, what: 'what was there already to leave' })
+    expect(await count('1')).toBe(2)
+    await appendAt(now - 40 * dayMs)
+    await allCommitted()
+    await clickhouse.command(`OPTIMIZE TABLE ${readingsTable.name} FINAL`)
+    expect(await count('1')).toBe(2)
+    await again(3_650 * dayMs)
+    await again()
+    await appendAt(now - 5_000 * dayMs)
+    await allCommitted()
+    await clickhouse.command(`OPTIMIZE TABLE ${readingsTable.name} FINAL`)
+    expect(await count('1')).toBe(3)
+  }, 60_000)
+
+  it('a store that hangs is said, though no connection breaks', async () => {
+    await writer.stop()
+    writer = newWriter({ slowInsertMs: 100 })
+    await writer.start()
+    await append(1)
+    await allStored()
+    process.kill(server.pid(), 'SIGSTOP')
+    try {
+      await append(4)
+      await waitFor(() => writer.health().state === 'degraded')
+      expect(writer.health().detail).toMatch(/readings wait in the log: the store has not taken a batch for \d+ s/)
+      await waitFor(() => warnings.some((message) => /has not taken a batch/.test(message)))
+    } finally {
+      process.kill(server.pid(), 'SIGCONT')
+    }
+    await allStored()
     await waitFor(() => writer.health().state === 'ok')
   })
 

@@ -12,6 +12,7 @@ import { RejectedError } from '../storage/classify-error.ts'
 import { insertRows } from '../storage/insert-rows.ts'
 import { migrate } from '../storage/migrate.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import { applyRawRetention } from '../storage/raw-retention.ts'
 import { anomaliesTable, deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
 import type { BatchLimits } from './batch-policy.ts'
 import { type BackOff, type Batch, backOffMs, ConsumerLoop } from './consumer-loop.ts'
@@ -23,10 +24,14 @@ export interface WriterServiceOptions {
   readonly logger: Logger
   readonly instruments: Instruments
   readonly clock: Clock
+  /** Age by the device's time at which readings leave the table; undefined: they never do. */
+  readonly retentionRawMs?: number | undefined
   /** Called when the writer can't go on; else the process crashes. */
   readonly crash?: (error: Error) => void
   readonly limits?: BatchLimits
   readonly backOff?: BackOff
+  /** An insert that takes longer is said to: the store hangs, or is overloaded. */
+  readonly slowInsertMs?: number
   /** How long rows that the store refused wait before they are offered again. */
   readonly rejectedRetryMs?: number
 }
@@ -41,21 +46,31 @@ const tables: Readonly<Record<LogTopic, Table>> = {
   anomalies: anomaliesTable,
   'dead-letters': deadLettersTable,
 }
-const topics = Object.keys(tables) as readonly LogTopic[]
+type WriterTopic = LogTopic
+const topics = Object.keys(tables) as readonly WriterTopic[]
 const lagRefreshMs = 1_000
+const slowInsertMsDefault = 10_000
 /** The schema is not what it should be (UNKNOWN_TABLE, UNKNOWN_DATABASE): somebody has emptied the store under us. */
 const schemaMissingCodes = new Set([60, 81])
 
 export function createWriterService(options: WriterServiceOptions): WriterService {
   const { log, clickhouse, logger, clock } = options
   const events = createWriterEvents(options)
-  const stored: Record<LogTopic, number> = { readings: 0, anomalies: 0, 'dead-letters': 0 }
-  const troubles = new Map<LogTopic | 'migrations', Health>()
+  const stored: Record<WriterTopic, number> = { readings: 0, anomalies: 0, 'dead-letters': 0 }
+  const troubles = new Map<WriterTopic | 'migrations' | 'retention', Health>()
+  /** Inserts under way: since when, and whether it was said that one takes long. */
+  const inserting = new Map<WriterTopic, { readonly since: number; isSaid: boolean }>()
   const ending = new AbortController()
   let migrating: Promise<void> | undefined
   let isMigrated = false
   let lagChunks = 0
   let lagTimer: NodeJS.Timeout | undefined
+  options.instruments.gauge(
+    'weir_stored_lag_seconds',
+    'Age of the oldest durable chunk that is not in the table yet',
+    () => totals().storedLagMs / 1000,
+  )
+  const slowInsertMs = options.slowInsertMs ?? slowInsertMsDefault
 
   const loops = topics.map(
     (topic) =>
@@ -79,6 +94,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
         isMigrated = true
         troubles.delete('migrations')
         events.migrated(names)
+        void retain()
       })
       .finally(() => {
         migrating = undefined
@@ -99,23 +115,44 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     }
   }
 
-  async function store(topic: LogTopic, batch: Batch, stop: AbortSignal): Promise<void> {
+  /** What the table keeps is settled beside the storing, which never waits for it. */
+  async function retain(): Promise<void> {
+    const { retentionRawMs } = options
+    const { signal } = ending
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        if (await applyRawRetention(clickhouse, retentionRawMs, { signal })) events.retentionChanged(retentionRawMs)
+        troubles.delete('retention')
+        return
+      } catch (error) {
+        const detail = `The retention of raw readings is not settled: ${(error as Error).message}`
+        troubles.set('retention', { state: 'degraded', detail })
+        const ms = backOffMs({ firstMs: 100, longestMs: 30_000, random: Math.random }, attempt)
+        await delay(ms, undefined, { signal }).catch(() => {})
+      }
+    }
+  }
+
+  async function store(topic: WriterTopic, batch: Batch, stop: AbortSignal): Promise<void> {
     try {
       await ensureMigrated()
       const began = performance.now()
       const rows = batch.chunks.map((chunk) => chunk.rows)
+      inserting.set(topic, { since: began, isSaid: false })
       await insertRows(clickhouse, tables[topic], rows, { signal: stop })
       events.stored(topic, batch.rows, (performance.now() - began) / 1000)
     } catch (error) {
       if (stop.aborted) throw error
       throw troubled(topic, batch, error as Error)
+    } finally {
+      inserting.delete(topic)
     }
     stored[topic] += batch.rows
     troubles.delete(topic)
   }
 
   /** What the consumer loop is to do with it, and what health says meanwhile. */
-  function troubled(topic: LogTopic, batch: Batch, error: Error): Error {
+  function troubled(topic: WriterTopic, batch: Batch, error: Error): Error {
     if (error instanceof RejectedError) {
       if (schemaMissingCodes.has(error.code)) isMigrated = false
       const before = troubles.get(topic)
@@ -129,6 +166,37 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     return error
   }
 
+  /** A store that hangs breaks no connection: only the time says so. */
+  function slowInsert(): Health | undefined {
+    for (const [topic, { since }] of inserting) {
+      const ms = performance.now() - since
+      if (ms < slowInsertMs) continue
+      const detail = `${topic} wait in the log: the store has not taken a batch for ${Math.round(ms / 1000)} s`
+      return { state: 'degraded', detail }
+    }
+    return undefined
+  }
+
+  function saySlowInserts(): void {
+    for (const [topic, insert] of inserting) {
+      const ms = performance.now() - insert.since
+      if (insert.isSaid || ms < slowInsertMs) continue
+      insert.isSaid = true
+      events.slow(topic, ms / 1000)
+    }
+  }
+
+  function totals(): StoredTotals {
+    const oldest = loops.map((loop) => loop.oldestReceivedAt()).filter((each) => each !== undefined)
+    const now = clock.nowMicros()
+    return {
+      storedReadings: stored.readings,
+      storedDeadLetters: stored['dead-letters'],
+      storedLagMs: oldest.length === 0 ? 0 : Math.max(0, Math.round((now - Math.min(...oldest)) / 1000)),
+      lagChunks,
+    }
+  }
+
   return {
     name: 'writer',
 
@@ -136,6 +204,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
       for (const loop of loops) await loop.start()
       void migrateWhenThere()
       lagTimer = setInterval(() => {
+        saySlowInserts()
         void Promise.all(loops.map((loop) => loop.lag()))
           .then((lags) => {
             lagChunks = lags.reduce((sum, lag) => sum + lag, 0)
@@ -157,21 +226,12 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
 
     health() {
       const all = [...troubles.values()]
-      const worst = all.find(({ state }) => state === 'failed') ?? all[0]
+      const worst = all.find(({ state }) => state === 'failed') ?? slowInsert() ?? all[0]
       if (worst) return worst
       return isMigrated ? { state: 'ok' } : { state: 'starting', detail: 'The store has not been reached yet' }
     },
 
-    totals() {
-      const oldest = loops.map((loop) => loop.oldestReceivedAt()).filter((each) => each !== undefined)
-      const now = clock.nowMicros()
-      return {
-        storedReadings: stored.readings,
-        storedDeadLetters: stored['dead-letters'],
-        storedLagMs: oldest.length === 0 ? 0 : Math.max(0, Math.round((now - Math.min(...oldest)) / 1000)),
-        lagChunks,
-      }
-    },
+    totals,
   }
 }
 

@@ -102,7 +102,7 @@ describe('vendors', () => {
     // Used without an import in the sources: by the build, by the checks, by what the browser is given, by the JSX that the compiler writes.
     const otherwise = ['typescript', '@biomejs/biome', '@types/node', 'uplot', '@kitajs/html', 'playwright-core']
     // Pinned with the others because they are chosen together; their rooms are built next.
-    const next = ['kafkajs', 'uWebSockets.js', '@fastify/static']
+    const next = ['kafkajs', 'uWebSockets.js']
     const unused = Object.keys({ ...dependencies, ...devDependencies }).filter(
       (name) => !used.has(name) && !otherwise.includes(name) && !next.includes(name),
     )

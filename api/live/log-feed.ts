@@ -67,14 +67,17 @@ export class LogFeed {
   private async run(): Promise<void> {
     while (!this.stopped.signal.aborted) {
       const attempt = new AbortController()
-      const signal = AbortSignal.any([attempt.signal, this.stopped.signal])
+      const { signal } = attempt
+      const end = (): void => attempt.abort()
+      this.stopped.signal.addEventListener('abort', end, { once: true })
       const from = await this.writersPlace(signal)
       if (from === undefined) return
       const stored = this.takeStored(signal)
       await this.follow(from, signal)
       // Only when retention passed us, which a stopped writer alone can't bring about: begin anew from the table.
-      attempt.abort()
+      end()
       await stored
+      this.stopped.signal.removeEventListener('abort', end)
     }
   }
 

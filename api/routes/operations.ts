@@ -83,7 +83,7 @@ async function readiness({ status, clock }: ApiContext): Promise<ReadyAnswer> {
   for (const { process, at, parts: known } of await status.all()) {
     const ageMs = nowMs - at
     if (ageMs > statusAgeMsMax) {
-      const detail = `Not heard of for ${Math.round(ageMs / 1000)} s.`
+      const detail = `its process has said nothing for ${Math.round(ageMs / 1000)} s: it hangs, or is stopped`
       parts[process] = { state: 'failed', detail, process }
       continue
     }

@@ -64,7 +64,12 @@ export function createChart(host, { moves, label, readout, resolution }) {
     cursor: {
       y: false,
       points: { size: 8, width: 2, show: (plot, index) => cursorPoint(plot, index) },
-      sync: { key: crosshair, setSeries: false },
+      // Only the crosshair is shared: a drag that all charts took part in would zoom once for each of them.
+      sync: {
+        key: crosshair,
+        setSeries: false,
+        filters: { pub: (type) => type === 'mousemove' || type === 'mouseleave' },
+      },
       drag: { x: true, y: false, setScale: false },
       bind: {
         dblclick: () => () => {
@@ -104,7 +109,6 @@ export function createChart(host, { moves, label, readout, resolution }) {
 
   /** @param {UPlot} target @param {MouseEvent} down */
   function startPan(target, down) {
-    down.preventDefault()
     const from = shown.from
     const to = shown.to
     const perPixel = (to - from) / target.over.clientWidth

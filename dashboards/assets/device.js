@@ -14,7 +14,7 @@ const device = root.dataset.device ?? ''
 /** What the page shows when its URL says nothing. */
 const home = stateOf(root.dataset.range ?? '', root.dataset.from ?? '', root.dataset.to ?? '') ?? live('1h')
 /** Steps taken since the page was opened, so that "back" never leaves it. */
-let steps = 0
+let steps = Number(history.state?.steps ?? 0)
 
 /** @typedef {{ kind: 'live', name: string, ms: number } | { kind: 'fixed', from: number, to: number }} State */
 

@@ -24,11 +24,12 @@ export class SeriesStore {
   /** @type {Set<number>} */
   #seen = new Set()
 
-  /** History takes the place of everything; raw readings that came live and are newer than it stay.
+  /** History takes the place of everything; with `keepNewer`, raw readings that came live and are newer than it stay.
    * @param {import('../../api/wire.ts').RawSeries | import('../../api/wire.ts').BucketSeries | undefined} series
-   * @param {{ resolution: string, source: string }} answer */
-  load(series, { resolution, source }) {
-    const kept = this.resolution === 'raw' && resolution === 'raw' ? this.#after(series?.observedAt.at(-1) ?? -1) : []
+   * @param {{ resolution: string, source: string }} answer @param {boolean} keepNewer */
+  load(series, { resolution, source }, keepNewer) {
+    const kept =
+      keepNewer && this.resolution === 'raw' && resolution === 'raw' ? this.#after(series?.observedAt.at(-1) ?? -1) : []
     this.resolution = resolution
     this.source = source
     this.step = stepMs(resolution)

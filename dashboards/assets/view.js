@@ -115,6 +115,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
         card.store.load(
           answer.series.find((series) => series.metric === card.metric),
           answer,
+          shown.kind === 'live',
         )
         card.dirty = true
       }

@@ -180,7 +180,8 @@ export class EndFile {
   }
 
   async close(): Promise<void> {
-    await this.writing
+    // One that ends may have begun the next: what is newest must not be written after the close.
+    while (this.writing) await this.writing
     clearTimeout(this.delay)
     await this.write()
     await this.files.close(this.descriptor)

@@ -41,6 +41,7 @@ export class SegmentStore {
   private readonly segments: SegmentFile[]
   private spare: number | undefined
   private preparing: Promise<void> | undefined
+  private freeing: Promise<unknown> = Promise.resolve()
   private isHurried = false
   private isClosed = false
 
@@ -102,7 +103,7 @@ export class SegmentStore {
   /** Makes sure that there is a spare segment. Concurrent calls share one preparation. */
   prepare(): Promise<void> {
     if (this.spare !== undefined) return Promise.resolve()
-    this.preparing ??= this.prepareSpare().finally(() => {
+    this.preparing ??= this.alone(() => this.prepareSpare()).finally(() => {
       this.preparing = undefined
     })
     return this.preparing
@@ -192,7 +193,18 @@ export class SegmentStore {
   }
 
   /** Removes what is older than retention asks for and read by all groups. */
-  async expire(): Promise<void> {
+  expire(): Promise<void> {
+    return this.alone(() => this.removeAged())
+  }
+
+  /** Both who want a spare and who remove what is old take the oldest segment: one at a time. */
+  private alone(work: () => Promise<void>): Promise<void> {
+    const done = this.freeing.then(work)
+    this.freeing = done.catch(() => {})
+    return done
+  }
+
+  private async removeAged(): Promise<void> {
     const { files, directory } = this.options
     let hasRemoved = false
     while (!this.isClosed && (await this.isOldestAged()) && !(await this.slowestGroup(false))) {
@@ -233,7 +245,7 @@ export class SegmentStore {
 
   async close(): Promise<void> {
     this.isClosed = true
-    await this.preparing?.catch(() => {})
+    await this.freeing
     if (this.spare !== undefined) await this.options.files.close(this.spare)
     this.spare = undefined
   }

@@ -8,22 +8,8 @@ import type { Health, Service } from '../runtime/service.ts'
 import { backOffMs } from './consumer-loop.ts'
 import type { AppendAnomalies, DetectorTotals } from './detector-run.ts'
 
-type DetectorConfig = Pick<
-  Config,
-  | 'data'
-  | 'log'
-  | 'roles'
-  | 'partitions'
-  | 'logQuota'
-  | 'retentionLog'
-  | 'logLevel'
-  | 'detectorTier'
-  | 'detectorScoreMin'
-  | 'detectorSeries'
->
-
 export interface DetectorThreadData {
-  readonly config: DetectorConfig
+  readonly config: Config
   readonly directory: string
 }
 
@@ -44,7 +30,7 @@ export type ToDetectorThread =
   | { readonly kind: 'stop' }
 
 export interface DetectorServiceOptions {
-  readonly config: DetectorConfig
+  readonly config: Config
   /** Of snapshot and cold states. */
   readonly directory: string
   readonly append: AppendAnomalies

@@ -1,7 +1,7 @@
 // The composition roots of the child processes: what each of them is made of. Loaded when asked for, because none needs what another holds.
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
-import { partsOf, runChild } from './runtime/child-process.ts'
+import { appendByParent, partsOf, runChild } from './runtime/child-process.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Config } from './runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
@@ -9,6 +9,7 @@ import { createInstruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
+import type { ClickHouse } from './storage/open-clickhouse.ts'
 
 export interface ChildWorld {
   readonly config: Config
@@ -79,6 +80,14 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
       `Process ${pid} already writes the table of ${config.data}: leave out the role writer, or end that one first`
     services.push(owning(writer, join(config.data, 'writer.lock'), taken))
   }
+  if (config.roles.includes('detector')) {
+    const { createDetectorService } = await import('./stream/detector-service.ts')
+    const append = config.roles.includes('ingest') ? appendAnomalies : await insertAnomalies(clickhouse)
+    const detector = createDetectorService({ ...shared, directory: join(config.data, 'detector'), append })
+    const taken = (pid: number): string =>
+      `Process ${pid} already looks for anomalies in ${config.data}: leave out the role detector, or end that one first`
+    services.push(owning(detector, join(config.data, 'detector.lock'), taken))
+  }
   const code = await runChild({
     process: 'serve',
     services,
@@ -96,6 +105,20 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   await clickhouse.close()
   await log.close()
   return code
+}
+
+/** Only the first process appends to the log. */
+function appendAnomalies(partition: number, rows: Uint8Array, count: number): Promise<void> {
+  return appendByParent({ topic: 'anomalies', partition, count, rows: Buffer.from(rows).toString('base64') })
+}
+
+/** Where ingest runs apart there is nobody to append: straight into the table, where the same row again is one. Live viewers do not see these. */
+async function insertAnomalies(
+  clickhouse: ClickHouse,
+): Promise<(partition: number, rows: Uint8Array, count: number) => Promise<void>> {
+  const { insertRows } = await import('./storage/insert-rows.ts')
+  const { anomaliesTable } = await import('./storage/tables.ts')
+  return (_partition, rows) => insertRows(clickhouse, anomaliesTable, [rows])
 }
 
 /** Pages ask the public API, in the same process but through its whole path. */

@@ -2,7 +2,7 @@
 //
 //   first process ── ingest: MQTT ▶ accept ▶ log (the one appender)          --roles ingest
 //     │ supervises (app-children.ts)
-//     ├── serve ────── log (read) ▶ writer ▶ store · api ▶ pages             --roles writer,api
+//     ├── serve ────── log (read) ▶ writer ▶ store · detector · api ▶ pages  --roles writer,detector,api
 //     ├── clickhouse ─ the embedded store, when nobody else runs it          with writer or api
 //     └── demo ─────── a fleet of devices, through the front door            --demo
 //
@@ -10,15 +10,15 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CommandWorld } from './cli/command.ts'
-import type { EventLog } from './domain/event-log.ts'
+import type { EventLog, LogTopic } from './domain/event-log.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Config } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
-import { StartError } from './runtime/errors.ts'
+import { RetryableError, StartError } from './runtime/errors.ts'
 import { createInstruments, type Instruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
-import { statusEveryMs } from './runtime/process-channel.ts'
+import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
@@ -109,10 +109,10 @@ class FirstProcess {
     const name = has('ingest') ? 'ingest' : 'supervisor'
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
-    if (has('writer') || has('api')) {
+    if (has('writer') || has('detector') || has('api')) {
       for (const child of ['clickhouse', 'serve']) this.waitedFor.add(child)
       this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
-      this.services.push(this.child('serve', (['writer', 'api'] as const).filter(has)))
+      this.services.push(this.child('serve', (['writer', 'detector', 'api'] as const).filter(has)))
     }
     if (has('ingest')) {
       this.intake = new Intake(config, this.logger, this.instruments, world.stop)
@@ -186,6 +186,7 @@ class FirstProcess {
         return childEnvironment(world, settled, environment)
       },
       onListening: (each, url) => this.listening(each, url),
+      onAppend: (rows) => this.append(rows),
       onReady: () => {
         if (this.waitedFor.delete(name)) this.becomeReady()
         void this.tellWorld()
@@ -195,6 +196,12 @@ class FirstProcess {
     })
     this.children.push(child)
     return child
+  }
+
+  /** What a child found. */
+  private async append({ topic, partition, count, rows }: RowsToAppend): Promise<void> {
+    if (!this.intake) throw new StartError('this process does not own the log')
+    await this.intake.append(topic, partition, Buffer.from(rows, 'base64'), count)
   }
 
   private listening(name: string, url: string): void {
@@ -271,6 +278,13 @@ class Intake implements Service {
   async stop(): Promise<void> {
     await this.ingest?.stop()
     await this.log?.close()
+  }
+
+  async append(topic: LogTopic, partition: number, rows: Uint8Array, count: number): Promise<void> {
+    if (!this.log) throw new RetryableError('the log is not open yet')
+    // Readers of the log may rely on it that instants never go back within a partition.
+    const receivedAt = Math.max(systemClock.nowMicros(), this.log.receivedAtMax(topic, partition) + 1)
+    await this.log.append(topic, partition, rows, count, receivedAt)
   }
 
   url(): string {

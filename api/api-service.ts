@@ -1,7 +1,8 @@
 // The role api as a service: last values, live hub and HTTP server, started and ended in order.
 //
 //   log ──▶ feed ──▶ last values ──▶ routes ──▶ HTTP
-//               └──▶ live hub ─────▶ SSE
+//    │          └──▶ live hub ─────▶ SSE
+//    └─▶ anomaly feed ─────────────────┘
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { EventLog } from '../domain/event-log.ts'
@@ -14,6 +15,7 @@ import type { Health, Service } from '../runtime/service.ts'
 import type { StatusBoard } from '../runtime/status.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
 import { createApp } from './create-app.ts'
+import { AnomalyFeed } from './live/anomaly-feed.ts'
 import { type AskHistory, LiveHub } from './live/hub.ts'
 import { LastValues } from './live/last-values.ts'
 import { LogFeed } from './live/log-feed.ts'
@@ -52,6 +54,7 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const hub = new LiveHub({ log, lastValues, clock, logger, history, ...(viewersMax && { viewersMax }) })
   const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
+  const anomalies = new AnomalyFeed({ log, logger })
   const rates = new PipelineRates()
   let app: FastifyInstance | undefined
   let port = 0
@@ -69,7 +72,7 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   async function close(deadline?: AbortSignal): Promise<void> {
     clearInterval(sampler)
     hub.close()
-    await feed.stop()
+    await Promise.all([feed.stop(), anomalies.stop()])
     const server = app?.server
     const cut = (): void => server?.closeAllConnections()
     if (deadline?.aborted) cut()
@@ -88,6 +91,7 @@ export function createApiService(options: ApiServiceOptions): ApiService {
         lastValues,
         feed,
         hub,
+        anomalies,
         status,
         clock,
         logger,
@@ -95,6 +99,7 @@ export function createApiService(options: ApiServiceOptions): ApiService {
       }
       app = await createApp({ ...context, rates, pages })
       feed.start()
+      anomalies.start()
       sampler = setInterval(() => void sample().catch(() => {}), rateSampleMs).unref()
       try {
         await app.listen({ host: config.host, port: config.httpPort })

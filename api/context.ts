@@ -9,6 +9,7 @@ import { RequestError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { StatusBoard } from '../runtime/status.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import type { AnomalyFeed } from './live/anomaly-feed.ts'
 import type { LiveHub } from './live/hub.ts'
 import type { LastValues } from './live/last-values.ts'
 import type { LogFeed } from './live/log-feed.ts'
@@ -19,6 +20,7 @@ export interface ApiContext {
   readonly lastValues: LastValues
   readonly feed: LogFeed
   readonly hub: LiveHub
+  readonly anomalies: AnomalyFeed
   readonly status: StatusBoard
   readonly clock: Clock
   readonly logger: Logger

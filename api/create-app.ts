@@ -9,6 +9,7 @@ import { type AnswerLimits, boundAnswers, connectionIdleMsMax, connectionsMax } 
 import type { ApiApp, ApiContext } from './context.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { installProblems, invalidParameters, problemMediaType, sendError } from './problems.ts'
+import { anomalyRoutes } from './routes/anomalies.ts'
 import { deadLetterRoutes } from './routes/dead-letters.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { latestRoutes } from './routes/latest.ts'
@@ -103,6 +104,7 @@ function registerRoutes(app: ApiApp, context: ApiContext, rates: PipelineRates):
   readingRoutes(app, context)
   seriesRoutes(app, context)
   liveRoutes(app, context)
+  anomalyRoutes(app, context)
   deadLetterRoutes(app, context)
   operationRoutes(app, context, rates)
 }

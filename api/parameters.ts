@@ -78,6 +78,16 @@ export function limitParameter(max: number) {
     .meta({ description: `Most items in the answer: 1 to ${max}, default ${limitDefault}` })
 }
 
+export const scoreParameter = z
+  .string()
+  .transform((text, context) => {
+    const number = /^\d{1,3}(\.\d{1,20})?$/.test(text) ? Number(text) : Number.NaN
+    if (number >= 0 && number <= 1) return number
+    context.addIssue(`${quoted(text)} is not a number from 0 to 1`)
+    return z.NEVER
+  })
+  .meta({ description: 'Least score; default: every anomaly that was told' })
+
 export const afterParameter = z.string().max(2_000).meta({ description: 'The `next` of the page before' })
 
 export const orderParameter = z

@@ -101,6 +101,27 @@ export const seriesSchema = z
   .meta({ id: 'Series' })
 export type SeriesAnswer = z.infer<typeof seriesSchema>
 
+/** `GET /v1/anomalies`, and `data:` of the live event `anomaly`. */
+export const anomalySchema = z
+  .strictObject({
+    id: z.string().meta({ description: 'The same finding has the same id, however often it is made' }),
+    device: deviceName,
+    metric: metricName,
+    observedAt: instant,
+    value: z.number(),
+    score: z.number().meta({ description: 'Above 0, below 1; the higher, the odder' }),
+    detector: z.string().meta({ description: 'Name and version' }),
+    expected: z
+      .strictObject({ low: z.number(), high: z.number() })
+      .meta({ description: 'What would have been nothing new' }),
+    explanation: z.string().meta({ description: 'For a person' }),
+    evidence: z.record(z.string(), z.unknown()).meta({ description: 'For a program: what the explanation rests on' }),
+  })
+  .meta({ id: 'Anomaly' })
+export type AnomalyAnswer = z.infer<typeof anomalySchema>
+export const anomaliesSchema = z.strictObject({ items: z.array(anomalySchema), next }).meta({ id: 'Anomalies' })
+export type AnomaliesAnswer = z.infer<typeof anomaliesSchema>
+
 const stage = z.strictObject({
   total: z.number().meta({ description: 'Readings since the process started' }),
   perSecond: z.number(),

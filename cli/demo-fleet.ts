@@ -1,6 +1,6 @@
-// The demo: three real series as three devices. Their history goes in first, through the front door like everything, moved so that it ends now; then
-// each goes on through its series, a reading a second, round and round. No state is kept: where a series stands is a function of the time, and
-// whether its history is there already is asked of the API, so that a restart goes on as if there had been none.
+// The demo: three real series as three devices. Their history goes in first, through the front door like everything, in order, moved so that it ends
+// now; then each goes on through its series, a reading a second, round and round. No state is kept: where a series stands is a function of the
+// time, and whether its history is there already is asked of the API, so that a restart goes on as if there had been none.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -128,8 +128,8 @@ async function openPublisher({ device }: DemoSeries, { mqttUrl, signal, logger }
 }
 
 /**
- * Whether the device was never heard of, or its history was broken off: it goes in from its end to its beginning, so the oldest reading says how
- * far it came.
+ * Whether the device was never heard of, or its history was broken off: then its newest reading is of the history, whose instants are whole steps,
+ * as those of live readings hardly ever are. (Put in twice it is there once.)
  */
 async function needsHistory(series: DemoSeries, rows: number, world: DeviceWorld): Promise<boolean> {
   const { device, metric, stepMs } = series
@@ -137,22 +137,24 @@ async function needsHistory(series: DemoSeries, rows: number, world: DeviceWorld
   const startedAt = performance.now()
   for (let waitMs = 250; performance.now() - startedAt < askMsMax; waitMs = Math.min(waitMs * 2, 2_000)) {
     const httpUrl = typeof world.httpUrl === 'string' ? world.httpUrl : world.httpUrl()
-    const found = httpUrl === undefined ? undefined : await askOldest(httpUrl, device, metric, signal)
+    const found = httpUrl === undefined ? undefined : await askEnds(httpUrl, device, metric, signal)
     if (found === 'unknown') return true
-    if (found !== undefined) return found > millis(clock) - (rows * stepMs) / 2
+    if (found !== undefined) {
+      return found.newest % stepMs === 0 || found.oldest > millis(clock) - (rows * stepMs) / 2
+    }
     if (!(await pause(waitMs, signal))) return false
   }
   logger.warn({ device }, 'the API does not answer: the demo device starts without its history')
   return false
 }
 
-/** When the oldest reading was observed (ms), `unknown` when there is none, undefined when there is no answer yet. */
-async function askOldest(
+/** When the oldest and the newest reading were observed (ms), `unknown` when there is none, undefined when there is no answer yet. */
+async function askEnds(
   httpUrl: string,
   device: string,
   metric: string,
   signal: AbortSignal,
-): Promise<number | 'unknown' | undefined> {
+): Promise<{ readonly oldest: number; readonly newest: number } | 'unknown' | undefined> {
   const base = httpUrl.replace(/\/$/, '')
   const options = { signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) }
   try {
@@ -160,17 +162,22 @@ async function askOldest(
     await known.arrayBuffer()
     if (known.status === 404) return 'unknown'
     if (!known.ok) return undefined
-    const query = new URLSearchParams({ device, metric, from: '1970-01-01T00:00:00Z', limit: '1' })
-    const answer = await fetch(`${base}/v1/readings?${query}`, options)
-    if (!answer.ok) return undefined
-    const { items } = (await answer.json()) as { items: readonly { observedAt: number }[] }
-    return items[0]?.observedAt ?? 'unknown'
+    const ends: number[] = []
+    for (const order of ['asc', 'desc']) {
+      const query = new URLSearchParams({ device, metric, from: '1970-01-01T00:00:00Z', limit: '1', order })
+      const answer = await fetch(`${base}/v1/readings?${query}`, options)
+      if (!answer.ok) return undefined
+      const { items } = (await answer.json()) as { items: readonly { observedAt: number }[] }
+      if (!items[0]) return 'unknown'
+      ends.push(items[0].observedAt)
+    }
+    return { oldest: ends[0]!, newest: ends[1]! }
   } catch {
     return undefined
   }
 }
 
-/** In columns, latest first. The row before the one that is live now comes last in time; the series is a ring. */
+/** In columns, oldest first, as a device would have sent it: what looks for anomalies sees the series as it was. */
 async function publishHistory(
   publisher: Publisher,
   { device, metric, stepMs }: DemoSeries,
@@ -179,14 +186,13 @@ async function publishHistory(
   signal: AbortSignal,
 ): Promise<number> {
   const latestAt = Math.floor(now / stepMs) * stepMs
-  const latestPlace = placeAt(now, values.length) - 1
   let rows = 0
   while (rows < values.length) {
     const count = Math.min(historyRowsAtOnce, values.length - rows)
-    const back = Array.from({ length: count }, (_, i) => rows + i)
+    const places = Array.from({ length: count }, (_, i) => rows + i)
     const payload = JSON.stringify({
-      ts: back.map((steps) => latestAt - steps * stepMs),
-      values: { [metric]: back.map((steps) => values[(latestPlace - steps + 2 * values.length) % values.length]) },
+      ts: places.map((place) => latestAt - (values.length - 1 - place) * stepMs),
+      values: { [metric]: values.slice(rows, rows + count) },
     })
     if (!(await publisher.publish(`devices/${device}/telemetry`, payload))) break
     rows += count

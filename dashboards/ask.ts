@@ -1,6 +1,7 @@
 // The questions that pages ask, all of them to the public API: whatever a page shows, a program can get too. An answer that can't be had is a
 // value, because the rest of the page still has something to show.
 import type {
+  AnomaliesAnswer,
   DeviceDetailAnswer,
   DevicesAnswer,
   LatestAnswer,
@@ -33,6 +34,7 @@ export interface Questions {
   latest(parameters: Parameters): Promise<Answered<LatestAnswer>>
   readings(parameters: Parameters): Promise<Answered<ReadingsAnswer>>
   series(parameters: Parameters): Promise<Answered<SeriesAnswer>>
+  anomalies(parameters: Parameters): Promise<Answered<AnomaliesAnswer>>
 }
 
 export function questionsTo(ask: Ask): Questions {
@@ -44,6 +46,7 @@ export function questionsTo(ask: Ask): Questions {
     latest: (parameters) => get('/v1/latest', parameters),
     readings: (parameters) => get('/v1/readings', parameters),
     series: (parameters) => get('/v1/series', parameters),
+    anomalies: (parameters) => get('/v1/anomalies', parameters),
   }
 }
 

@@ -1,16 +1,20 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
-import type { BucketSeries, RawSeries } from '../api/wire.ts'
+import type { AnomalyAnswer, BucketSeries, RawSeries } from '../api/wire.ts'
 import { formatCount, formatNumber, isGap, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
 const height = 200
 const edge = 8
+/** The newest are listed; all that came have a marker. */
+const anomaliesListed = 5
 
 export interface CardProperties {
   readonly metric: string
   readonly latest: { readonly observedAt: number; readonly value: number } | undefined
   readonly series: RawSeries | BucketSeries | undefined
+  /** Newest first. */
+  readonly anomalies: readonly AnomalyAnswer[]
   readonly resolution: string
   readonly source: string
   readonly from: number
@@ -50,6 +54,7 @@ export function ChartCard(card: CardProperties): JSX.Element {
       >
         {series && points > 0 ? <Drawing {...card} series={series} /> : <p class="none">No readings in this range.</p>}
       </div>
+      <Anomalies anomalies={card.anomalies} />
       <footer class="chart-foot">
         <p data-part="caption" safe>
           {points > 0 ? captionText(resolution, source, points) : ''}
@@ -63,6 +68,22 @@ export function ChartCard(card: CardProperties): JSX.Element {
   )
 }
 
+/** What was found in this stretch of time, in words: a marker alone tells nothing to who can't see or hover. */
+function Anomalies({ anomalies }: { anomalies: readonly AnomalyAnswer[] }): JSX.Element {
+  return (
+    <ul class="anomalies" data-part="anomalies" aria-label="Anomalies" hidden={anomalies.length === 0}>
+      {anomalies.slice(0, anomaliesListed).map(({ id, observedAt, explanation }) => (
+        <li data-id={attribute(id)}>
+          <time datetime={new Date(observedAt).toISOString()} safe>
+            {minuteText(observedAt)}
+          </time>{' '}
+          <span safe>{explanation}</span>
+        </li>
+      ))}
+    </ul>
+  )
+}
+
 /** What a card looks like before it has anything: for metrics that the browser hears of first. */
 export function CardTemplate(): JSX.Element {
   return (
@@ -71,6 +92,7 @@ export function CardTemplate(): JSX.Element {
         metric=""
         latest={undefined}
         series={undefined}
+        anomalies={[]}
         resolution="raw"
         source="raw"
         from={0}
@@ -89,6 +111,7 @@ function captionText(resolution: string, source: string, points: number): string
 
 function Drawing({
   series,
+  anomalies,
   resolution,
   from,
   to,
@@ -133,6 +156,18 @@ function Drawing({
             </>
           )
         })}
+        {anomalies.map(({ observedAt, explanation }) => (
+          <line
+            class="anomaly"
+            x1={x(observedAt)}
+            x2={x(observedAt)}
+            y1="0"
+            y2={height}
+            vector-effect="non-scaling-stroke"
+          >
+            <title safe>{explanation}</title>
+          </line>
+        ))}
       </svg>
       <span class="y-max" safe>
         {formatNumber(max)}

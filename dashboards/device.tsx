@@ -1,5 +1,5 @@
 // `/devices/{device}`: one chart a metric on one axis of time, complete from the server, live once its script runs.
-import type { DeviceDetailAnswer, ReadingAnswer, SeriesAnswer } from '../api/wire.ts'
+import type { AnomalyAnswer, DeviceDetailAnswer, ReadingAnswer, SeriesAnswer } from '../api/wire.ts'
 import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import { CardTemplate, ChartCard, minuteText } from './chart-card.tsx'
@@ -20,6 +20,8 @@ interface DevicePageProperties {
   readonly device: DeviceDetailAnswer
   readonly range: ShownRange
   readonly series: Answered<SeriesAnswer>
+  /** Of this range, newest first. */
+  readonly anomalies: readonly AnomalyAnswer[]
   readonly metrics: readonly string[]
   readonly metricsLeft: number
   readonly texts: readonly TextHistory[]
@@ -31,6 +33,7 @@ export function DevicePage({
   device,
   range,
   series,
+  anomalies,
   metrics,
   metricsLeft,
   texts,
@@ -89,6 +92,7 @@ export function DevicePage({
                   latest?.value === undefined ? undefined : { observedAt: latest.observedAt, value: latest.value }
                 }
                 series={answer?.series.find((each) => each.metric === metric)}
+                anomalies={anomalies.filter((each) => each.metric === metric)}
                 resolution={answer?.resolution ?? 'raw'}
                 source={answer?.source ?? 'raw'}
                 from={range.from}

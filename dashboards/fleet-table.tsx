@@ -1,6 +1,6 @@
 // The fleet as a table: status, last heard, latest values, a sparkline each. Also served alone (/fragments/fleet), for search as you type.
 import type { ReadingAnswer } from '../api/wire.ts'
-import type { Fleet, FleetQuery, FleetRow } from './fleet.ts'
+import { anomalyDays, type Fleet, type FleetQuery, type FleetRow } from './fleet.ts'
 import { formatDuration, formatNumber } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 import { Sparkline } from './sparkline.tsx'
@@ -65,7 +65,7 @@ function href(search: string, after: string): string {
 }
 
 function Row({ row, now }: { row: FleetRow; now: number }): JSX.Element {
-  const { device, latest, spark, metric } = row
+  const { device, latest, spark, metric, anomalies } = row
   // The metric of the sparkline leads, so that value and line belong together.
   const shown = [...latest]
     .sort((a, b) => Number(b.metric === metric) - Number(a.metric === metric))
@@ -82,6 +82,12 @@ function Row({ row, now }: { row: FleetRow; now: number }): JSX.Element {
           <span class="dot" role="img" aria-label={device.online ? 'online' : 'silent'} />
           <span safe>{device.device}</span>
         </a>
+        {anomalies > 0 && (
+          <span class="badge" title={`Anomalies in the last ${anomalyDays} days`}>
+            {String(anomalies)}
+            <span class="unseen"> anomalies in the last {String(anomalyDays)} days</span>
+          </span>
+        )}
       </th>
       <td class="heard">
         <Age at={device.lastReceivedAt} now={now} />

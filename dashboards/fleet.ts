@@ -3,6 +3,8 @@ import type { DeviceAnswer, ReadingAnswer } from '../api/wire.ts'
 import type { NotAnswered, Questions } from './ask.ts'
 
 export const fleetRowsMax = 100
+export const anomalyDays = 7
+const anomaliesMax = 1_000
 const latestMax = 1_000
 const latestPagesMax = 5
 /** Tried in this order, each for the rows that none before it filled: a week for what reports rarely, five minutes for what is new. */
@@ -18,6 +20,8 @@ export interface FleetRow {
   /** The metric that the sparkline draws: the first one with numbers. */
   readonly metric: string | undefined
   readonly spark: Spark | undefined
+  /** Of the last days. */
+  readonly anomalies: number
 }
 export interface Spark {
   readonly times: readonly number[]
@@ -54,12 +58,16 @@ export async function loadFleet(questions: Questions, query: FleetQuery, now: nu
     const first = readings.find(({ value }) => value !== undefined)
     if (first) metrics.set(device, first.metric)
   }
-  const { sparks, away } = await loadSparks(questions, metrics, now)
+  const [{ sparks, away }, anomalies] = await Promise.all([
+    loadSparks(questions, metrics, now),
+    countAnomalies(questions, whole ? undefined : names, now),
+  ])
   const rows = items.map((device) => ({
     device,
     latest: byDevice.get(device.device) ?? [],
     metric: metrics.get(device.device),
     spark: sparks.get(device.device),
+    anomalies: anomalies.get(device.device) ?? 0,
   }))
   return { rows, next, away }
 }
@@ -83,6 +91,20 @@ async function loadLatest(
     after = latest.value.next
   }
   return byDevice
+}
+
+/** A badge is missing rather than late. */
+async function countAnomalies(
+  questions: Questions,
+  device: readonly string[] | undefined,
+  now: number,
+): Promise<Map<string, number>> {
+  const counts = new Map<string, number>()
+  const from = now - anomalyDays * 86_400_000
+  const answer = await questions.anomalies({ device, from, order: 'desc', limit: anomaliesMax })
+  if (!answer.ok) return counts
+  for (const { device } of answer.value.items) counts.set(device, (counts.get(device) ?? 0) + 1)
+  return counts
 }
 
 /** At most one question a window for the whole page; a row keeps the window that gave it the most points. */

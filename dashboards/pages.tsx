@@ -25,6 +25,7 @@ export interface PagesOptions {
 /** Points that the first paint draws; the browser asks again for its own width. */
 const firstPaintPoints = 400
 const textRowsMax = 10
+const anomaliesMax = 200
 const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
 
@@ -109,8 +110,9 @@ async function answerDevice({
   const range = rangeFromQuery(asked, now) ?? (await defaultRange(questions, device, now))
   const numeric = device.latest.filter(({ value }) => value !== undefined).map(({ metric }) => metric)
   const metrics = asked.metrics === 'all' ? numeric : numeric.slice(0, chartsMax)
-  const [series, texts] = await Promise.all([
+  const [series, anomalies, texts] = await Promise.all([
     loadSeries(questions, device, metrics, range),
+    questions.anomalies({ device: device.device, from: range.from, to: range.to, order: 'desc', limit: anomaliesMax }),
     loadTexts(questions, device),
   ])
   const page = (
@@ -119,6 +121,7 @@ async function answerDevice({
       device={device}
       range={range}
       series={series}
+      anomalies={anomalies.ok ? anomalies.value.items : []}
       metrics={metrics}
       metricsLeft={numeric.length - metrics.length}
       texts={texts}

@@ -186,6 +186,11 @@ export class RowCursor {
     return this.string(this.metricStart, this.prefixEnd)
   }
 
+  /** A NaN with text is a text reading; one without is a number that is none. */
+  hasText(): boolean {
+    return this.textEnd > this.textStart
+  }
+
   text(): string {
     return this.bytes.utf8Slice(this.textStart, this.textEnd)
   }

@@ -1,10 +1,10 @@
 // Life as a child of the first process: start the services, say so, send a status about once a second, stop when told. When the first process is
 // gone, however it went, this one ends at once: everything that matters is on disk, and the next start wants the ports and the directory.
 import { Worker } from 'node:worker_threads'
-import { StartError } from './errors.ts'
+import { RetryableError, StartError } from './errors.ts'
 import type { Instruments } from './instruments.ts'
 import type { Logger } from './logger.ts'
-import { type FromChild, statusEveryMs, type ToChild } from './process-channel.ts'
+import { type FromChild, type RowsToAppend, statusEveryMs, type ToChild } from './process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './service.ts'
 import type { ProcessStatus } from './status.ts'
 
@@ -36,7 +36,7 @@ export async function runChild(options: ChildOptions): Promise<number> {
   if (signal.aborted) asked.abort()
   process.on('message', (message: ToChild) => {
     if (message.kind === 'stop') asked.abort()
-    else options.onWorld?.(message)
+    else if (message.kind === 'world') options.onWorld?.(message)
   })
   const publish = publisher(options)
   const ticker = setInterval(publish, statusEveryMs)
@@ -62,6 +62,29 @@ export async function runChild(options: ChildOptions): Promise<number> {
   clearInterval(ticker)
   for (const problem of problems) logger.warn({ error: problem.message }, 'a part did not stop in order')
   return 0
+}
+
+const appendMsMax = 10_000
+let requests = 0
+
+/** Has the first process append these rows to the log. Resolves once they are durable; rejects with a RetryableError when that is not known. */
+export function appendByParent(rows: RowsToAppend): Promise<void> {
+  const request = ++requests
+  return new Promise((resolve, reject) => {
+    const settle = (problem?: string): void => {
+      clearTimeout(timer)
+      process.off('message', hear)
+      if (problem === undefined) resolve()
+      else reject(new RetryableError(problem))
+    }
+    const hear = (message: ToChild): void => {
+      if (message.kind === 'appended' && message.request === request) settle(message.problem)
+    }
+    // Appended twice is stored once.
+    const timer = setTimeout(() => settle('the first process did not append in time'), appendMsMax)
+    process.on('message', hear)
+    say({ kind: 'append', request, ...rows })
+  })
 }
 
 /** The state of each service by its name. */

@@ -84,7 +84,7 @@ export const options = {
     './data',
     'Directory that holds everything Weir keeps',
   ),
-  roles: option(roleList, roles.join(','), 'What this process and its children do; `detector` does nothing yet'),
+  roles: option(roleList, roles.join(','), 'What this process and its children do'),
   host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
@@ -148,6 +148,21 @@ export const options = {
   ),
   ingestMemory: option(size, '64MiB', 'Most bytes of unacknowledged publishes over all connections'),
   mqttConnectionsMax: option(whole(1, 1_000_000), '20000', 'Most MQTT connections at once'),
+  detectorTier: option(
+    z.coerce.number().pipe(z.union([z.literal(0), z.literal(1), z.literal(2)], 'must be 0, 1 or 2')),
+    '1',
+    'What detection looks at: 0 the value, 1 also the level (4.5 KB a series), 2 also hour of the day and shape (10.6 KB)',
+  ),
+  detectorScoreMin: option(
+    z.coerce.number('must be a number').min(0.001).max(1),
+    '0.03',
+    'Least score of an anomaly that is told; 0.03 is about one false one in 10,000 readings',
+  ),
+  detectorSeries: option(
+    whole(128, 10_000_000),
+    '20000',
+    'Most series whose normal detection holds in memory; ten times as many more are kept on disk',
+  ),
   logLevel: option(z.enum(['error', 'warn', 'info', 'debug', 'silent']), 'info', 'Least level that is logged'),
   drainMs: option(whole(100, 600_000), '8000', 'Milliseconds a stop may take to finish what was taken'),
 } as const

@@ -1,4 +1,4 @@
-// What the first process and its children say to each other over IPC. Small, about once a second; readings never pass here.
+// What the first process and its children say to each other over IPC. Small and seldom; readings never pass here.
 import type { ProcessStatus } from './status.ts'
 
 export type FromChild =
@@ -8,6 +8,8 @@ export type FromChild =
   /** It can't start because of something outside ourselves: a sentence for an operator. It ends after this. */
   | { readonly kind: 'failed'; readonly message: string }
   | { readonly kind: 'status'; readonly status: ProcessStatus }
+  /** Only the first process appends to the embedded log. Answered by `appended` with the same number. */
+  | ({ readonly kind: 'append'; readonly request: number } & RowsToAppend)
 
 export type ToChild =
   /** The status of every other process, and where things listen, by the first word of their start-up line. */
@@ -16,7 +18,18 @@ export type ToChild =
       readonly statuses: readonly ProcessStatus[]
       readonly addresses: Readonly<Record<string, string>>
     }
+  /** Durable; or not kept, and why: again, later. */
+  | { readonly kind: 'appended'; readonly request: number; readonly problem?: string }
   /** Drain, stop, exit. */
   | { readonly kind: 'stop' }
+
+/** Of the topic `anomalies`, which are few; readings never pass here. */
+export interface RowsToAppend {
+  readonly topic: 'anomalies'
+  readonly partition: number
+  readonly count: number
+  /** RowBinary, as base64. */
+  readonly rows: string
+}
 
 export const statusEveryMs = 1_000

@@ -2,7 +2,7 @@
 // asked to stop in order, ended when it doesn't. Nothing here waits for a child while devices are to be acknowledged.
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Logger } from './logger.ts'
-import type { FromChild, ToChild } from './process-channel.ts'
+import type { FromChild, RowsToAppend, ToChild } from './process-channel.ts'
 import type { Health, Service } from './service.ts'
 import type { ProcessStatus } from './status.ts'
 
@@ -17,6 +17,8 @@ export interface SupervisedOptions {
   readonly logger: Logger
   readonly onListening?: (name: string, url: string) => void
   readonly onReady?: () => void
+  /** Resolves once the rows are durable. */
+  readonly onAppend?: (rows: RowsToAppend) => Promise<void>
   /** Before it was ever ready, it said that it can't start: a sentence. It is not started again, unless `isPatient` says so. */
   readonly onRefused?: (message: string) => void
   readonly isPatient?: () => boolean
@@ -117,6 +119,7 @@ class Supervised implements SupervisedProcess {
     this.isSilent = false
     if (message.kind === 'listening') this.options.onListening?.(message.name, message.url)
     else if (message.kind === 'status') this.lastStatus = message.status
+    else if (message.kind === 'append') void this.append(message)
     else if (message.kind === 'ready') {
       if (this.stage === 'starting') this.stage = 'up'
       this.readyAt = performance.now()
@@ -130,6 +133,18 @@ class Supervised implements SupervisedProcess {
       this.refused = true
       this.options.onRefused?.(message.message)
     }
+  }
+
+  /** The answer goes to the process that asked, if it is still there. */
+  private async append({ request, ...rows }: Extract<FromChild, { kind: 'append' }>): Promise<void> {
+    const { child } = this
+    const { onAppend } = this.options
+    let problem = onAppend ? undefined : 'nothing is appended to the log here'
+    await onAppend?.(rows).catch((error: Error) => {
+      problem = error.message
+    })
+    if (!child?.connected) return
+    child.send({ kind: 'appended', request, ...(problem !== undefined && { problem }) } satisfies ToChild, () => {})
   }
 
   private mourn(how: string): void {

@@ -1,5 +1,6 @@
 // The tables' names and columns, and the one way to read them folded: repeats of a row (redelivery, a device that sends again, a correction)
 // are one, the newest by receivedAt.
+import { anomalyStructure } from '../domain/anomaly.ts'
 import { deadLetterStructure } from '../domain/dead-letter.ts'
 import { rowStructure } from '../domain/row-format.ts'
 
@@ -13,6 +14,7 @@ export interface Table {
 }
 
 export const readingsTable: Table = { name: `${database}.readings`, structure: plain(rowStructure) }
+export const anomaliesTable: Table = { name: `${database}.anomalies`, structure: plain(anomalyStructure) }
 export const deadLettersTable: Table = { name: `${database}.dead_letters`, structure: plain(deadLetterStructure) }
 
 /**

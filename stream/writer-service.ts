@@ -1,4 +1,4 @@
-// The writer: readings and dead letters from the log into the store, as the bytes that they are. The position is committed only after the
+// The writer: readings, anomalies and dead letters from the log into the store, as the bytes that they are. The position is committed only after the
 // insert returned, so a crash anywhere means that rows are inserted again, and the table folds them. While the store is away the log is the buffer.
 import { setTimeout as delay } from 'node:timers/promises'
 import type { EventLog, LogTopic } from '../domain/event-log.ts'
@@ -13,7 +13,7 @@ import { insertRows } from '../storage/insert-rows.ts'
 import { migrate } from '../storage/migrate.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
 import { applyRawRetention } from '../storage/raw-retention.ts'
-import { deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
+import { anomaliesTable, deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
 import type { BatchLimits } from './batch-policy.ts'
 import { type BackOff, type Batch, backOffMs, ConsumerLoop } from './consumer-loop.ts'
 import { createConsumerEvents, createWriterEvents, offsetsOf } from './events.ts'
@@ -41,10 +41,12 @@ export interface WriterService extends Service {
 }
 
 export const writerGroup = 'writer'
-const tables = { readings: readingsTable, 'dead-letters': deadLettersTable } as const satisfies Partial<
-  Record<LogTopic, Table>
->
-type WriterTopic = keyof typeof tables
+const tables: Readonly<Record<LogTopic, Table>> = {
+  readings: readingsTable,
+  anomalies: anomaliesTable,
+  'dead-letters': deadLettersTable,
+}
+type WriterTopic = LogTopic
 const topics = Object.keys(tables) as readonly WriterTopic[]
 const lagRefreshMs = 1_000
 const slowInsertMsDefault = 10_000
@@ -54,7 +56,7 @@ const schemaMissingCodes = new Set([60, 81])
 export function createWriterService(options: WriterServiceOptions): WriterService {
   const { log, clickhouse, logger, clock } = options
   const events = createWriterEvents(options)
-  const stored: Record<WriterTopic, number> = { readings: 0, 'dead-letters': 0 }
+  const stored: Record<WriterTopic, number> = { readings: 0, anomalies: 0, 'dead-letters': 0 }
   const troubles = new Map<WriterTopic | 'migrations' | 'retention', Health>()
   /** Inserts under way: since when, and whether it was said that one takes long. */
   const inserting = new Map<WriterTopic, { readonly since: number; isSaid: boolean }>()

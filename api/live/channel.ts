@@ -19,7 +19,10 @@ export interface Subscription {
   readonly mode: LiveMode
 }
 
-export function matchesSeries({ tenant, device, metric }: Subscription, names: SeriesNames): boolean {
+export function matchesSeries(
+  { tenant, device, metric }: Pick<Subscription, 'tenant' | 'device' | 'metric'>,
+  names: SeriesNames,
+): boolean {
   return tenant === names.tenant && matchesName(device, names.device) && matchesName(metric, names.metric)
 }
 

@@ -10,7 +10,7 @@ export interface ViewerTransport {
   end(): void
 }
 
-export type LiveEventName = 'readings' | 'caught-up' | 'gap' | 'bye'
+export type LiveEventName = 'readings' | 'anomaly' | 'caught-up' | 'gap' | 'bye'
 export type ByeReason = (typeof byeReasons)[number]
 
 export interface ViewerLimits {
@@ -124,7 +124,8 @@ export class Viewer {
 
   private write({ event, cursor, data }: QueuedEvent): void {
     this.isWritable = this.transport.write(event, cursor, data)
-    this.lastCursor = cursor
+    // An event beside the log of readings, such as an anomaly, moves nobody on.
+    if (cursor !== '') this.lastCursor = cursor
   }
 
   private watch(): void {

@@ -2,8 +2,9 @@
 
 import { toMillis } from '../instant.ts'
 import type { LastReading } from '../live/last-values.ts'
+import type { AnomalyRow } from '../queries/anomalies.ts'
 import type { ReadingRow } from '../queries/readings.ts'
-import type { ReadingAnswer } from '../wire.ts'
+import type { AnomalyAnswer, ReadingAnswer } from '../wire.ts'
 
 export function readingOfRow({
   device,
@@ -22,4 +23,28 @@ export function readingOfLast({ device, metric, observedAt, receivedAt, value }:
   return typeof value === 'string'
     ? { device, metric, ...instants, text: value }
     : { device, metric, ...instants, value }
+}
+
+export function anomalyOfRow({
+  observedMicros,
+  expectedLow: low,
+  expectedHigh: high,
+  evidence,
+  ...row
+}: AnomalyRow): AnomalyAnswer {
+  const { id, device, metric, value, score, detector, explanation } = row
+  const observedAt = toMillis(observedMicros)
+  const expected = { low, high }
+  return {
+    id,
+    device,
+    metric,
+    observedAt,
+    value,
+    score,
+    detector,
+    expected,
+    explanation,
+    evidence: JSON.parse(evidence) as Record<string, unknown>,
+  }
 }

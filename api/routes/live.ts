@@ -18,7 +18,7 @@ const keepAliveMs = 15_000
 /** How long an ordered close may take to go out. */
 const endMsMax = 2_000
 
-export function liveRoutes(app: ApiApp, { hub, log, clock }: ApiContext): void {
+export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiContext): void {
   app.get(
     '/v1/live',
     {
@@ -26,7 +26,7 @@ export function liveRoutes(app: ApiApp, { hub, log, clock }: ApiContext): void {
       schema: {
         summary: 'Live readings as server-sent events',
         description:
-          'Events: `readings` {cursor, items: [{device, metric, observedAt, value or text}]}, `caught-up` {cursor} (once), `gap` {cause, from, to}, ' +
+          'Events: `readings` {cursor, items: [{device, metric, observedAt, value or text}]}, `anomaly` (as in /v1/anomalies), `caught-up` {cursor} (once), `gap` {cause, from, to}, ' +
           '`bye` {reason, cursor} before every ordered close. `id:` is the cursor. A viewer that stays behind gets `bye` with the reason `slow`.',
         tags: ['live'],
         querystring: z.strictObject({
@@ -36,7 +36,9 @@ export function liveRoutes(app: ApiApp, { hub, log, clock }: ApiContext): void {
             description:
               '`latest`: at most 20 frames a second, the newest value a series; `every`: each reading once, in log order',
           }),
-          anomalies: z.enum(['true', 'false'], 'must be true or false').default('false'),
+          anomalies: z.enum(['true', 'false'], 'must be true or false').default('false').meta({
+            description: 'Anomalies of these series too, as they are found; those of the past are in /v1/anomalies',
+          }),
           since: z.string().max(cursorLengthMax).optional().meta({
             description:
               'A cursor, or an instant (history by observedAt, then live); default: now. The header Last-Event-ID leads',
@@ -61,6 +63,7 @@ export function liveRoutes(app: ApiApp, { hub, log, clock }: ApiContext): void {
       try {
         const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, transport, start)
         transport.begin(reply)
+        if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer)
         reply.raw.on('drain', () => viewer.onWritable())
         reply.raw.on('close', () => viewer.leave())
         // It went away while we looked.

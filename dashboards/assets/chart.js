@@ -6,7 +6,11 @@ import { localTime, utcTime } from './page.js'
 /** What the page does when someone moves in time. All instants in ms.
  * @typedef {{ zoom(from: number, to: number): void, pan(from: number, to: number, done: boolean): void, back(): void }} Moves */
 
+/** An anomaly, as the chart marks it. @typedef {{ observedAt: number, value: number, explanation: string }} Marker */
+
 const crosshair = 'device'
+/** The crosshair this near to a marker reads it out. */
+const markerReachPx = 8
 const axisFont = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 const hour = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
 const second = new Intl.DateTimeFormat('en-GB', {
@@ -94,8 +98,12 @@ export function createChart(host, { moves, label, readout, resolution }) {
         },
       ],
       setCursor: [(plot) => readout(readoutText(plot))],
+      draw: [(plot) => drawMarkers(plot, markers, colour('--bad'))],
     },
   }
+
+  /** @type {readonly Marker[]} */
+  let markers = []
 
   host.replaceChildren()
   /** @type {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
@@ -141,7 +149,9 @@ export function createChart(host, { moves, label, readout, resolution }) {
       low === null || high === null || low === undefined || high === undefined
         ? ''
         : ` (${formatNumber(low)} to ${formatNumber(high)})`
-    return `${formatNumber(value)}${between} · ${localTime(at)} · ${utcTime(at)}`
+    const near = markers.find(({ observedAt }) => Math.abs(target.valToPos(observedAt, 'x') - left) < markerReachPx)
+    const said = near ? ` · ${near.explanation}` : ''
+    return `${formatNumber(value)}${between} · ${localTime(at)} · ${utcTime(at)}${said}`
   }
 
   host.addEventListener('keydown', (event) => {
@@ -177,12 +187,48 @@ export function createChart(host, { moves, label, readout, resolution }) {
       shown = window
       plot.setScale('x', { min: window.from, max: window.to })
     },
+    /** Newest first. @param {readonly Marker[]} anomalies */
+    mark(anomalies) {
+      markers = anomalies
+      host.dataset.anomalies = String(anomalies.length)
+      plot.redraw(false, false)
+    },
     redraw: () => plot.redraw(true, true),
     remove() {
       resized.disconnect()
       plot.destroy()
     },
   }
+}
+
+/** A line down to the reading that was odd, and a ring around it.
+ * @param {UPlot} plot @param {readonly Marker[]} markers @param {string} colour */
+function drawMarkers(plot, markers, colour) {
+  const { ctx, bbox } = plot
+  const ratio = devicePixelRatio || 1
+  ctx.save()
+  ctx.beginPath()
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height)
+  ctx.clip()
+  ctx.strokeStyle = colour
+  ctx.fillStyle = colour
+  for (const { observedAt, value } of markers) {
+    const x = plot.valToPos(observedAt, 'x', true)
+    if (x < bbox.left || x > bbox.left + bbox.width) continue
+    const y = Math.min(Math.max(plot.valToPos(value, 'y', true), bbox.top), bbox.top + bbox.height)
+    ctx.lineWidth = ratio
+    ctx.globalAlpha = 0.45
+    ctx.beginPath()
+    ctx.moveTo(x, bbox.top)
+    ctx.lineTo(x, bbox.top + bbox.height)
+    ctx.stroke()
+    ctx.globalAlpha = 1
+    ctx.lineWidth = 2 * ratio
+    ctx.beginPath()
+    ctx.arc(x, y, 4.5 * ratio, 0, 2 * Math.PI)
+    ctx.stroke()
+  }
+  ctx.restore()
 }
 
 /** @param {number[]} times @param {{ from: number, to: number }} window */

@@ -173,7 +173,7 @@ function showNothingHere(empty, newestAt) {
 /* Live */
 
 const heard = byId('heard').querySelector('time')
-openLive(() => new URLSearchParams({ mode: 'every', device }).toString(), {
+openLive(() => new URLSearchParams({ mode: 'every', device, anomalies: 'true' }).toString(), {
   readings(items) {
     view.readings(items)
     if (items.length === 0) return
@@ -187,6 +187,7 @@ openLive(() => new URLSearchParams({ mode: 'every', device }).toString(), {
     void view.load()
     setTimeout(() => view.loadWithin(0), joinAfterMs)
   },
+  anomaly: (anomaly) => view.anomaly(anomaly),
   gap: () => view.loadWithin(500),
 })
 

@@ -7,6 +7,7 @@ import { showLink } from './page.js'
  * @typedef {object} LiveHandlers
  * @property {(items: LiveReading[]) => void} readings in the order they came; revisions too
  * @property {() => void} [opened] each time the connection stands (again): what is older has to be asked for
+ * @property {(anomaly: import('../../api/wire.ts').AnomalyAnswer) => void} [anomaly] one was found
  * @property {() => void} [gap] readings are missing between what was sent
  */
 
@@ -47,6 +48,7 @@ export function openLive(query, handlers) {
       cursor = event.lastEventId || cursor
       handlers.readings([JSON.parse(event.data)])
     })
+    opened.addEventListener('anomaly', (event) => handlers.anomaly?.(JSON.parse(event.data)))
     opened.addEventListener('gap', (event) => {
       cursor = event.lastEventId || cursor
       handlers.gap?.()

@@ -14,10 +14,14 @@ const refreshEveryMs = 60_000
 const mendAfterMs = 2_500
 const tableRowsMax = 200
 const textRowsMax = 10
+const anomaliesMax = 200
+/** As chart-card.tsx has it. */
+const anomaliesListed = 5
 
 /** @typedef {{ kind: 'live', ms: number } | { kind: 'fixed', from: number, to: number }} Shown */
 /** @typedef {import('./live.js').LiveReading} LiveReading */
-/** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, visible: boolean, latestAt: number }} Card */
+/** @typedef {import('../../api/wire.ts').AnomalyAnswer} AnomalyAnswer */
+/** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, visible: boolean, latestAt: number, anomalies: AnomalyAnswer[] }} Card */
 
 /** @param {{ device: string, host: HTMLElement, texts: HTMLElement | null, shown: Shown, moves: import('./chart.js').Moves,
  *   loaded: (empty: boolean, newestAt: number) => void, failed: (detail: string) => void }} options */
@@ -59,7 +63,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       resolution: () => store.resolution,
     })
     /** @type {Card} */
-    const card = { metric, element, store, chart, dirty: true, visible: true, latestAt: 0 }
+    const card = { metric, element, store, chart, dirty: true, visible: true, latestAt: 0, anomalies: [] }
     card.latestAt = Number(element.querySelector('[data-part="age"] time')?.getAttribute('data-at') ?? 0)
     newestAt = Math.max(newestAt, card.latestAt)
     const table = part(element, 'table')
@@ -126,6 +130,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       for (const card of cards.values()) fillTable(card)
       loaded(isEmpty(), newestAt)
       if (shown.kind === 'live') loadWithin(refreshEveryMs)
+      await loadAnomalies(from, to, mine.signal)
     } catch (error) {
       if (mine.signal.aborted) return
       failures++
@@ -134,6 +139,43 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     } finally {
       if (loading === mine) loading = undefined
     }
+  }
+
+  /** What was found is drawn on what is there; without it the charts are as good. @param {number} from @param {number} to @param {AbortSignal} signal */
+  async function loadAnomalies(from, to, signal) {
+    const query = new URLSearchParams({
+      device,
+      from: String(Math.max(0, Math.floor(from))),
+      to: String(Math.ceil(shown.kind === 'live' ? to + 5_000 : to)),
+      order: 'desc',
+      limit: String(anomaliesMax),
+    })
+    try {
+      /** @type {import('../../api/wire.ts').AnomaliesAnswer} */
+      const { items } = await (await ask(`/v1/anomalies?${query}`, signal)).json()
+      for (const card of cards.values()) {
+        card.anomalies = items.filter((each) => each.metric === card.metric)
+        showAnomalies(card)
+      }
+    } catch {
+      // Asked again with the next history.
+    }
+  }
+
+  /** @param {Card} card */
+  function showAnomalies(card) {
+    card.chart.mark(card.anomalies)
+    listAnomalies(card)
+  }
+
+  /** One that was just found. @param {AnomalyAnswer} anomaly */
+  function anomaly(anomaly) {
+    const card = anomaly.device === device ? cards.get(anomaly.metric) : undefined
+    const { from, to } = window()
+    if (!card || anomaly.observedAt < from || (shown.kind === 'fixed' && anomaly.observedAt >= to)) return
+    const others = card.anomalies.filter(({ id }) => id !== anomaly.id)
+    card.anomalies = [anomaly, ...others].sort((a, b) => b.observedAt - a.observedAt).slice(0, anomaliesMax)
+    showAnomalies(card)
   }
 
   /** Asks again within this time; an earlier plan stays. @param {number} ms */
@@ -245,6 +287,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     load,
     loadWithin,
     readings,
+    anomaly,
     /** Another stretch of time; what is already there is shown at once, the rest comes. @param {Shown} next */
     show(next) {
       shown = next
@@ -279,6 +322,25 @@ function flash(element) {
   if (element.classList.contains('mended')) return
   element.classList.add('mended')
   setTimeout(() => element.classList.remove('mended'), 1_000)
+}
+
+/** @param {Card} card */
+function listAnomalies({ element, anomalies }) {
+  const list = part(element, 'anomalies')
+  list.hidden = anomalies.length === 0
+  const items = anomalies.slice(0, anomaliesListed).map(({ id, observedAt, explanation }) => {
+    const item = document.createElement('li')
+    item.dataset.id = id
+    const time = document.createElement('time')
+    time.dateTime = new Date(observedAt).toISOString()
+    time.textContent = localTime(observedAt)
+    time.title = utcTime(observedAt)
+    const text = document.createElement('span')
+    text.textContent = explanation
+    item.append(time, ' ', text)
+    return item
+  })
+  list.replaceChildren(...items)
 }
 
 /** The newest points in words and figures, for those who do not see the chart. @param {Card} card */

@@ -37,6 +37,8 @@ export interface EmbeddedLogOptions {
   readonly retentionMs: number
   /** Retention never passes these. */
   readonly groups: readonly ConsumerGroup[]
+  /** Nor these, until the quota is reached. */
+  readonly yieldingGroups?: readonly ConsumerGroup[]
   readonly segmentBytes?: number
   readonly logger: Logger
   readonly clock: Clock

@@ -12,13 +12,15 @@ import type { KafkaEndpoint, SaslOptions } from './kafka-client.ts'
 
 /** Groups that must have read a chunk before retention may take it. */
 export const requiredGroups: readonly ConsumerGroup[] = ['writer']
+/** Waited for while there is room: at the quota devices matter more than what is found in their readings. */
+const yieldingGroups: readonly ConsumerGroup[] = ['detector']
 
 export function logDirectory(config: Pick<Config, 'data'>): string {
   return path.join(config.data, 'log')
 }
 
 type KafkaConfig = Pick<Config, Extract<keyof Config, `kafka${string}`>>
-type LogConfig = Pick<Config, 'data' | 'log' | 'partitions' | 'logQuota' | 'retentionLog'> & KafkaConfig
+type LogConfig = Pick<Config, 'data' | 'log' | 'roles' | 'partitions' | 'logQuota' | 'retentionLog'> & KafkaConfig
 
 export interface OpenLogOptions {
   readonly config: LogConfig
@@ -52,6 +54,8 @@ export async function openLog({ config, mode, logger, clock, signal }: OpenLogOp
     quotaBytes: config.logQuota,
     retentionMs: config.retentionLog,
     groups: requiredGroups,
+    // A group that nobody runs would hold everything back until the quota.
+    yieldingGroups: config.roles.includes('detector') ? yieldingGroups : [],
     logger,
     clock,
   })

@@ -21,6 +21,7 @@ export interface SegmentStoreOptions {
   readonly quotaBytes: number
   readonly retentionMs: number
   readonly groups: readonly ConsumerGroup[]
+  readonly yieldingGroups?: readonly ConsumerGroup[]
   readonly logger: Logger
   readonly clock: Clock
 }
@@ -119,9 +120,9 @@ export class SegmentStore {
     if (kept) return
     const segmentsMax = Math.max(2, Math.floor(quotaBytes / segmentBytes))
     const isAtQuota = this.segments.length >= segmentsMax
-    if ((isAtQuota || (await this.isOldestAged())) && (await this.recycleOldest())) return
+    if ((isAtQuota || (await this.isOldestAged())) && (await this.recycleOldest(isAtQuota))) return
     if (isAtQuota) {
-      const slow = await this.slowestGroup()
+      const slow = await this.slowestGroup(true)
       throw new LimitError(
         'log-quota',
         `the log in ${directory} has reached its quota of ${quotaBytes} bytes and nothing in it can be freed${slow ? `: the group ${slow} has not stored its oldest part yet` : ''}. It goes on by itself when that part is stored; see that the store runs, or raise WEIR_LOG_QUOTA.`,
@@ -131,7 +132,7 @@ export class SegmentStore {
       await this.makeSpare()
     } catch (error) {
       if (!isDiskFull(error)) throw error
-      if (await this.recycleOldest()) return
+      if (await this.recycleOldest(true)) return
       throw new LimitError(
         'log-disk',
         `the disk of ${directory} is full: no room for another ${segmentBytes} bytes of log. Free space on it; the log goes on by itself.`,
@@ -178,11 +179,11 @@ export class SegmentStore {
     this.spare = descriptor
   }
 
-  /** Takes back the oldest segment if every group has read it. */
-  private async recycleOldest(): Promise<boolean> {
+  /** Takes back the oldest segment if every group has read it; under pressure those that yield are not asked. */
+  private async recycleOldest(isPressed: boolean): Promise<boolean> {
     const { files, directory, segmentBytes, logger } = this.options
     const oldest = this.segments[0]
-    if (!oldest || this.segments.length < 2 || (await this.slowestGroup())) return false
+    if (!oldest || this.segments.length < 2 || (await this.slowestGroup(isPressed))) return false
     if (oldest.header.bytes !== segmentBytes) {
       await files.unlink(oldest.file)
       this.segments.shift()
@@ -211,7 +212,7 @@ export class SegmentStore {
   private async removeAged(): Promise<void> {
     const { files, directory } = this.options
     let hasRemoved = false
-    while (!this.isClosed && (await this.isOldestAged()) && !(await this.slowestGroup())) {
+    while (!this.isClosed && (await this.isOldestAged()) && !(await this.slowestGroup(false))) {
       const oldest = this.segments[0]!
       await files.unlink(oldest.file)
       this.segments.shift()
@@ -229,8 +230,9 @@ export class SegmentStore {
   }
 
   /** A group that has not read all of the oldest segment; undefined when all have. */
-  private async slowestGroup(): Promise<ConsumerGroup | undefined> {
-    const { directory, groups, partitions } = this.options
+  private async slowestGroup(isPressed: boolean): Promise<ConsumerGroup | undefined> {
+    const { directory, partitions, yieldingGroups = [] } = this.options
+    const groups = isPressed ? this.options.groups : [...this.options.groups, ...yieldingGroups]
     const end = this.segments[1]?.header.base.offsets
     if (!end) return undefined
     for (const group of groups) {

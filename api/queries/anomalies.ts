@@ -1,0 +1,62 @@
+// What detectors found, by when it was observed.
+import type { Micros } from '../../domain/reading.ts'
+import type { ClickHouse } from '../../storage/open-clickhouse.ts'
+import { anomaliesTable, folded } from '../../storage/tables.ts'
+import { questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
+
+export interface AnomalyRow {
+  readonly id: string
+  readonly device: string
+  readonly metric: string
+  readonly observedMicros: Micros
+  readonly value: number
+  readonly score: number
+  readonly detector: string
+  readonly expectedLow: number
+  readonly expectedHigh: number
+  readonly explanation: string
+  readonly evidence: string
+}
+
+export interface AnomaliesQuestion extends SeriesQuestion {
+  readonly minScore: number
+  readonly order: 'asc' | 'desc'
+  readonly after?: { readonly observedAt: Micros; readonly id: string } | undefined
+  readonly limit: number
+}
+
+const columns =
+  'id, device, metric, toUnixTimestamp64Micro(observedAt) AS observedMicros, value, score, detector, expectedLow, expectedHigh, explanation, evidence'
+
+export async function askAnomalies(
+  clickhouse: ClickHouse,
+  { minScore, order, after, limit, ...series }: AnomaliesQuestion,
+  signal: AbortSignal,
+): Promise<readonly AnomalyRow[]> {
+  // The bound that the key gives narrows what is read; the key itself decides among anomalies of the same instant.
+  const narrowed = !after
+    ? series
+    : order === 'asc'
+      ? { ...series, from: Math.max(series.from, after.observedAt) }
+      : { ...series, to: Math.min(series.to, after.observedAt + 1) }
+  const condition = seriesCondition(narrowed)
+  const beyond = after
+    ? ` AND (toUnixTimestamp64Micro(observedAt), id) ${order === 'asc' ? '>' : '<'} ({afterObservedAt:Int64}, {afterId:String})`
+    : ''
+  const { rows } = await clickhouse.query<AnomalyRow>(
+    `SELECT ${columns} FROM ${folded(anomaliesTable)}
+     WHERE ${condition.sql} AND score >= {minScore:Float64}${beyond}
+     ORDER BY observedAt ${order}, id ${order} LIMIT {limit:UInt32}`,
+    {
+      parameters: {
+        ...condition.parameters,
+        minScore,
+        limit,
+        ...(after && { afterObservedAt: after.observedAt, afterId: after.id }),
+      },
+      settings: questionSettings,
+      signal,
+    },
+  )
+  return rows
+}

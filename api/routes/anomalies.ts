@@ -1,0 +1,58 @@
+// What detectors found, with score, expected range and a sentence.
+import { z } from 'zod'
+import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
+import { decodePage, encodePage } from '../page.ts'
+import {
+  afterParameter,
+  deviceParameter,
+  everyName,
+  fromParameter,
+  limitParameter,
+  metricParameter,
+  orderParameter,
+  scoreParameter,
+  thingsLimitMax,
+  toParameter,
+} from '../parameters.ts'
+import { askAnomalies } from '../queries/anomalies.ts'
+import { anomaliesSchema, problemSchema } from '../wire.ts'
+import { anomalyOfRow } from './answers.ts'
+import { rangeOf } from './range.ts'
+
+export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): void {
+  app.get(
+    '/v1/anomalies',
+    {
+      schema: {
+        summary: 'What detectors found, in order of observedAt',
+        tags: ['anomalies'],
+        querystring: z.strictObject({
+          device: deviceParameter.optional(),
+          metric: metricParameter.optional(),
+          from: fromParameter.optional(),
+          to: toParameter.optional(),
+          minScore: scoreParameter.optional(),
+          order: orderParameter,
+          limit: limitParameter(thingsLimitMax),
+          after: afterParameter.optional(),
+        }),
+        response: { 200: anomaliesSchema, 400: problemSchema, 503: problemSchema },
+      },
+    },
+    async ({ query }, reply) => {
+      const { device = everyName, metric = everyName, minScore = 0, order, limit } = query
+      const kind = `anomalies-${order}`
+      const types = ['number', 'string', 'number', 'number'] as const
+      const page = query.after === undefined ? undefined : decodePage(kind, types, query.after)
+      const firstPage = page && { from: page[2], to: page[3] }
+      const { from, to } = rangeOf(query, clock.nowMicros(), firstPage)
+      const after = page && { observedAt: page[0], id: page[1] }
+      const question = { tenant: tenantOf(), device, metric, from, to, minScore, order, after, limit: limit + 1 }
+      const rows = await askAnomalies(clickhouse, question, goneSignal(reply))
+      const items = rows.slice(0, limit).map(anomalyOfRow)
+      const last = rows[limit - 1]
+      if (rows.length <= limit || !last) return { items, next: null }
+      return { items, next: encodePage(kind, [last.observedMicros, last.id, from, to]) }
+    },
+  )
+}

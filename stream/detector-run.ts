@@ -1,0 +1,343 @@
+// Detection from start to stop, in whatever thread: readings from the log, on the chunks' own bytes; anomalies to where they become durable; then a
+// snapshot of all state with the position that it stands for; then that position as the group's. So after a crash anywhere the same readings are
+// read again by the same state, the same anomalies with the same ids are told again, and the table folds them.
+//
+//   log ──tail──▶ observe ──▶ append (durable) ──▶ … ──▶ snapshot (durable) ──▶ commit: retention may go on
+//          ▲ from the snapshot's position
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
+import { type Chunk, type EventLog, type LogConsumer, type LogPosition, positionAfter } from '../domain/event-log.ts'
+import { RowCursor } from '../domain/row-format.ts'
+import { OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
+import type { Logger } from '../runtime/logger.ts'
+import { backOffMs } from './consumer-loop.ts'
+import { ColdStates } from './detectors/cold-states.ts'
+import type { Detector } from './detectors/detector.ts'
+import { createDetector, type Tier } from './detectors/index.ts'
+import type { Slab } from './detectors/layout.ts'
+import { SeriesStates, turnSeriesMax } from './detectors/series-states.ts'
+import { readSnapshot, writeSnapshot } from './detectors/snapshot.ts'
+
+export const detectorGroup = 'detector'
+const topic = 'readings'
+
+/** Makes rows of the topic `anomalies` durable; a RetryableError: again, later. */
+export type AppendAnomalies = (partition: number, rows: Uint8Array, count: number) => Promise<void>
+
+export interface DetectorRunOptions {
+  readonly log: EventLog
+  readonly append: AppendAnomalies
+  /** Of snapshot and cold states; no other process uses it. */
+  readonly directory: string
+  readonly tier: Tier
+  /** Least score that is told. */
+  readonly scoreMin: number
+  /** In memory; beyond it the least recently heard go to disk. */
+  readonly seriesMax: number
+  /** On disk; beyond it the longest unheard begin anew, which is counted and said. */
+  readonly coldSeriesMax?: number
+  readonly snapshotEveryMs?: number
+  readonly logger: Logger
+}
+
+export interface DetectorTotals {
+  readonly readings: number
+  readonly anomalies: number
+  /** NaN and infinities, which no detector is given. */
+  readonly notFinite: number
+  readonly series: number
+  readonly coldSeries: number
+  readonly droppedSeries: number
+  readonly bytesHeld: number
+  /** Chunks that retention took before they were looked at. */
+  readonly missedChunks: number
+  readonly snapshots: number
+  /** receivedAt of the last chunk, in microseconds. */
+  readonly reachedAt: number
+}
+
+const snapshotEveryMsDefault = 30_000
+/** A snapshot may take this share of the time. */
+const snapshotShareMax = 0.05
+const appendBytesMax = 256 * 1024
+
+export class DetectorRun {
+  private readonly options: DetectorRunOptions
+  private readonly detector: Detector
+  private readonly detectorName: string
+  private readonly states: SeriesStates
+  private readonly cold: ColdStates
+  private readonly snapshotFile: string
+  private readonly stopping = new AbortController()
+  private consumer: LogConsumer | undefined
+  private running: Promise<void> = Promise.resolve()
+  private position: LogPosition = new Map()
+  private snapshotDueAt = 0
+  private isSnapshotCurrent = true
+  private readings = 0
+  private anomalies = 0
+  private notFinite = 0
+  private missedChunks = 0
+  private snapshots = 0
+  private reachedAt = 0
+  private droppedSaid = 0
+  /** Of the turn under way. */
+  private readonly slabs: (Slab | undefined)[] = new Array(turnSeriesMax).fill(undefined)
+  private readonly words = new Int32Array(turnSeriesMax)
+  private readonly observedAt = new Float64Array(turnSeriesMax)
+  private readonly receivedAt = new Float64Array(turnSeriesMax)
+  private readonly values = new Float64Array(turnSeriesMax)
+  private readonly rowStarts = new Int32Array(turnSeriesMax)
+  private readonly rowEnds = new Int32Array(turnSeriesMax)
+  private found: Anomaly[] = []
+  /** Keeps what was touched from being left out as useless. */
+  touched = 0
+
+  constructor(options: DetectorRunOptions) {
+    this.options = options
+    this.detector = createDetector(options.tier)
+    this.detectorName = `${this.detector.name}/${this.detector.version}`
+    const { blockWords } = this.detector
+    const coldSeriesMax = options.coldSeriesMax ?? 10 * options.seriesMax
+    this.cold = new ColdStates(join(options.directory, 'cold'), blockWords * 8, coldSeriesMax)
+    this.states = new SeriesStates(blockWords, options.seriesMax, this.cold)
+    this.snapshotFile = join(options.directory, 'snapshot')
+  }
+
+  /** `onEnd`: it can't go on; never called after `stop`. */
+  async start(onEnd: (error: Error) => void): Promise<void> {
+    mkdirSync(this.options.directory, { recursive: true, mode: 0o700 })
+    this.restore()
+    this.consumer = await this.options.log.subscribe(detectorGroup, topic)
+    this.snapshotDueAt = performance.now() + (this.options.snapshotEveryMs ?? snapshotEveryMsDefault)
+    this.running = this.run().catch((error: Error) => {
+      if (!this.stopping.signal.aborted) onEnd(error)
+    })
+  }
+
+  /** Ends after the chunks in hand; leaves a snapshot, so that the next start has nothing to read again. */
+  async stop(): Promise<void> {
+    this.stopping.abort()
+    await this.running
+    if (this.consumer) {
+      if (!this.isSnapshotCurrent) await this.snapshot().catch(() => {})
+      await this.consumer.close()
+    }
+    this.cold.close()
+  }
+
+  totals(): DetectorTotals {
+    const { readings, anomalies, notFinite, missedChunks, snapshots, reachedAt } = this
+    const { count: series, bytesHeld } = this.states
+    const { count: coldSeries, dropped: droppedSeries } = this.cold
+    return {
+      readings,
+      anomalies,
+      notFinite,
+      series,
+      coldSeries,
+      droppedSeries,
+      bytesHeld,
+      missedChunks,
+      snapshots,
+      reachedAt,
+    }
+  }
+
+  /** Everything before it was looked at, and what was found is durable. */
+  reached(): LogPosition {
+    return this.position
+  }
+
+  private restore(): void {
+    const { logger } = this.options
+    const { snapshotFile: file, detector, states, cold } = this
+    const restored = readSnapshot({ file, detector, states, cold })
+    if (restored.kind === 'restored') this.position = restored.position
+    if (restored.kind === 'unusable') {
+      logger.warn(
+        { file, reason: restored.reason },
+        'the snapshot of detection is not usable: what is normal is learned anew, from what the log still holds',
+      )
+    }
+  }
+
+  private async run(): Promise<void> {
+    const { log, logger } = this.options
+    const { signal } = this.stopping
+    await this.checkPosition()
+    let from = this.position
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        for await (const chunks of log.tail(topic, from, signal)) {
+          attempt = 0
+          await this.take(chunks)
+          if (signal.aborted) return
+        }
+      } catch (error) {
+        if (signal.aborted) return
+        // What the log still holds, from its beginning: take() passes over what was read, and sees what is missing.
+        if (error instanceof OffsetOutOfRangeError) from = new Map()
+        else if (error instanceof RetryableError) from = this.position
+        else throw error
+        logger.info({ cause: error.message }, 'detection opens the log again')
+        await this.pause(attempt)
+      }
+    }
+  }
+
+  /** Another log than the one that the snapshot is of: it begins anew, with what was learned. */
+  private async checkPosition(): Promise<void> {
+    const end = await this.options.log.end(topic)
+    const isBeyond = [...this.position].some(
+      ([partition, offset]) => end.size > 0 && offset > (end.get(partition) ?? 0),
+    )
+    if (!isBeyond) return
+    this.options.logger.error({}, 'the log is not the one that detection had read: it is read from its beginning')
+    this.position = new Map()
+  }
+
+  private async take(chunks: readonly Chunk[]): Promise<void> {
+    for (const chunk of chunks) {
+      const expected = this.position.get(chunk.partition) ?? chunk.offset
+      if (chunk.offset < expected) continue
+      if (chunk.offset > expected) this.miss(chunk, expected)
+      this.observe(chunk)
+      if (this.found.length > 0) await this.tell(chunk.partition)
+      if (this.stopping.signal.aborted && this.found.length > 0) return
+      this.position = positionAfter([chunk], this.position)
+      this.isSnapshotCurrent = false
+      this.reachedAt = chunk.receivedAt
+    }
+    const now = performance.now()
+    if (now >= this.snapshotDueAt) await this.snapshot()
+  }
+
+  /** Retention does not wait for detection when the log is at its quota: what it took is said. */
+  private miss({ partition, offset }: Chunk, expected: number): void {
+    this.missedChunks += offset - expected
+    this.options.logger.error(
+      { partition, chunks: offset - expected, from: expected, to: offset },
+      'the log has let go of readings before detection came to them: anomalies in them are not found',
+    )
+  }
+
+  /** In turns of a few rows: of all of them the blocks are touched first, so that the caches wait once and not once a row. */
+  private observe(chunk: Chunk): void {
+    const { states, detector, slabs, words } = this
+    const cursor = new RowCursor(chunk.rows)
+    let more = cursor.next()
+    while (more) {
+      states.nextTurn()
+      let rows = 0
+      let touched = 0
+      while (more && rows < turnSeriesMax) {
+        const value = cursor.value
+        if (Number.isFinite(value)) {
+          const slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
+          const slab = states.slabOf(slot)
+          const word = states.wordOf(slot)
+          touched += detector.touch(slab, word)
+          slabs[rows] = slab
+          words[rows] = word
+          this.observedAt[rows] = cursor.observedAt
+          this.receivedAt[rows] = cursor.receivedAt
+          this.values[rows] = value
+          this.rowStarts[rows] = cursor.prefixStart
+          this.rowEnds[rows] = cursor.prefixEnd
+          rows++
+        } else if (!cursor.hasText()) this.notFinite++
+        more = cursor.next()
+      }
+      this.touched = touched
+      for (let row = 0; row < rows; row++) {
+        const score = detector.observe(slabs[row]!, words[row]!, this.observedAt[row]!, this.values[row]!)
+        if (score >= this.options.scoreMin) this.remember(chunk, row)
+      }
+      this.readings += rows
+    }
+  }
+
+  private remember(chunk: Chunk, row: number): void {
+    const finding = this.detector.explain()
+    if (finding.isWarmingUp) return
+    const names = new RowCursor(chunk.rows.subarray(this.rowStarts[row]!))
+    names.next()
+    const series = { tenant: names.tenant(), device: names.device(), metric: names.metric() }
+    const observedAt = this.observedAt[row]!
+    this.found.push({
+      ...series,
+      observedAt,
+      receivedAt: this.receivedAt[row]!,
+      id: anomalyId({ ...series, observedAt }, this.detectorName),
+      detector: this.detectorName,
+      score: finding.score,
+      value: finding.value,
+      expectedLow: finding.expected.low,
+      expectedHigh: finding.expected.high,
+      explanation: finding.explanation,
+      evidence: JSON.stringify(finding.evidence),
+    })
+  }
+
+  /** Until they are durable: nothing is read meanwhile, and no snapshot is made that would leave them out. */
+  private async tell(partition: number): Promise<void> {
+    const { append, logger } = this.options
+    const { signal } = this.stopping
+    while (this.found.length > 0 && !signal.aborted) {
+      const rows: Buffer[] = []
+      let bytes = 0
+      while (rows.length < this.found.length && bytes < appendBytesMax) {
+        const row = encodeAnomaly(this.found[rows.length]!)
+        rows.push(row)
+        bytes += row.length
+      }
+      for (let attempt = 0; ; attempt++) {
+        try {
+          await append(partition, Buffer.concat(rows), rows.length)
+          break
+        } catch (error) {
+          if (signal.aborted) return
+          if (!(error instanceof RetryableError)) throw error
+          if (attempt === 0) logger.warn({ cause: error.message }, 'anomalies wait: the log does not take them')
+          await this.pause(attempt)
+        }
+        if (signal.aborted) return
+      }
+      this.anomalies += rows.length
+      this.found.splice(0, rows.length)
+    }
+  }
+
+  private async snapshot(): Promise<void> {
+    const { snapshotFile: file, detector, states, cold } = this
+    // What was found and could not be told is found again, from the snapshot before.
+    if (this.found.length > 0) return
+    const began = performance.now()
+    writeSnapshot({ file, detector, states, cold }, this.position)
+    this.isSnapshotCurrent = true
+    this.snapshots++
+    await this.consumer!.commit(this.position)
+    const now = performance.now()
+    const every = this.options.snapshotEveryMs ?? snapshotEveryMsDefault
+    this.snapshotDueAt = now + Math.max(every, (now - began) / snapshotShareMax)
+    this.sayDropped()
+  }
+
+  private sayDropped(): void {
+    const { dropped } = this.cold
+    if (dropped === this.droppedSaid) return
+    this.options.logger.error(
+      { series: dropped - this.droppedSaid },
+      'more series than detection may remember: the longest unheard are learned anew when they are heard again',
+    )
+    this.droppedSaid = dropped
+  }
+
+  private async pause(attempt: number): Promise<void> {
+    const ms = backOffMs({ firstMs: 100, longestMs: 5_000, random: Math.random }, attempt)
+    await delay(ms, undefined, { signal: this.stopping.signal }).catch(() => {})
+  }
+}

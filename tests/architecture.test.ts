@@ -181,9 +181,9 @@ describe('no strays', () => {
   })
 
   it('no file that nobody imports', () => {
-    // Entries: run by Node, by the test runner, by the browser, or loaded by name.
+    // Entries: run by Node (as a process or a thread), by the test runner, by the browser, or loaded by name.
     const isEntry = (file: string): boolean =>
-      /\.(test|child)\.tsx?$|\.config\.ts$|^main\.ts$|^benchmarks\/(main|load-process)\.ts$|^tests\/helpers\/(global-setup|.*-process)\.ts$/.test(
+      /\.(test|child)\.tsx?$|-thread\.ts$|\.config\.ts$|^main\.ts$|^benchmarks\/(main|load-process)\.ts$|^tests\/helpers\/(global-setup|.*-process)\.ts$/.test(
         file,
       ) || /\.d\.ts$/.test(file)
     const imported = new Set(imports.map(({ to }) => to))

@@ -44,17 +44,18 @@ export function writeSnapshot({ file, detector, states, cold }: SnapshotParts, p
     const text = Buffer.from(JSON.stringify(head))
     writer.number(text.length)
     writer.bytes(text)
-    for (let slot = 0; slot < states.count; slot++) {
-      const key = states.key(slot)
-      writer.number(key.length)
-      writer.bytes(key)
-      writer.bytes(states.block(slot))
-    }
+    // First, so that what is on disk is known when blocks come into memory, which may move others to disk.
     for (const [name, place] of cold.entries()) {
       const key = Buffer.from(name, 'latin1')
       writer.number(key.length)
       writer.bytes(key)
       writer.number(place)
+    }
+    for (let slot = 0; slot < states.count; slot++) {
+      const key = states.key(slot)
+      writer.number(key.length)
+      writer.bytes(key)
+      writer.bytes(states.block(slot))
     }
     writer.end()
   } finally {
@@ -89,17 +90,17 @@ export function readSnapshot({ file, detector, states, cold }: SnapshotParts): R
     if (head.version !== snapshotVersion || head.detector !== own || head.blockWords !== detector.blockWords) {
       return { kind: 'unusable', reason: `it is of ${head.detector} with blocks of ${head.blockWords} words` }
     }
-    for (let i = 0; i < head.series; i++) {
-      states.nextTurn()
-      const slot = states.restore(reader.bytes(reader.number(0xffff)))
-      reader.into(states.block(slot))
-    }
     const entries: [string, number][] = []
     for (let i = 0; i < head.coldSeries; i++) {
       const name = reader.bytes(reader.number(0xffff)).latin1Slice()
       entries.push([name, reader.number(0xffff_ffff)])
     }
     cold.restore(entries)
+    for (let i = 0; i < head.series; i++) {
+      states.nextTurn()
+      const slot = states.restore(reader.bytes(reader.number(0xffff)))
+      reader.into(states.block(slot))
+    }
     const position = Object.entries(head.position).map(([partition, offset]) => [Number(partition), offset] as const)
     return { kind: 'restored', position: new Map(position) }
   } catch (error) {

@@ -8,6 +8,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   ingest: async () => (await import('./ingest.ts')).ingest,
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,
+  detection: async () => (await import('./detection.ts')).detection,
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
 }

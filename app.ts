@@ -259,6 +259,8 @@ class Intake implements Service {
     const shared = { config, logger, clock: systemClock }
     const log = await openLog({ ...shared, mode: 'append' })
     this.log = log
+    instruments.gauge('weir_log_bytes', 'Bytes of the log that count against its quota', () => log.bytesOnDisk() ?? 0)
+    instruments.gauge('weir_log_quota_bytes', 'WEIR_LOG_QUOTA', () => config.logQuota)
     this.ingest = createIngestService({ ...shared, log, instruments })
     await this.ingest.start()
   }

@@ -8,8 +8,8 @@ import type { FastifyInstance } from 'fastify'
 import type { EventLog } from '../domain/event-log.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Config } from '../runtime/config.ts'
-import { StartError } from '../runtime/errors.ts'
 import type { Instruments } from '../runtime/instruments.ts'
+import { listenError } from '../runtime/listen-error.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
 import type { StatusBoard } from '../runtime/status.ts'
@@ -91,7 +91,8 @@ export function createApiService(options: ApiServiceOptions): ApiService {
       try {
         await app.listen({ host: config.host, port: config.httpPort })
       } catch (error) {
-        throw startError(error as NodeJS.ErrnoException, config)
+        const { host, httpPort: port } = config
+        throw listenError(error as NodeJS.ErrnoException, { what: 'HTTP', host, port, option: 'WEIR_HTTP_PORT' })
       }
       port = (app.server.address() as AddressInfo).port
     },
@@ -108,17 +109,4 @@ export function createApiService(options: ApiServiceOptions): ApiService {
 
     httpAddress: () => ({ host: config.host, port }),
   }
-}
-
-function startError(error: NodeJS.ErrnoException, { host, httpPort }: Pick<Config, 'host' | 'httpPort'>): Error {
-  if (error.code === 'EADDRINUSE') {
-    return new StartError(`Port ${httpPort} on ${host} is taken: end what listens there, or set WEIR_HTTP_PORT`)
-  }
-  if (error.code === 'EACCES') {
-    return new StartError(`Port ${httpPort} on ${host} may not be used by this user: set WEIR_HTTP_PORT`)
-  }
-  if (error.code === 'EADDRNOTAVAIL' || error.code === 'ENOTFOUND') {
-    return new StartError(`${host} is not an address of this machine: set WEIR_HOST`)
-  }
-  return error
 }

@@ -259,6 +259,14 @@ describe('what operators ask', () => {
     expect(headers.get('content-type')).toContain('text/plain; version=0.0.4')
     expect(body).toContain('weir_test_total{process="ingest"} 3')
     expect(body).toContain('weir_test_total{process="serve"} 3')
+    const parts = { log: { state: 'ok' }, writer: { state: 'degraded' }, mqtt: { state: 'failed' } } as const
+    world.statuses = [{ process: 'ingest', at: world.clock.micros / 1000, parts, instruments: [] }]
+    const { body: told } = await world.get<string>('/metrics')
+    expect(told.split('\n').filter((line) => line.startsWith('weir_part_up'))).toEqual([
+      'weir_part_up{part="log"} 1',
+      'weir_part_up{part="writer"} 0.5',
+      'weir_part_up{part="mqtt"} 0',
+    ])
   })
 
   it('/v1/pipeline has each stage with its rate', async () => {

@@ -6,6 +6,7 @@ import { systemClock } from '../runtime/clock.ts'
 import { createLogger } from '../runtime/logger.ts'
 import { type CommandWorld, UsageError } from './command.ts'
 import { runFleet } from './simulate/fleet.ts'
+import { createOutage } from './simulate/outage.ts'
 import { Publisher } from './simulate/publisher.ts'
 import { replay } from './simulate/replay.ts'
 
@@ -99,7 +100,7 @@ function numberOf(name: string, text: string, max: number): number {
 async function run(plan: Plan, world: CommandWorld): Promise<number> {
   const logger = createLogger('info', 'simulate')
   const startedAt = performance.now()
-  const common = { url: plan.url, logger, signal: world.stop }
+  const common = { url: plan.url, logger, signal: world.stop, outage: createOutage(logger, plan.url) }
   const publishers: Publisher[] = []
   const open = async (clientId: string): Promise<Publisher> => {
     const publisher = await Publisher.open({ ...common, clientId })

@@ -3,6 +3,7 @@
 
 import type { RejectReason } from './outcome.ts'
 import type { Micros } from './reading.ts'
+import { varint } from './row-format.ts'
 
 export interface DeadLetter {
   readonly tenant: string
@@ -37,14 +38,7 @@ export function encodeDeadLetter(letter: DeadLetter): Buffer {
       typeof value === 'string'
         ? Buffer.from(value, 'utf8')
         : Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-    let rest = bytes.length
-    const length: number[] = []
-    while (rest > 127) {
-      length.push((rest & 127) | 128)
-      rest >>>= 7
-    }
-    length.push(rest)
-    parts.push(Buffer.from(length), bytes)
+    parts.push(varint(bytes.length), bytes)
   }
   text(letter.tenant)
   text(letter.device)

@@ -58,6 +58,9 @@ export interface EventLog {
   /** The highest receivedAt that a partition holds, or 0: a new appender goes on above it. */
   receivedAtMax(topic: LogTopic, partition: Partition): number
 
+  /** Bytes on disk that count against the quota; undefined where they are not this process' to know. */
+  bytesOnDisk(): number | undefined
+
   state(): LogState
   /** Called on each change of `state()`. */
   onState(listener: (state: LogState) => void): void

@@ -26,7 +26,8 @@ export function encodeRowPrefix(tenant: string, device: string, metric: string):
   return Buffer.concat(parts)
 }
 
-function varint(value: number): Buffer {
+/** The length of a text, as it stands before it: LEB128. */
+export function varint(value: number): Buffer {
   const bytes: number[] = []
   let rest = value
   while (rest > 127) {

@@ -37,7 +37,7 @@ export interface IngestEvents {
   /** By us, for a reason that the peer or an operator should know. */
   connectionClosed(cause: CloseCause, fields: { clientId?: string; peer?: string; detail?: string }): void
   /** The publish was not taken and not acknowledged. */
-  publishRefused(cause: string, fields: { clientId: string; topic: string }): void
+  publishRefused(cause: string, fields: { clientId: string; topic: string; hint: string }): void
   subscriptionRefused(fields: { clientId: string; filter: string }): void
   /** Messages between devices and owners, or copies of telemetry, that a limit kept from a subscriber; never a reading on its way to the log. */
   messageDropped(cause: DropCause, fields: { clientId?: string; topic?: string }): void

@@ -25,7 +25,7 @@ import {
 } from './mqtt-frames.ts'
 import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
 import { blocks, PacketReader, type PacketTaker } from './mqtt-reader.ts'
-import { readMqttTopic } from './mqtt-topic.ts'
+import { readMqttTopic, refusalHints } from './mqtt-topic.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
 
 /** Who may connect. Answers 0 (welcome) or the CONNACK code of the refusal. */
@@ -228,7 +228,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     }
     const topic = readMqttTopic(text, this.host.topicsOpen)
     if (topic.kind === 'refused') {
-      this.host.events.publishRefused(topic.cause, { clientId: this.clientId, topic: text.slice(0, 200) })
+      this.host.events.publishRefused(topic.cause, {
+        clientId: this.clientId,
+        topic: text.slice(0, 200),
+        hint: refusalHints[topic.cause],
+      })
       this.close('publish-refused', topic.cause)
       return undefined
     }

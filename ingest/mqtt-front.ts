@@ -2,7 +2,7 @@
 // is in docs/decisions/0002-mqtt-front.md. This file owns the sockets, the memory of all connections together, the clock that ages them, and
 // the moment when a durable cycle frees acknowledgements.
 import { createServer, type Server, type Socket } from 'node:net'
-import { StartError } from '../runtime/errors.ts'
+import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
 import type { IngestEvents } from './events.ts'
@@ -76,7 +76,9 @@ export class MqttFront implements ConnectionHost {
   async listen(): Promise<{ host: string; port: number }> {
     const { host, port } = this.options
     await new Promise<void>((resolve, reject) => {
-      this.server.once('error', (error: NodeJS.ErrnoException) => reject(startError(error, host, port)))
+      this.server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(listenError(error, { what: 'MQTT', host, port, option: 'WEIR_MQTT_PORT' })),
+      )
       this.server.listen({ host, port, backlog: 1024 }, resolve)
     })
     this.server.removeAllListeners('error')
@@ -229,18 +231,5 @@ function nextTick(signal: AbortSignal): Promise<void> {
     }
     const timer = setTimeout(done, 10)
     signal.addEventListener('abort', done)
-  })
-}
-
-function startError(error: NodeJS.ErrnoException, host: string, port: number): Error {
-  const sentence: Record<string, string> = {
-    EADDRINUSE: `MQTT port ${port} on ${host} is taken by another program: end that one, or set WEIR_MQTT_PORT to a free port`,
-    EACCES: `MQTT port ${port} on ${host} may not be opened by this user: set WEIR_MQTT_PORT to a port above 1023`,
-    EADDRNOTAVAIL: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-    ENOTFOUND: `${host} is not an address of this machine: set WEIR_HOST to one that is`,
-  }
-  const known = sentence[error.code ?? '']
-  return new StartError(known ?? `MQTT can't listen on ${host}:${port} (WEIR_MQTT_PORT): ${error.message}`, {
-    cause: error,
   })
 }

@@ -15,6 +15,17 @@ export type TopicRefusal =
   | 'topic-too-long'
   | 'topic-too-deep'
 
+/** MQTT 3.1.1 can't tell a publisher why it was refused: the log does, with what to do. */
+export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
+  'device-name': 'a device is 1 to 128 characters of A-Z a-z 0-9 . _ : @ -',
+  'codec-suffix': `telemetry goes to devices/{device}/telemetry, or …/telemetry/{codec} with one of ${[...codecSuffixes].join(', ')}`,
+  'topic-outside': 'telemetry goes to devices/{device}/telemetry; WEIR_MQTT_TOPICS_OPEN=true lets any topic pass',
+  'topic-reserved': 'topics that begin with $ are the broker’s own',
+  'topic-wildcard': '+ and # are for subscriptions',
+  'topic-too-long': `a topic has at most ${ingestLimits.topicBytesMax} bytes`,
+  'topic-too-deep': `a topic has at most ${ingestLimits.topicLevelsMax} levels`,
+}
+
 export type MqttTopic =
   | { readonly kind: 'telemetry'; readonly device: string; readonly codec: string }
   | { readonly kind: 'other' }

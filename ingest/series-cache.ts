@@ -10,6 +10,8 @@ const namesMax = 1024
 const comparedMax = 16
 /** What a kept name costs beside its bytes (objects, map entry), roughly. */
 const nameOverheadBytes = 200
+/** What a device costs before its first name (lists, a map, the cache itself), measured. */
+const deviceOverheadBytes = 1_050
 
 const quote = 0x22
 const backslash = 0x5c
@@ -49,7 +51,7 @@ export class SeriesCache {
       this.nameLengths.push(isComparable(metric) ? Buffer.byteLength(metric) : 0)
       this.seenIn.push(0)
       this.places.set(metric, place)
-      const bytes = prefix.length + nameOverheadBytes
+      const bytes = prefix.length + nameOverheadBytes + (place === 0 ? deviceOverheadBytes : 0)
       this.bytes += bytes
       this.caches.grew(this, bytes)
     }
@@ -136,7 +138,7 @@ export class SeriesCaches {
   private readonly byDevice = new Map<string, SeriesCache>()
   bytes = 0
 
-  constructor(bytesMax = 32 * 1024 * 1024) {
+  constructor(bytesMax = 64 * 1024 * 1024) {
     this.bytesMax = bytesMax
   }
 

@@ -131,6 +131,7 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
     it('the same batch twice is there once, and so are its rows in other batches', async () => {
       const tenant = newTenant()
       const rows = numberRows(tenant, 1_000)
+      await clickhouse.command(`SYSTEM STOP MERGES ${readingsTable.name}`)
       await insert(rows)
       await insert(rows)
       const half = rows.length / 2
@@ -142,8 +143,9 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
         `SELECT count() AS n FROM ${readingsTable.name} WHERE tenant = {tenant:String}`,
         { parameters: { tenant } },
       )
+      await clickhouse.command(`SYSTEM START MERGES ${readingsTable.name}`)
       // Nothing was dropped at insert as a repeat: rows are folded by what they are, not by the batch that they came in.
-      expect(raw[0]!.n).toBeGreaterThanOrEqual(1_000)
+      expect(raw[0]!.n).toBe(4_000)
     })
 
     it('of two readings at one instant the one received last wins, whichever is inserted first', async () => {

@@ -103,11 +103,12 @@ export class LiveHub {
     if (this.everyChannels > 0) this.fanOut(chunks)
     for (const each of [...this.ahead]) this.sendAhead(each, chunks)
     this.cursor = advanced(this.cursor, chunks)
-    for (const each of [...this.ahead]) this.joinIfReached(each)
     if (this.everyChannels > 0) {
       const cursor = encodeCursor(this.cursor)
       for (const channel of this.channels.values()) if (channel.subscription.mode === 'every') channel.flush(cursor)
     }
+    // After the frames of these chunks: who was ahead has had what it wants of them.
+    for (const each of [...this.ahead]) this.joinIfReached(each)
     if (this.latestChannels > 0) this.scheduleFrame()
   }
 

@@ -57,9 +57,10 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
     },
     async (_request, reply) => {
       const statuses = await context.status.all()
+      const { parts } = await readiness(context)
       return reply
         .type('text/plain; version=0.0.4; charset=utf-8')
-        .send(renderInstruments(statuses.map(({ instruments }) => instruments)))
+        .send(renderInstruments(statuses.map(({ instruments }) => instruments)) + partsAsGauge(parts))
     },
   )
 
@@ -75,6 +76,14 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
     },
     () => pipeline(context, rates),
   )
+}
+
+/** What /readyz says, for those who watch numbers. */
+function partsAsGauge(parts: ReadyAnswer['parts']): string {
+  const lines = Object.entries(parts).map(
+    ([part, { state }]) => `weir_part_up{part="${part}"} ${state === 'ok' ? 1 : state === 'degraded' ? 0.5 : 0}\n`,
+  )
+  return `# HELP weir_part_up 1: well, 0.5: works, with less than it should, 0: does not work\n# TYPE weir_part_up gauge\n${lines.join('')}`
 }
 
 async function readiness({ status, clock }: ApiContext): Promise<ReadyAnswer> {

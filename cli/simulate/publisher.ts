@@ -4,11 +4,14 @@
 import { connect, type MqttClient } from 'mqtt'
 import { StartError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
+import { createOutage, type Outage } from './outage.ts'
 
 export interface PublisherOptions {
   readonly url: string
   readonly clientId: string
   readonly logger: Logger
+  /** Shared by those that lose their connections together; else each says it for itself. */
+  readonly outage?: Outage
   /** Unacknowledged publishes; the front takes 128 of a connection. */
   readonly inFlightMax?: number
   /** How long to wait for the first connection before giving up. */
@@ -34,19 +37,20 @@ export class Publisher {
   acknowledged = 0
   reconnects = 0
 
-  private constructor(client: MqttClient, { inFlightMax = inFlightDefault, signal, logger, url }: PublisherOptions) {
+  private constructor(client: MqttClient, options: PublisherOptions) {
+    const { inFlightMax = inFlightDefault, signal, logger, url, outage = createOutage(logger, url) } = options
     this.client = client
     this.inFlightMax = inFlightMax
     this.signal = signal
     client.on('close', () => {
       if (this.link !== 'up' || client.disconnecting) return
       this.link = 'lost'
-      logger.warn({ url }, 'the connection is lost; trying again until it is back')
+      outage.lost()
     })
     client.on('connect', () => {
       if (this.link === 'lost') {
         this.reconnects++
-        logger.info({ url }, 'connected again; what was not acknowledged is sent again')
+        outage.back()
       }
       this.link = 'up'
     })

@@ -11,16 +11,16 @@ export type { ClickHouseEndpoint }
 export async function readEndpoint(dataDirectory: string): Promise<ClickHouseEndpoint> {
   const file = endpointFile(join(dataDirectory, 'clickhouse'))
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as ClickHouseEndpoint
+    return parseEndpoint(await readFile(file, 'utf8'))
   } catch (cause) {
     throw new RetryableError(`the store has not started yet (${file} can't be read)`, { cause })
   }
 }
 
-/** What the last server on this directory wrote, if any. */
+/** What the last server on this directory wrote, if any; a file that is not as it was written counts for nothing, and a new one takes its place. */
 export async function previousEndpoint(directory: string): Promise<ClickHouseEndpoint | undefined> {
   try {
-    return JSON.parse(await readFile(endpointFile(directory), 'utf8')) as ClickHouseEndpoint
+    return parseEndpoint(await readFile(endpointFile(directory), 'utf8'))
   } catch {
     return undefined
   }
@@ -32,6 +32,16 @@ export async function writeEndpoint(directory: string, endpoint: ClickHouseEndpo
   // Whole or not at all: others read it at any moment.
   await writeFile(`${file}.new`, `${JSON.stringify(endpoint, null, 2)}\n`, { mode: 0o600 })
   await rename(`${file}.new`, file)
+}
+
+/** Throws for anything that `writeEndpoint` did not write: a damaged file must neither end the server nor open it with an empty secret. */
+function parseEndpoint(text: string): ClickHouseEndpoint {
+  const { url, username, password, localFilesDirectory } = JSON.parse(text) as Record<string, unknown>
+  const isWhole = [url, username, password, localFilesDirectory].every(
+    (field) => typeof field === 'string' && field !== '',
+  )
+  if (!isWhole || !URL.canParse(url as string)) throw new Error('it is not what the store wrote')
+  return { url, username, password, localFilesDirectory } as ClickHouseEndpoint
 }
 
 export function newSecret(): string {

@@ -7,7 +7,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
-import { StartError } from '../../runtime/errors.ts'
+import { listenError } from '../../runtime/listen-error.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { Health, Service } from '../../runtime/service.ts'
 import { newSecret, previousEndpoint, writeEndpoint } from './endpoint.ts'
@@ -157,14 +157,21 @@ function portOf(url: string | undefined): number {
 }
 
 async function listen(server: Server, wanted: number, last: number): Promise<void> {
-  for (const port of wanted !== 0 ? [wanted] : last !== 0 ? [last, 0] : [0]) {
+  const ports = wanted !== 0 ? [wanted] : last !== 0 ? [last, 0] : [0]
+  for (const [place, port] of ports.entries()) {
     try {
       server.listen(port, host)
       await once(server, 'listening')
       return
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+      const isTaken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      if (isTaken && place + 1 < ports.length) continue
+      throw listenError(error as NodeJS.ErrnoException, {
+        what: 'ClickHouse',
+        host,
+        port,
+        option: 'WEIR_CLICKHOUSE_PORT',
+      })
     }
   }
-  throw new StartError(`The store's port ${wanted} is taken: set WEIR_CLICKHOUSE_PORT to a free one, or to 0`)
 }

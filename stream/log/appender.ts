@@ -111,6 +111,10 @@ export class Appender {
     return this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
   }
 
+  bytesOnDisk(): number {
+    return this.options.store.bytesOnDisk()
+  }
+
   receivedAtMax(slot: number): number {
     return this.next.receivedAt[slot]!
   }

@@ -231,8 +231,13 @@ describe('a failing disk', () => {
         })
         return fdatasync(descriptor)
       }
+      let hasWritten = false
+      disk.fault = (operation, file) => {
+        hasWritten ||= operation === 'write' && file.endsWith('.seg')
+        return undefined
+      }
       const slow = append(log, 'slow')
-      await new Promise((resolve) => setTimeout(resolve, 10))
+      await expect.poll(() => hasWritten).toBe(true)
       vi.advanceTimersByTime(7000)
       expect(log.state()).toMatchObject({ state: 'stalled', reason: expect.stringMatching(/not answered .* \d s/) })
       await expect(append(log, 'refused')).rejects.toBeInstanceOf(RetryableError)

@@ -93,6 +93,10 @@ describe('embedded log', () => {
       (name) => name.endsWith('.seg') || name === 'spare',
     )
     expect(segments.length).toBeLessThanOrEqual(5)
+    expect(log.bytesOnDisk()).toBe(segments.filter((name) => name !== 'spare').length * 64 * kibibyte)
+    const reader = await openEmbeddedLog({ ...options(place, 'small', 'read'), groups: [] })
+    expect(reader.bytesOnDisk()).toBeUndefined()
+    await reader.close()
     await log.close()
   })
 

@@ -189,6 +189,10 @@ class EmbeddedLog implements EventLog {
     return this.endSignal.current?.marks.receivedAt[slot] ?? 0
   }
 
+  bytesOnDisk(): number | undefined {
+    return this.appender?.bytesOnDisk()
+  }
+
   state(): LogState {
     return this.appender?.state ?? { state: 'ok' }
   }

@@ -296,6 +296,26 @@ export function eventLogContract({ name, open, reopen, skip = [] }: EventLogCont
       expect(offsets).toEqual(offsets.map((_, i) => i))
     })
 
+    test('retention never passes what a group is still to read of one topic, however far it is in another', async () => {
+      const { log } = await begin('small')
+      const keeper = await subscribe(log, 'keeper')
+      const letters = await subscribe(log, 'keeper', 'dead-letters')
+      await append(log, 'letter', { topic: 'dead-letters' })
+      let error: unknown
+      for (let kept = 0; kept < 1000 && error === undefined; kept++) {
+        error = await append(log, 'A'.repeat(4000)).then(
+          () => undefined,
+          (refused: unknown) => refused,
+        )
+        if (error === undefined) await keeper.commit(positionAfter(await readFrom(keeper, 1)))
+      }
+      expect(error, 'nothing is freed: the letter is in the oldest part').toBeInstanceOf(LimitError)
+      const found = await readFrom(letters, 1)
+      expect(found.map(text)).toEqual(['letter'])
+      await letters.commit(positionAfter(found))
+      await expect.poll(() => log.state().state, { timeout: 8000 }).toBe('ok')
+    })
+
     test('a tail that retention has passed gets an OffsetOutOfRangeError, never a hole', async () => {
       const { log } = await begin('small')
       const keeper = await subscribe(log, 'keeper')

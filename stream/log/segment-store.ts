@@ -100,6 +100,11 @@ export class SegmentStore {
     return { header, descriptor }
   }
 
+  /** What counts against the quota: segments with their names; a spare one becomes one of them. */
+  bytesOnDisk(): number {
+    return this.segments.length * this.options.segmentBytes
+  }
+
   /** Makes sure that there is a spare segment. Concurrent calls share one preparation. */
   prepare(): Promise<void> {
     if (this.spare !== undefined) return Promise.resolve()

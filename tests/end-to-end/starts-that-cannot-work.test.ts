@@ -31,7 +31,7 @@ describe('starts that cannot work', () => {
     expect(result.stderr).not.toMatch(/^\s+at .*\(.*:\d+:\d+\)/m)
   }
 
-  it.each(['WEIR_MQTT_PORT', 'WEIR_HTTP_PORT'])(
+  it.each(['WEIR_MQTT_PORT', 'WEIR_HTTP_PORT', 'WEIR_CLICKHOUSE_PORT'])(
     '%s is taken',
     async (name) => {
       const result = await start({ [name]: String(taken) })

@@ -1,0 +1,66 @@
+import { expect, it } from 'vitest'
+import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
+import { encodeRowPrefix, RowWriter } from '../../domain/row-format.ts'
+import { systemClock } from '../../runtime/clock.ts'
+import { silentLogger } from '../../runtime/logger.ts'
+import { everyName } from '../parameters.ts'
+import type { LiveReadings } from '../wire.ts'
+import { LiveHub } from './hub.ts'
+import { LastValues } from './last-values.ts'
+import type { ViewerTransport } from './viewer.ts'
+
+const prefix = encodeRowPrefix('default', 'd', 'v')
+
+/** Whose only reading has its offset as value. */
+function chunkAt(offset: number): Chunk {
+  const writer = new RowWriter()
+  writer.number(prefix, offset, offset, offset + 1)
+  return { topic: 'readings', partition: 0, offset, count: 1, receivedAt: offset + 1, rows: writer.rows() }
+}
+
+class Recorder implements ViewerTransport {
+  readonly values: (number | undefined)[] = []
+  isCaughtUp = false
+
+  write(event: string, _cursor: string, data: string): boolean {
+    if (event === 'caught-up') this.isCaughtUp = true
+    if (event === 'readings')
+      this.values.push(...(JSON.parse(data) as LiveReadings).items.map((reading) => reading.value))
+    return true
+  }
+
+  end(): void {}
+}
+
+it('a viewer that was ahead of the hub joins those with the same question without getting anything twice', async () => {
+  let end: LogPosition = new Map([[0, 0]])
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { end: async () => end } as unknown as EventLog,
+    lastValues,
+    clock: systemClock,
+    logger: silentLogger,
+    history: async () => [],
+  })
+  hub.startAt(end)
+  const open = async (): Promise<Recorder> => {
+    const recorder = new Recorder()
+    hub.open({ tenant: 'default', device: everyName, metric: everyName, mode: 'every' }, recorder)
+    await expect.poll(() => recorder.isCaughtUp).toBe(true)
+    return recorder
+  }
+  const accept = (...offsets: number[]): void => {
+    const chunks = offsets.map(chunkAt)
+    for (const { rows } of chunks) lastValues.apply(rows)
+    hub.accept(chunks)
+  }
+  const early = await open()
+  // The log has two chunks that the hub has not been handed yet: who comes now wants what lies behind them.
+  end = new Map([[0, 2]])
+  const late = await open()
+  accept(0, 1, 2)
+  accept(3)
+  expect(early.values).toEqual([0, 1, 2, 3])
+  expect(late.values).toEqual([2, 3])
+  hub.close()
+})

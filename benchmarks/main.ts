@@ -9,6 +9,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   'query-under-load': async () => (await import('./query-under-load.ts')).queryUnderLoad,
   memory: async () => (await import('./memory.ts')).memory,
   kafka: async () => (await import('./kafka.ts')).kafka,
+  detection: async () => (await import('./detection.ts')).detection,
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
   gateway: async () => (await import('./gateway.ts')).gateway,

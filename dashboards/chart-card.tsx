@@ -74,9 +74,9 @@ function Anomalies({ anomalies }: { anomalies: readonly AnomalyAnswer[] }): JSX.
     <ul class="anomalies" data-part="anomalies" aria-label="Anomalies" hidden={anomalies.length === 0}>
       {anomalies.slice(0, anomaliesListed).map(({ id, observedAt, explanation }) => (
         <li data-id={attribute(id)}>
-          <time datetime={new Date(observedAt).toISOString()} safe>
+          <span class="when" safe>
             {minuteText(observedAt)}
-          </time>{' '}
+          </span>{' '}
           <span safe>{explanation}</span>
         </li>
       ))}

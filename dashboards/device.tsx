@@ -9,6 +9,8 @@ import { Age, attribute, Notice, Page } from './layout.tsx'
 
 /** Charts that a page draws at once; the other metrics are listed and shown on demand. */
 export const chartsMax = 12
+/** Shown on either side of an anomaly that someone goes to. */
+const aroundMs = 86_400_000
 
 export interface TextHistory {
   readonly metric: string
@@ -22,6 +24,8 @@ interface DevicePageProperties {
   readonly series: Answered<SeriesAnswer>
   /** Of this range, newest first. */
   readonly anomalies: readonly AnomalyAnswer[]
+  /** The newest of all, wherever in time. */
+  readonly found: readonly AnomalyAnswer[]
   readonly metrics: readonly string[]
   readonly metricsLeft: number
   readonly texts: readonly TextHistory[]
@@ -34,6 +38,7 @@ export function DevicePage({
   range,
   series,
   anomalies,
+  found,
   metrics,
   metricsLeft,
   texts,
@@ -109,6 +114,7 @@ export function DevicePage({
           </p>
         )}
         <CardTemplate />
+        <Found anomalies={found} />
         <div id="texts">
           {texts.map((history) => (
             <TextTable history={history} now={now} />
@@ -152,6 +158,29 @@ function RangeBar({ range }: { range: ShownRange }): JSX.Element {
         Back
       </button>
     </div>
+  )
+}
+
+/** The newest that were found, each a step away: most lie outside of what is shown. */
+function Found({ anomalies }: { anomalies: readonly AnomalyAnswer[] }): JSX.Element {
+  if (anomalies.length === 0) return <></>
+  return (
+    <section class="panel found" aria-labelledby="found-title">
+      <h2 id="found-title">Found lately</h2>
+      <ul>
+        {anomalies.map(({ id, observedAt, metric, explanation }) => {
+          const href = `?from=${Math.floor(observedAt - aroundMs)}&to=${Math.ceil(observedAt + aroundMs)}`
+          return (
+            <li data-id={attribute(id)}>
+              <a href={attribute(href)} data-go={attribute(href)} safe>
+                {minuteText(observedAt)}
+              </a>{' '}
+              <b safe>{metric}</b> <span safe>{explanation}</span>
+            </li>
+          )
+        })}
+      </ul>
+    </section>
   )
 }
 

@@ -81,13 +81,13 @@ function Row({ row, now }: { row: FleetRow; now: number }): JSX.Element {
         <a class="device" href={attribute(deviceHref(device.device))}>
           <span class="dot" role="img" aria-label={device.online ? 'online' : 'silent'} />
           <span safe>{device.device}</span>
+          {anomalies > 0 && (
+            <span class="badge" title={`Anomalies in the last ${anomalyDays} days`}>
+              {String(anomalies)}
+              <span class="unseen"> anomalies in the last {String(anomalyDays)} days</span>
+            </span>
+          )}
         </a>
-        {anomalies > 0 && (
-          <span class="badge" title={`Anomalies in the last ${anomalyDays} days`}>
-            {String(anomalies)}
-            <span class="unseen"> anomalies in the last {String(anomalyDays)} days</span>
-          </span>
-        )}
       </th>
       <td class="heard">
         <Age at={device.lastReceivedAt} now={now} />

@@ -26,6 +26,7 @@ export interface PagesOptions {
 const firstPaintPoints = 400
 const textRowsMax = 10
 const anomaliesMax = 200
+const foundMax = 5
 const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
 
@@ -99,20 +100,21 @@ async function answerDevice({
   mqtt,
 }: DeviceRequest): Promise<FastifyReply> {
   const isName = /^[A-Za-z0-9._:@-]{1,128}$/.test(name)
-  const found = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
-  if (!found.ok) {
-    if (found.status === 404)
+  const known = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
+  if (!known.ok) {
+    if (known.status === 404)
       return sendPage(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} mqtt={mqtt} />), 404)
-    return sendPage(reply, await (<DeviceAway assets={assets} name={name} detail={found.detail} />), 503)
+    return sendPage(reply, await (<DeviceAway assets={assets} name={name} detail={known.detail} />), 503)
   }
-  const device = found.value
+  const device = known.value
   const asked = query as RangeQuery & { metrics?: string }
   const range = rangeFromQuery(asked, now) ?? (await defaultRange(questions, device, now))
   const numeric = device.latest.filter(({ value }) => value !== undefined).map(({ metric }) => metric)
   const metrics = asked.metrics === 'all' ? numeric : numeric.slice(0, chartsMax)
-  const [series, anomalies, texts] = await Promise.all([
+  const [series, anomalies, found, texts] = await Promise.all([
     loadSeries(questions, device, metrics, range),
     questions.anomalies({ device: device.device, from: range.from, to: range.to, order: 'desc', limit: anomaliesMax }),
+    questions.anomalies({ device: device.device, order: 'desc', limit: foundMax }),
     loadTexts(questions, device),
   ])
   const page = (
@@ -122,6 +124,7 @@ async function answerDevice({
       range={range}
       series={series}
       anomalies={anomalies.ok ? anomalies.value.items : []}
+      found={found.ok ? found.value.items : []}
       metrics={metrics}
       metricsLeft={numeric.length - metrics.length}
       texts={texts}

@@ -173,7 +173,7 @@ export class DetectorRun {
       try {
         for await (const chunks of log.tail(topic, from, signal)) {
           attempt = 0
-          await this.take(chunks)
+          await this.takeChunks(chunks)
           if (signal.aborted) return
         }
       } catch (error) {
@@ -199,7 +199,8 @@ export class DetectorRun {
     this.position = new Map()
   }
 
-  private async take(chunks: readonly Chunk[]): Promise<void> {
+  /** What the loop does with what it reads; also for those who bring chunks of their own. */
+  async takeChunks(chunks: readonly Chunk[]): Promise<void> {
     for (const chunk of chunks) {
       const expected = this.position.get(chunk.partition) ?? chunk.offset
       if (chunk.offset < expected) continue
@@ -211,8 +212,7 @@ export class DetectorRun {
       this.isSnapshotCurrent = false
       this.reachedAt = chunk.receivedAt
     }
-    const now = performance.now()
-    if (now >= this.snapshotDueAt) await this.snapshot()
+    if (this.consumer && performance.now() >= this.snapshotDueAt) await this.snapshot()
   }
 
   /** Retention does not wait for detection when the log is at its quota: what it took is said. */

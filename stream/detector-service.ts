@@ -1,4 +1,4 @@
-// The role detector: a thread of the serving process that looks at every reading (detector-thread.ts), started again when it dies. It has a
+// The role detector: a thread of the serving process that looks at every reading (detector.child.ts), started again when it dies. It has a
 // consumer group of its own and delays nobody: neither acknowledgements, nor the writer, nor queries.
 import { Worker } from 'node:worker_threads'
 import type { Config } from '../runtime/config.ts'
@@ -66,7 +66,7 @@ export function createDetectorService(options: DetectorServiceOptions): Detector
   function begin(): void {
     const startedAt = performance.now()
     const data: DetectorThreadData = { config, directory }
-    const file = options.threadFile ?? new URL('./detector-thread.js', import.meta.url)
+    const file = options.threadFile ?? new URL('./detector.child.js', import.meta.url)
     const thread = new Worker(file, { workerData: data, env: {}, stdin: false })
     worker = thread
     let cause: Error | undefined

@@ -331,8 +331,8 @@ function listAnomalies({ element, anomalies }) {
   const items = anomalies.slice(0, anomaliesListed).map(({ id, observedAt, explanation }) => {
     const item = document.createElement('li')
     item.dataset.id = id
-    const time = document.createElement('time')
-    time.dateTime = new Date(observedAt).toISOString()
+    const time = document.createElement('span')
+    time.className = 'when'
     time.textContent = localTime(observedAt)
     time.title = utcTime(observedAt)
     const text = document.createElement('span')

@@ -6,7 +6,7 @@ import { type Evidence, explainFinding, type View } from './explain.ts'
 import { judge, type Verdict } from './hygiene.ts'
 import { blockWords, levelWindow, marksMax, net, type Slab, series, type Tier } from './layout.ts'
 import { forget, type Novelty, push, track } from './net.ts'
-import { clearLevel, clearShape, pushLevel, pushSeason, pushShape } from './views.ts'
+import { clearLevel, clearShape, isInRing, pushLevel, pushSeason, pushShape } from './views.ts'
 
 const weights: Readonly<Record<View, number>> = { value: 1, level: 0.25, season: 0.0625, shape: 0.1 }
 
@@ -107,6 +107,8 @@ export class CoverageNet implements Detector {
 
   private observeLate(slab: Slab, at: number, observedAt: number, value: number, seconds: number): number {
     const { f64 } = slab
+    // A device that sends again what was not acknowledged says what was said, a little later: nothing of it counts twice.
+    if (this.tier > 0 && isInRing(slab, at, value)) return 0
     const reading = f64[at + series.lateReadings]! + 1
     f64[at + series.lateReadings] = reading
     if (observedAt < f64[at + series.firstAt]!) f64[at + series.firstAt] = observedAt

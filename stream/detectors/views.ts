@@ -17,6 +17,14 @@ export function clearLevel({ f64 }: Slab, at: number): void {
   f64[at + series.ringBefore] = 0
 }
 
+/** Whether the last readings hold this very value. */
+export function isInRing({ f64 }: Slab, at: number, value: number): boolean {
+  const ring = at + series.ring
+  const end = ring + f64[at + series.ringCount]!
+  for (let i = ring; i < end; i++) if (f64[i] === value) return true
+  return false
+}
+
 export function pushLevel(slab: Slab, at: number, value: number, seconds: number, found: Novelty): number {
   const { f64 } = slab
   const ring = at + series.ring

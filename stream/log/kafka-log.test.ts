@@ -59,6 +59,10 @@ describe.skipIf(kafkaMissing())('on Apache Kafka', () => {
         test: 'retention never passes a group that is still to read',
         reason: 'a broker removes by age and size, whoever has read: a group that was passed stops with an alarm',
       },
+      {
+        test: 'retention never passes what a group is still to read of one topic, however far it is in another',
+        reason: 'a broker removes by age and size, whoever has read: a group that was passed stops with an alarm',
+      },
     ],
   })
 })

@@ -49,6 +49,8 @@ export class AnomalyFeed {
         for await (const chunks of this.log.tail('anomalies', 'end', signal)) {
           for (const { rows } of chunks) for (const anomaly of decodeAnomalies(rows)) this.tell(anomaly)
         }
+        // Ends by itself only when the log was closed.
+        return
       } catch (error) {
         if (signal.aborted) return
         this.logger.warn({ error }, 'the anomalies can’t be followed; trying again')

@@ -119,7 +119,9 @@ export class Report {
 
   /** With --json stdout is for the JSON line. */
   line(text: string): void {
-    ;(this.json ? process.stderr : process.stdout).write(`${text}\n`)
+    // By the console, whose output a test run shows only where a test failed.
+    if (this.json) console.error(text)
+    else console.log(text)
   }
 
   setting(name: string, value: string | number): void {

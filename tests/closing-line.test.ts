@@ -61,7 +61,7 @@ it('ends with each failure, its file, its name and what was said, and then one l
   const end = lines.slice(lines.indexOf('Not run:'))
   expect(end).toContain('  a.test.ts: is left out (no abacus here)')
   expect(end).toContain('  in the kitchen')
-  expect(end.join('\n')).toContain('a.test.ts:7')
+  expect(end.join('\n')).toContain('a.test.ts:6:')
 }, 120_000)
 
 it('shows nothing that was printed on the way when all is well', () => {

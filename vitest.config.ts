@@ -11,9 +11,10 @@ export default defineConfig({
     reporters: ['default', closingLine()],
     // A benchmark's harness says FAILED in tests that want it to: what is printed is shown only where a test failed.
     silent: 'passed-only',
-    // Both groups share the machine with nobody, but it may be a slow one.
-    testTimeout: 20_000,
-    hookTimeout: 60_000,
+    // The machine may be slow and shared. A test's time is above the sum of what it waits for, so that the wait that failed is the one that speaks.
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
+    expect: { poll: { timeout: 30_000 } },
     projects: [
       {
         extends: true,
@@ -31,6 +32,8 @@ export default defineConfig({
           name: 'whole product',
           include: wholeProduct,
           fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },
         },

@@ -14,7 +14,7 @@ describe('anomalies', () => {
   let number = 0
   beforeAll(async () => {
     world = await openWorld()
-  }, 60_000)
+  })
   afterAll(() => world?.close())
 
   let device: string

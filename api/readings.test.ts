@@ -19,7 +19,7 @@ beforeAll(async () => {
   await world.send(all)
   await world.send([{ device: 'door', metric: 'state', observedAt: day, value: 'öffen "jetzt"' }])
   await world.settle()
-}, 60_000)
+})
 afterAll(() => world?.close())
 
 async function pages(query: string): Promise<ReadingAnswer[]> {
@@ -51,20 +51,16 @@ describe('raw readings', () => {
     expect(items[1]!.observedAt).toBe(Date.UTC(2026, 0, 10, 0, 0, 1) + 0.123)
   })
 
-  it.each(['asc', 'desc'])(
-    'are paged through %s, each exactly once, also where instants are equal',
-    async (order) => {
-      for (const limit of [7, 120, 240, 1000]) {
-        const items = await pages(`device=pump-*&device=fan-1&order=${order}&limit=${limit}`)
-        const expected = all.map((each) => key({ ...each, metric: each.metric!, observedAt: each.observedAt / 1000 }))
-        expect(new Set(items.map(key)).size).toBe(items.length)
-        expect(items.map(key).sort()).toEqual(expected.sort())
-        const instants = items.map(({ observedAt }) => observedAt)
-        expect(instants).toEqual([...instants].sort((a, b) => (order === 'asc' ? a - b : b - a)))
-      }
-    },
-    60_000,
-  )
+  it.each(['asc', 'desc'])('are paged through %s, each exactly once, also where instants are equal', async (order) => {
+    for (const limit of [7, 120, 240, 1000]) {
+      const items = await pages(`device=pump-*&device=fan-1&order=${order}&limit=${limit}`)
+      const expected = all.map((each) => key({ ...each, metric: each.metric!, observedAt: each.observedAt / 1000 }))
+      expect(new Set(items.map(key)).size).toBe(items.length)
+      expect(items.map(key).sort()).toEqual(expected.sort())
+      const instants = items.map(({ observedAt }) => observedAt)
+      expect(instants).toEqual([...instants].sort((a, b) => (order === 'asc' ? a - b : b - a)))
+    }
+  })
 
   it('begin with `from` and end before `to`', async () => {
     const from = new Date(day / 1000 + 4_000).toISOString()

@@ -31,7 +31,7 @@ beforeAll(async () => {
     ]),
   )
   await world.settle()
-}, 60_000)
+})
 afterAll(() => world?.close())
 
 describe('a request that is wrong', () => {

@@ -21,7 +21,7 @@ beforeAll(async () => {
   await world.send(wave.toReversed())
   await world.send([{ device: 'boiler', observedAt: start + 1, value: 'a text in between' }])
   await world.settle()
-}, 60_000)
+})
 afterAll(() => world?.close())
 
 async function series(query: string): Promise<SeriesAnswer> {

@@ -91,7 +91,6 @@ export async function openWorld(): Promise<World> {
     await api.start()
     apis.push(api)
     await waitFor(() => api.health().state === 'ok', {
-      withinMs: 20_000,
       what: `the api, ${JSON.stringify(api.health())}`,
     })
     const { host, port } = api.httpAddress()
@@ -141,7 +140,7 @@ export async function openWorld(): Promise<World> {
             const committed = await log.committed('writer', topic)
             return [...end].every(([partition, offset]) => (committed.get(partition) ?? 0) >= offset)
           },
-          { withinMs: 20_000, what: `the writer to have stored ${topic}` },
+          { withinMs: 60_000, what: `the writer to have stored ${topic}` },
         )
       }
       await waitFor(
@@ -169,11 +168,11 @@ export async function openWorld(): Promise<World> {
 
     async close() {
       for (const api of apis) await api.stop()
-      await writer.drain(AbortSignal.timeout(5_000))
+      await writer.drain(AbortSignal.timeout(60_000))
       await writer.stop()
       await log.close()
       await clickhouse.close()
-      await store.drain(AbortSignal.timeout(5_000))
+      await store.drain(AbortSignal.timeout(60_000))
       await store.stop()
       await rm(directory, { recursive: true, force: true })
     },

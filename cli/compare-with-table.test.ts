@@ -10,7 +10,7 @@ import { createInstruments } from '../runtime/instruments.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { readEndpoint } from '../storage/embedded-server/endpoint.ts'
 import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
-import { applyRawRetention } from '../storage/raw-retention.ts'
+import { applyRawRetention, rawRetentionSeconds } from '../storage/raw-retention.ts'
 import { readingsTable } from '../storage/tables.ts'
 import { openEmbeddedLog } from '../stream/log/embedded-log.ts'
 import { createWriterService } from '../stream/writer-service.ts'
@@ -31,7 +31,7 @@ beforeAll(async () => {
   const limits = { partitions: 1, quotaBytes: 1e9, retentionMs: 1e9, groups: ['writer'], segmentBytes: 4 * 1024 * 1024 }
   log = await openEmbeddedLog({ directory, mode: 'append', ...limits, ...shared })
   clickhouse = openClickHouse(() => readEndpoint(server.data), { logger: silentLogger })
-}, 30_000)
+})
 afterAll(async () => {
   await clickhouse?.close()
   await log?.close()
@@ -56,6 +56,7 @@ it('a reading that has left the table by age is no difference; a younger one tha
   for (const days of [1, 2, 40, 50]) rows.number(prefix, nowMicros - days * dayMs * 1000, days, nowMicros)
   await log.append('readings', 0, rows.rows(), 4, nowMicros)
   await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 1)
+  await waitFor(async () => (await rawRetentionSeconds(clickhouse)) === retentionRawMs / 1000)
   await writer.stop()
   const compare = () => compareWithTable({ log, clickhouse, topic: 'readings', progress: () => {} })
 
@@ -73,4 +74,4 @@ it('a reading that has left the table by age is no difference; a younger one tha
   // Without a retention, nothing excuses what is not there.
   await applyRawRetention(clickhouse, undefined)
   expect(await compare()).toMatchObject({ expired: 0, differences: { missing: 3 } })
-}, 30_000)
+})

@@ -103,7 +103,7 @@ it('puts the history in, so that it ends now, and goes on with the next row of e
     expect(history.map(({ value }) => value)).toEqual(ring)
   }
   expect(await ingest.deadLetterCount()).toBe(0)
-}, 20_000)
+})
 
 it('goes on where it would stand had it never stopped, without putting the history in again', async () => {
   const api = await startApi()
@@ -122,7 +122,7 @@ it('goes on where it would stand had it never stopped, without putting the histo
   for (const { observedAt, value } of after.slice(ring.length)) {
     expect(value).toBe(ring[Math.floor(observedAt / 1e6) % ring.length])
   }
-}, 20_000)
+})
 
 it('puts the history in again when it was broken off', async () => {
   const api = await startApi()
@@ -145,7 +145,7 @@ it('puts the history in again when it was broken off', async () => {
   ] as const) {
     expect((await seriesOf(device)).length).toBeGreaterThan(rows)
   }
-}, 20_000)
+})
 
 it('waits for an API that is not there yet, and says so', async () => {
   const api = await startApi()
@@ -157,4 +157,4 @@ it('waits for an API that is not there yet, and says so', async () => {
   expect(ingest.service.totals().receivedReadings).toBe(0)
   api.answer(true)
   await waitForReadings(ingest, rowsTotal)
-}, 20_000)
+})

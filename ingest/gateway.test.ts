@@ -42,7 +42,7 @@ async function post(
     method,
     ...(method !== 'GET' && { body, duplex: 'half' }),
     headers,
-    signal: AbortSignal.timeout(15_000),
+    signal: AbortSignal.timeout(60_000),
   } as RequestInit)
   const text = await response.text()
   return { status: response.status, headers: response.headers, body: text === '' ? {} : JSON.parse(text) }
@@ -377,7 +377,7 @@ describe('WebSocket /v1/ingest', () => {
     ingest.stall()
     socket.json({ id: 1, payload: { a: 1 } })
     await waitFor(() => ingest.service.totals().receivedReadings === 1)
-    const draining = ingest.service.drain(AbortSignal.timeout(5_000))
+    const draining = ingest.service.drain(AbortSignal.timeout(60_000))
     ingest.goOn()
     await draining
     expect(await socket.closed()).toBe(1001)

@@ -272,12 +272,12 @@ describe('QoS 2', () => {
       for (let id = 1; id <= ingestLimits.unreleasedMax; id += 64) {
         device.send(Buffer.concat(Array.from({ length: 64 }, (_, i) => publish(id + i, topic, '{"x":1}'))))
       }
-      await waitFor(() => device.packets.length === ingestLimits.unreleasedMax, { withinMs: 10_000 })
+      await waitFor(() => device.packets.length === ingestLimits.unreleasedMax)
       device.send(publish(ingestLimits.unreleasedMax + 1, topic, '{"x":1}'))
-      await device.closed(2_000)
+      await device.closed()
     }
     expect(await ingest.counted('weir_mqtt_connections_closed_total', 'unreleased')).toBe(2)
-  }, 20_000)
+  })
 })
 
 describe('with open topics', () => {
@@ -313,7 +313,7 @@ describe('with open topics', () => {
     expect(await ingest.counted('weir_mqtt_sessions_bytes')).toBeLessThanOrEqual(ingestLimits.sessionBytesMax)
     expect(await ingest.counted('weir_mqtt_messages_dropped_total', 'retained-full')).toBeGreaterThan(0)
     expect(await ingest.counted('weir_mqtt_messages_dropped_total', 'session-full')).toBeGreaterThan(1_500)
-  }, 30_000)
+  })
 
   it('$SYS is still nobody’s, neither to hear nor to say', async () => {
     ingest = await runIngest({ topicsOpen: true })
@@ -321,7 +321,7 @@ describe('with open topics', () => {
     expect(await subscribe(client, 1, '$SYS/#', '#', '$share/g/x')).toEqual([0x80, 1, 0x80])
     const victim = await rawClient('victim')
     client.send(publishPacket({ topic: '$SYS/x/new/clients', payload: 'victim' }))
-    await client.closed(1_000)
+    await client.closed()
     await victim.publish('devices/victim/telemetry', '{"x":1}')
   })
 })

@@ -85,5 +85,5 @@ describe('a data lock', () => {
       for (const { child } of starters) if (child.exitCode === null) child.kill('SIGKILL')
       await Promise.all(starters.map(({ child }, at) => child.exitCode ?? child.signalCode ?? gone[at]))
     }
-  }, 60_000)
+  })
 })

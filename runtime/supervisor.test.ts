@@ -36,7 +36,7 @@ describe('a supervised process', () => {
     await waitFor(() => seen.ready === 1)
     expect(child.health()).toEqual({ state: 'ok' })
     expect(child.status().parts).toEqual({ writer: { state: 'ok' } })
-    await child.drain(AbortSignal.timeout(5_000))
+    await child.drain(AbortSignal.timeout(60_000))
     expect(child.pid()).toBeUndefined()
   })
 
@@ -61,12 +61,12 @@ describe('a supervised process', () => {
     await child.start()
     await waitFor(() => /code 3/.test(child.health().detail ?? ''))
     expect(child.status().parts.api!.state).not.toBe('ok')
-    await waitFor(() => seen.ready === 1, { withinMs: 15_000 })
+    await waitFor(() => seen.ready === 1)
     expect(startedAt).toHaveLength(5)
     // Each pause at least as long as asked for: 5, 10, 20, 40.
     const pauses = startedAt.slice(1).map((at, before) => at - startedAt[before]!)
     for (const [at, least] of [5, 10, 20, 40].entries()) expect(pauses[at]).toBeGreaterThan(least)
-  }, 20_000)
+  })
 
   it('that says it can not start is not started again', async () => {
     const { child, seen } = supervise(() => ({ BEHAVIOUR: 'refuses' }))
@@ -127,7 +127,7 @@ describe('a supervised process', () => {
     await waitFor(() => seen.ready === 1)
     child.letEnd()
     process.kill(child.pid()!, 'SIGKILL')
-    await child.drain(AbortSignal.timeout(5_000))
+    await child.drain(AbortSignal.timeout(60_000))
     expect(seen.ready).toBe(1)
     expect(child.pid()).toBeUndefined()
   })

@@ -8,7 +8,7 @@ describe('embedded', () => {
   let server: ClickHouseProcess
   beforeAll(async () => {
     server = await startClickHouse()
-  }, 30_000)
+  })
   afterAll(() => server?.dispose())
   const endpoint = () => readEndpoint(server.data)
   clickhouseContract({ name: 'embedded, rows by file', endpoint, way: 'file' })

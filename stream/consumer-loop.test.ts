@@ -6,6 +6,7 @@ import type { EventLog } from '../domain/event-log.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { RetryableError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
+import { type CountedReads, countReads } from '../tests/helpers/counted-reads.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import type { BatchLimits } from './batch-policy.ts'
 import { type BatchHandler, backOffMs, ConsumerLoop } from './consumer-loop.ts'
@@ -18,6 +19,7 @@ const backOff = { firstMs: 1, longestMs: 5, random: () => 0.5 }
 describe('ConsumerLoop', () => {
   let directory: string
   let log: EventLog
+  let reads: CountedReads
   let said: string[]
   let crashes: Error[]
   const loops: ConsumerLoop[] = []
@@ -35,6 +37,7 @@ describe('ConsumerLoop', () => {
       clock: systemClock,
       segmentBytes: 1024 * 1024,
     })
+    reads = countReads(log)
     said = []
     crashes = []
   })
@@ -52,7 +55,7 @@ describe('ConsumerLoop', () => {
   }
   async function loopWith(handle: BatchHandler, given: BatchLimits = limits): Promise<ConsumerLoop> {
     const loop = new ConsumerLoop({
-      log,
+      log: reads.log,
       group: 'writer',
       topic: 'readings',
       handle,
@@ -144,8 +147,9 @@ describe('ConsumerLoop', () => {
       { ...limits, rowsMin: 1_000, ageMsMax: 60_000 },
     )
     await append(1, 2, 3)
-    await waitFor(() => loop.oldestReceivedAt() === 1)
-    await loop.drain(AbortSignal.timeout(5_000))
+    await waitFor(() => reads.given('readings') === 3)
+    expect(loop.oldestReceivedAt()).toBe(1)
+    await loop.drain(AbortSignal.timeout(60_000))
     expect(seen).toEqual([1, 2, 3])
     expect((await log.committed('writer', 'readings')).get(0)).toBe(3)
     await append(4)

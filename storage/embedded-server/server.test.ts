@@ -25,7 +25,7 @@ describe('the embedded server', () => {
     server = await startClickHouse()
     endpoint = await readEndpoint(server.data)
     await ask('CREATE DATABASE test')
-  }, 30_000)
+  })
   afterAll(() => server?.dispose())
 
   const basic = (): string => `Basic ${Buffer.from(`${endpoint.username}:${endpoint.password}`).toString('base64')}`
@@ -243,7 +243,7 @@ describe('the embedded server', () => {
     // Waits a while for the other to let go, as after a kill.
     await expect(startClickHouse({ data: server.data })).rejects.toThrow(/in use|can't be opened|lock/i)
     expect(await ask('SELECT 1')).toBe('1\n')
-  }, 40_000)
+  })
 
   it('starts at once after a kill -9, on its port, with its secret and everything that it had acknowledged', async () => {
     const clickhouse = openClickHouse(() => readEndpoint(server.data), { logger: silentLogger })
@@ -265,7 +265,7 @@ describe('the embedded server', () => {
           acknowledged += 20_000
         }
       })().catch((error: unknown) => error)
-      await waitFor(() => acknowledged >= (round + 1) * 40_000, { withinMs: 20_000 })
+      await waitFor(() => acknowledged >= (round + 1) * 40_000)
       await server.kill()
       expect(await inserting).toBeInstanceOf(RetryableError)
       await server.start()
@@ -276,7 +276,7 @@ describe('the embedded server', () => {
     }
     expect(await readEndpoint(server.data)).toEqual(endpoint)
     await clickhouse.close()
-  }, 60_000)
+  })
 
   it('ends in order while queries run', async () => {
     const slow = send({}, { body: slowSql }).catch((error: Error) => error)
@@ -287,5 +287,5 @@ describe('the embedded server', () => {
     await slow
     await server.start()
     expect(await ask('SELECT 1')).toBe('1\n')
-  }, 30_000)
+  })
 })

@@ -47,8 +47,7 @@ async function open(disk: MemoryDisk, quotaBytes = 1e9): Promise<Opened> {
 }
 
 const append = (log: EventLog, rows: string) => log.append('readings', 0, Buffer.from(rows), 1, 1)
-const becomes = (log: EventLog, state: LogState['state']) =>
-  expect.poll(() => log.state().state, { timeout: 5000 }).toBe(state)
+const becomes = (log: EventLog, state: LogState['state']) => expect.poll(() => log.state().state).toBe(state)
 
 async function contents(log: EventLog): Promise<string[]> {
   const found: string[] = []

@@ -60,7 +60,7 @@ beforeAll(async () => {
   }
   await writeFile(path.join(place, 'tsconfig.json'), JSON.stringify(config))
   execFileSync(process.execPath, [path.join(project, 'node_modules/typescript/bin/tsc'), '-p', place])
-}, 60_000)
+})
 afterAll(() => rm(place, { recursive: true, force: true }))
 
 function start(
@@ -84,7 +84,7 @@ describe('the log between processes', () => {
     const acknowledged: string[] = []
     for (let round = 0; round < 6; round++) {
       const appender = start('append', directory)
-      await expect.poll(() => appender.lines.length, { timeout: 20_000 }).toBeGreaterThan(200 + round * 137)
+      await expect.poll(() => appender.lines.length).toBeGreaterThan(200 + round * 137)
       appender.child.kill('SIGKILL')
       await appender.exited
       acknowledged.push(...appender.lines.slice(1).filter((line) => line.split(':').length >= 4 || line.length >= 40))
@@ -102,8 +102,8 @@ describe('the log between processes', () => {
     })
     const end = await log.end('readings')
     const total = end.get(0)! + end.get(1)!
-    await expect.poll(() => reader.lines.length - 1, { timeout: 20_000 }).toBe(total)
-    await expect.poll(() => second.lines.length - 1, { timeout: 20_000 }).toBe(total)
+    await expect.poll(() => reader.lines.length - 1).toBe(total)
+    await expect.poll(() => second.lines.length - 1).toBe(total)
     for (const { child, exited } of [reader, second]) {
       child.kill('SIGKILL')
       await exited
@@ -119,5 +119,5 @@ describe('the log between processes', () => {
       const offsets = read.filter((line) => line.startsWith(partition)).map((line) => Number(line.split(' ')[1]))
       expect(offsets).toEqual(offsets.map((_, i) => i))
     }
-  }, 120_000)
+  })
 })

@@ -288,7 +288,7 @@ export function eventLogContract({ name, open, reopen, retentionPassed, skip = [
       const chunks = await readFrom(keeper, kept)
       expect(chunks.at(-1)!.offset, 'nothing that was refused was kept').toBe(kept - 1)
       await keeper.commit(positionAfter(chunks))
-      await expect.poll(() => log.state().state, { timeout: 8000 }).toBe('ok')
+      await expect.poll(() => log.state().state).toBe('ok')
       expect(await append(log, 'again')).toBe(kept)
       expect(states).toEqual(['full', 'ok'])
     })
@@ -318,7 +318,7 @@ export function eventLogContract({ name, open, reopen, retentionPassed, skip = [
       const found = await readFrom(letters, 1)
       expect(found.map(text)).toEqual(['letter'])
       await letters.commit(positionAfter(found))
-      await expect.poll(() => log.state().state, { timeout: 8000 }).toBe('ok')
+      await expect.poll(() => log.state().state).toBe('ok')
     })
 
     test('a tail that retention has passed gets an OffsetOutOfRangeError, never a hole', async () => {

@@ -154,7 +154,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     reading.abort()
     await readAll
     expect(states).toEqual(['stalled', 'ok'])
-  }, 70_000)
+  })
 
   it('1,000 concurrent appends through connections that are cut give 1,000 offsets without holes, each stored once', async () => {
     const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
@@ -167,7 +167,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     const found = (await readBack(log))[1]!.map((each) => each.slice(0, 4).trim())
     expect(found).toEqual(sent)
     expect(proxy.cuts).toBeGreaterThan(3)
-  }, 40_000)
+  })
 
   it('an answer that was lost after Kafka had stored the batch stores it no second time', async () => {
     const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
@@ -177,7 +177,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(await log.append('readings', 0, Buffer.from('2'), 1, 1)).toBe(2)
     expect((await readBack(log))[0]).toEqual(['0', '1', '2'])
     expect(proxy.cuts).toBeGreaterThan(0)
-  }, 30_000)
+  })
 
   it('past the bytes that may wait an append is refused, and goes on when Kafka does', async () => {
     const log = await open(newPrefix(), { stallMs: 60_000 })
@@ -190,7 +190,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(refused).toBeInstanceOf(LimitError)
     expect(await Promise.all(taken)).toEqual(taken.map((_, i) => i))
     expect(await log.append('readings', 3, Buffer.from('again'), 1, 1)).toBe(fits)
-  }, 40_000)
+  })
 
   it('members that come and go share the partitions: everything is read, and a position never goes back', async () => {
     const prefix = newPrefix()
@@ -226,7 +226,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     for (const [round, position] of positions.slice(1).entries())
       for (const [partition, offset] of position.entries())
         expect(offset).toBeGreaterThanOrEqual(positions[round]![partition]!)
-  }, 60_000)
+  })
 
   it('a commit for partitions that others own by now is left out, and theirs stands', async () => {
     const log = await open(newPrefix())
@@ -242,7 +242,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     const committed = await log.committed('shared', 'readings')
     // Its own two, and what the other one said.
     expect([...committed.keys()].length).toBe(2 + others.length)
-  }, 30_000)
+  })
 
   it('a group that retention has passed stops with an alarm that names what is lost', async () => {
     const alarms: string[] = []
@@ -265,7 +265,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     )
     expect(alarms).toContain('reading from Kafka stops')
     expect((await log.committed('late', 'readings')).get(2), 'what was committed stands').toBe(3)
-  }, 30_000)
+  })
 })
 
 describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
@@ -305,7 +305,7 @@ describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
     })
     await traffic.stop()
     expectKept(traffic.acknowledged, await readBack(log))
-  }, 120_000)
+  })
 })
 
 async function leaderOf(kafka: TestKafka, topic: string, partition: number): Promise<number> {

@@ -20,14 +20,14 @@ describe('a damaged log is refused', () => {
     await weir.stop()
     file = segmentFiles(weir.data).at(-1)!
     copyFileSync(file, `${file}.kept`)
-  }, 120_000)
+  })
 
   it('with the file and the place named, by start and by verify', async () => {
     const { start } = lastFrame(file)
     // In the middle: valid commits follow.
     const at = 4096 + Math.floor((start - 4096) / 2)
     flipBit(file, at)
-    const refused = await runWeir(['start', '--data', weir.data], { env: ports, withinMs: 30_000 })
+    const refused = await runWeir(['start', '--data', weir.data], { env: ports })
     expect(refused.code).toBe(1)
     expect(refused.stdout).not.toContain('ready')
     expect(refused.stderr).toContain(basename(file))
@@ -40,7 +40,7 @@ describe('a damaged log is refused', () => {
     const verified = await runWeir(['verify', '--data', weir.data])
     expect(verified.code).toBe(1)
     expect(verified.stdout + verified.stderr).toContain(basename(file))
-  }, 90_000)
+  })
 
   it('and a torn end is cut instead', async () => {
     copyFileSync(`${file}.kept`, file)
@@ -51,5 +51,5 @@ describe('a damaged log is refused', () => {
     device.destroy()
     await again.stop()
     expect((await runWeir(['verify', '--data', weir.data])).code).toBe(0)
-  }, 120_000)
+  })
 })

@@ -9,7 +9,7 @@ describe('a resend is one reading', () => {
   let weir: WeirProcess
   beforeAll(async () => {
     weir = await startWeir()
-  }, 90_000)
+  })
 
   const valuesOf = async (device: string): Promise<(number | undefined)[]> => {
     const values: (number | undefined)[] = []

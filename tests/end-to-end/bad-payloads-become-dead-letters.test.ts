@@ -56,7 +56,7 @@ describe('bad payloads become dead letters', () => {
   beforeAll(async () => {
     weir = await startWeir()
     device = await RawMqtt.connected(weir.mqtt, 'sender')
-  }, 90_000)
+  })
 
   /** Asked of the table: the bytes are wanted too. */
   const lettersOf = (name: string): Promise<Letter[]> =>

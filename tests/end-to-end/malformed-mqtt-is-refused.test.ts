@@ -7,8 +7,6 @@ import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const topic = 'devices/intruder/telemetry'
 const payload = '{"t": 1}'
-/** CONNECT within 5 s, a whole packet within 10 s, and what a busy machine takes. */
-const lateMsMax = 15_000
 
 describe('malformed MQTT is refused', () => {
   let weir: WeirProcess
@@ -18,7 +16,7 @@ describe('malformed MQTT is refused', () => {
   beforeAll(async () => {
     weir = await startWeir()
     neighbour = await RawMqtt.connected(weir.mqtt, 'neighbour')
-  }, 90_000)
+  })
   afterEach(async () => {
     for (const client of clients.splice(0)) client.destroy()
     await neighbour.publish('devices/neighbour/telemetry', '{"alive": 1}', ++published)
@@ -38,8 +36,8 @@ describe('malformed MQTT is refused', () => {
     clients.push(client)
     return client
   }
-  const expectClosedWithoutAcknowledgement = async (client: RawMqtt, withinMs = 2_000): Promise<void> => {
-    await client.closed(withinMs)
+  const expectClosedWithoutAcknowledgement = async (client: RawMqtt): Promise<void> => {
+    await client.closed()
     expect(client.packets.filter(({ type }) => type !== packetType.connack)).toEqual([])
   }
 
@@ -136,20 +134,13 @@ describe('malformed MQTT is refused', () => {
     await expectClosedWithoutAcknowledgement(client)
   })
 
-  it(
-    'a client that never says CONNECT, and one that never ends its packet',
-    async () => {
-      const silent = await open()
-      const trickling = await connected()
-      const bytes = publishPacket({ topic, payload })
-      trickling.send(bytes.subarray(0, bytes.length - 1))
-      await Promise.all([
-        expectClosedWithoutAcknowledgement(silent, lateMsMax),
-        expectClosedWithoutAcknowledgement(trickling, lateMsMax),
-      ])
-    },
-    lateMsMax + 5_000,
-  )
+  it('a client that never says CONNECT, and one that never ends its packet', async () => {
+    const silent = await open()
+    const trickling = await connected()
+    const bytes = publishPacket({ topic, payload })
+    trickling.send(bytes.subarray(0, bytes.length - 1))
+    await Promise.all([expectClosedWithoutAcknowledgement(silent), expectClosedWithoutAcknowledgement(trickling)])
+  })
 
   it('but one byte at a time is fine', async () => {
     const client = await RawMqtt.connected(weir.mqtt, 'slow')

@@ -17,7 +17,7 @@ describe('readings come through the gateway', () => {
     weir = await startWeir()
     const { hostname, port } = new URL(weir.urls.gateway!)
     address = { host: hostname, port: Number(port) }
-  }, 90_000)
+  })
 
   const latest = async (device: string): Promise<Record<string, number | string>> => {
     const { items } = await ask<{ items: ReadingItem[] }>(`${weir.http}/v1/latest?device=${device}`)
@@ -85,14 +85,11 @@ describe('readings come through the gateway', () => {
     try {
       await post('cut', '{"speed": 1')
       await post('cut', '{"speed": 2')
-      const listed = await waitFor(
-        async () => {
-          const { stdout } = await weirDeadLetters('list', '--device', 'cut', '--json')
-          const { items } = JSON.parse(stdout) as { items: { id: string }[] }
-          return items.length === 2 && items
-        },
-        { withinMs: 15_000 },
-      )
+      const listed = await waitFor(async () => {
+        const { stdout } = await weirDeadLetters('list', '--device', 'cut', '--json')
+        const { items } = JSON.parse(stdout) as { items: { id: string }[] }
+        return items.length === 2 && items
+      })
       const { id } = listed[0]!
       expect((await weirDeadLetters('list', '--device', 'cut')).stdout).toContain(id)
       expect((await weirDeadLetters('show', id)).stdout).toContain('payload (11 bytes): {"speed": 2')
@@ -113,7 +110,7 @@ describe('readings come through the gateway', () => {
     } finally {
       rmSync(directory, { recursive: true, force: true })
     }
-  }, 60_000)
+  })
 
   it('stops in order with sockets open', async () => {
     const socket = new TestSocket(address, '/v1/ingest?device=d')

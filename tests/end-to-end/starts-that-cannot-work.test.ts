@@ -24,7 +24,7 @@ describe('starts that cannot work', () => {
   })
 
   const start = (env: Record<string, string>, ...words: string[]) =>
-    runWeir(['start', '--data', join(directory, 'data'), ...words], { env: { ...ports, ...env }, withinMs: 30_000 })
+    runWeir(['start', '--data', join(directory, 'data'), ...words], { env: { ...ports, ...env } })
 
   const expectOneSentence = (result: { stderr: string; stdout: string }): void => {
     expect(result.stdout).not.toMatch(/^ready$/m)
@@ -40,7 +40,6 @@ describe('starts that cannot work', () => {
       expect(result.stderr).toContain(name)
       expectOneSentence(result)
     },
-    60_000,
   )
 
   it('several things are wrong in the configuration: all are listed', async () => {
@@ -80,7 +79,7 @@ describe('starts that cannot work', () => {
 
   it('a data directory that another process uses', async () => {
     const first = await startWeir()
-    const result = await runWeir(['start', '--data', first.data], { env: ports, withinMs: 30_000 })
+    const result = await runWeir(['start', '--data', first.data], { env: ports })
     expect(result.code, result.stderr).toBe(1)
     expect(result.stderr).toContain(first.data)
     expect(result.stderr).toContain(String(first.pid))
@@ -88,5 +87,5 @@ describe('starts that cannot work', () => {
     // The one that had it first goes on.
     expect((await fetch(`${first.http}/readyz`)).status).toBe(200)
     await first.stop()
-  }, 90_000)
+  })
 })

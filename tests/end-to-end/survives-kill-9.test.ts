@@ -10,7 +10,7 @@ import { runWeir, startWeir, type WeirPart, type WeirProcess } from '../helpers/
 
 const rounds = 20
 const firstAt = 1_700_000_000_000
-const caughtUpMsMax = 20_000
+const caughtUpMsMax = 60_000
 
 /** What message `index` of a device says; any other value is an invented one. */
 const valueAt = (device: number, index: number): number => ((index * 7_919 + device * 104_729) % 1_000_003) / 100
@@ -121,7 +121,7 @@ describe('survives kill -9', () => {
       }
       await pause(random.between(200, 800))
       for (const { publisher } of all) publisher.pause()
-      for (const { publisher } of all) await publisher.settled(30_000)
+      for (const { publisher } of all) await publisher.settled()
       await waitFor(
         async () => {
           for (const [i, fleet] of clocked.entries()) await check(weir, fleet, from[i])

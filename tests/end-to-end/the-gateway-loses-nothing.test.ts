@@ -42,7 +42,7 @@ describe('the gateway loses nothing that it acknowledged', () => {
             method: 'POST',
             body,
             headers: { 'content-type': 'application/json' },
-            signal: AbortSignal.timeout(5_000),
+            signal: AbortSignal.timeout(30_000),
           })
           const given = (await answer.json()) as { accepted?: number }
           if (answer.status !== 200 || given.accepted !== 10) continue
@@ -123,7 +123,7 @@ describe('the gateway loses nothing that it acknowledged', () => {
     )
     for (let round = 0; round < rounds; round++) {
       const before = senders.map(({ kept }) => kept.size)
-      await waitFor(() => senders.every(({ kept }, i) => kept.size > before[i]! + 100), { withinMs: 20_000 })
+      await waitFor(() => senders.every(({ kept }, i) => kept.size > before[i]! + 100))
       await pause(random.between(50, 600))
       await weir.kill(round % 2 === 0 ? 'ingest' : 'all')
       await waitFor(() => weir.pids().serve === undefined && weir.pids().clickhouse === undefined)
@@ -135,11 +135,11 @@ describe('the gateway loses nothing that it acknowledged', () => {
           for (const [i, sender] of senders.entries()) await check(weir, sender, acknowledged[i]!)
           return true
         },
-        { withinMs: 20_000, everyMs: 200, what: `all that was acknowledged before kill ${round}` },
+        { everyMs: 200, what: `all that was acknowledged before kill ${round}` },
       )
     }
     for (const sender of senders) sender.stop()
     expect((await runWeir(['verify', '--data', data])).code).toBe(0)
     await weir.stop()
-  }, 240_000)
+  })
 })

@@ -27,14 +27,14 @@ describe('verify finds differences', () => {
       },
       { what: 'all readings in the table' },
     )
-  }, 120_000)
+  })
 
   const verify = () => runWeir(['verify', '--data', weir.data])
 
   it('none, where there is none', async () => {
     const result = await verify()
     expect(result.code, result.stdout + result.stderr).toBe(0)
-  }, 60_000)
+  })
 
   it('none either while readings come in', async () => {
     let acknowledged = 0
@@ -59,7 +59,7 @@ describe('verify finds differences', () => {
     } finally {
       publisher.stop()
     }
-  }, 60_000)
+  })
 
   it('a reading that is missing', async () => {
     await askStore(
@@ -69,7 +69,7 @@ describe('verify finds differences', () => {
     const result = await verify()
     expect(result.code, result.stdout + result.stderr).toBe(1)
     expect(result.stdout + result.stderr).toContain('d1')
-  }, 60_000)
+  })
 
   it('a value that is another', async () => {
     await askStore(
@@ -79,12 +79,12 @@ describe('verify finds differences', () => {
     const result = await verify()
     expect(result.code, result.stdout + result.stderr).toBe(1)
     expect(result.stdout + result.stderr).toMatch(/d2/)
-  }, 60_000)
+  })
 
   it('the same when everything is stopped', async () => {
     await weir.stop()
     const result = await verify()
     expect(result.code, result.stdout + result.stderr).toBe(1)
     expect(result.stdout + result.stderr).toMatch(/d1/)
-  }, 90_000)
+  })
 })

@@ -138,9 +138,8 @@ export class RawMqtt {
   }
 
   /** Takes the next packet out of those that came. */
-  next(withinMs = 5_000): Promise<Packet> {
+  next(): Promise<Packet> {
     return waitFor(() => this.packets.shift(), {
-      withinMs,
       everyMs: 2,
       what: () => `an MQTT packet (the other side ${this.ended ? 'closed' : 'is open'})`,
     })
@@ -155,8 +154,8 @@ export class RawMqtt {
   }
 
   /** Resolves when the other side has closed. */
-  async closed(withinMs = 5_000): Promise<void> {
-    await waitFor(() => this.ended, { withinMs, everyMs: 2, what: 'the other side to close the connection' })
+  async closed(): Promise<void> {
+    await waitFor(() => this.ended, { everyMs: 2, what: 'the other side to close the connection' })
   }
 
   destroy(): void {
@@ -228,7 +227,7 @@ export class RawPublisher {
   }
 
   /** Resolves when nothing is in flight. */
-  async settled(withinMs = 20_000): Promise<void> {
+  async settled(withinMs = 60_000): Promise<void> {
     await waitFor(() => this.up && this.inFlight.length === 0 && this.again.length === 0, {
       withinMs,
       what: () => `${this.options.clientId} to have everything acknowledged (broken: ${this.broken})`,

@@ -89,7 +89,7 @@ export async function runIngest(settings: IngestSettings = {}): Promise<RunningI
     },
     async close() {
       gate.open()
-      await service.drain(AbortSignal.timeout(3_000))
+      await service.drain(AbortSignal.timeout(30_000))
       await service.stop()
       await log.close()
       rmSync(directory, { recursive: true, force: true })

@@ -14,8 +14,8 @@ export const projectDirectory = resolve(here, built ? '../../..' : '../..')
 /** WEIR_TEST_MAIN: another build of the product to test. */
 const mainFile = process.env.WEIR_TEST_MAIN ?? join(projectDirectory, 'dist/main.js')
 
-const readyMsMax = 60_000
-const stopMsMax = 10_000
+const readyMsMax = 120_000
+const stopMsMax = 30_000
 const stderrLengthMax = 512 * 1024
 
 export interface StartOptions {
@@ -52,8 +52,8 @@ export interface WeirProcess {
   kill(what: WeirPart | 'all', signal?: NodeJS.Signals): Promise<void>
   /** SIGSTOP and SIGCONT. */
   freeze(what: WeirPart): () => void
-  /** SIGTERM; throws unless it ends in order, with code 0, within 10 s. */
-  stop(): Promise<void>
+  /** SIGTERM; throws unless it ends in order, with code 0. What API.md promises is 10 s: the test of that says so. */
+  stop(withinMs?: number): Promise<void>
   stdout(): string
   /** The end of what was logged. */
   stderr(): string
@@ -64,7 +64,7 @@ export interface WeirProcess {
 /** A command of the product, from start to end: `runWeir(['verify', '--data', directory])`. */
 export async function runWeir(
   words: readonly string[],
-  { env = {}, withinMs = 60_000 }: { env?: Readonly<Record<string, string>>; withinMs?: number } = {},
+  { env = {}, withinMs = 120_000 }: { env?: Readonly<Record<string, string>>; withinMs?: number } = {},
 ): Promise<Exit & { stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [mainFile, ...words], {
     cwd: tmpdir(),
@@ -145,7 +145,7 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
   const dispose = async (): Promise<void> => {
     pids()
     for (const each of family) signalTo(each, 'SIGKILL')
-    await waitFor(() => [...family].every((each) => !isAlive(each)), { withinMs: 5_000, what: 'the processes to end' })
+    await waitFor(() => [...family].every((each) => !isAlive(each)), { what: 'the processes to end' })
     if (temporary) rmSync(data, { recursive: true, force: true })
   }
   try {
@@ -186,11 +186,11 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
       signalTo(victim, 'SIGSTOP')
       return () => signalTo(victim, 'SIGCONT')
     },
-    async stop() {
+    async stop(withinMs = stopMsMax) {
       pids()
       if (!exit) child.kill('SIGTERM')
       const ended = await waitFor(() => exit, {
-        withinMs: stopMsMax,
+        withinMs,
         what: 'weir start to end after SIGTERM',
       }).catch((error: Error) => {
         throw new Error(`${error.message}; it logged: ${stderr.slice(-2_000)}`)

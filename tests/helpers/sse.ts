@@ -30,9 +30,8 @@ export class SseViewer {
   }
 
   /** The first event of this kind that fits, among those that came and those that will. */
-  waitForEvent(event: string, fits: (data: unknown) => boolean = () => true, withinMs = 5_000): Promise<SseEvent> {
+  waitForEvent(event: string, fits: (data: unknown) => boolean = () => true): Promise<SseEvent> {
     return waitFor(() => this.events.find((each) => each.event === event && fits(each.data)), {
-      withinMs,
       what: () => `an event "${event}"; so far: ${this.events.map((each) => each.event).join(' ')}`,
     })
   }

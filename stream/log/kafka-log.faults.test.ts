@@ -15,6 +15,8 @@ import { bytesInFlightMax } from './kafka-producer.ts'
 
 const never = new AbortController().signal
 const missing = kafkaMissing()
+/** For brokers that start, elect and rebalance on a machine that does other things too. */
+const clusterMsMax = 90_000
 const newPrefix = (): string => `fault-${randomBytes(4).toString('hex')}.`
 const optionsFor = (
   brokers: readonly string[],
@@ -131,29 +133,33 @@ describe.skipIf(missing)('one Kafka broker', () => {
       }
     })()
     const traffic = load(log)
-    await waitFor(() => acks(traffic.acknowledged) > 200 && read.length > 100, { withinMs: 15_000, what: 'traffic' })
+    await waitFor(() => acks(traffic.acknowledged) > 200 && read.length > 100, {
+      withinMs: clusterMsMax,
+      what: 'traffic',
+    })
     await kafka.kill(1)
     await waitFor(() => log.state().state === 'stalled', {
-      withinMs: 10_000,
+      withinMs: clusterMsMax,
       what: 'the log to say that it is stalled',
     })
     expect(log.state()).toMatchObject({ reason: expect.stringMatching(/has not acknowledged partition \d of .*\./) })
     const before = acks(traffic.acknowledged)
     await kafka.revive(1)
     await waitFor(() => log.state().state === 'ok' && acks(traffic.acknowledged) > before + 200, {
-      withinMs: 20_000,
+      withinMs: clusterMsMax,
       what: 'acknowledgements after the restart',
     })
     await traffic.stop()
     const found = await readBack(log)
     expect(expectKept(traffic.acknowledged, found), 'stored twice').toBe(0)
     await waitFor(() => new Set(read).size === new Set(found.flat()).size, {
-      withinMs: 15_000,
+      withinMs: clusterMsMax,
       what: 'the reader to come to the end',
     })
     reading.abort()
     await readAll
-    expect(states).toEqual(['stalled', 'ok'])
+    // A broker that has just started may take longer than the log waits once more.
+    expect(states.join(' ')).toMatch(/^stalled ok( stalled ok)*$/)
   })
 
   it('1,000 concurrent appends through connections that are cut give 1,000 offsets without holes, each stored once', async () => {
@@ -217,7 +223,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     await traffic.stop()
     const wanted = (await readBack(log)).flat()
     await waitFor(() => seen.size === wanted.length, {
-      withinMs: 15_000,
+      withinMs: clusterMsMax,
       what: () => `${seen.size} of ${wanted.length} readings`,
     })
     await Promise.all([...members].map((each) => each.stop()))
@@ -229,7 +235,8 @@ describe.skipIf(missing)('one Kafka broker', () => {
   })
 
   it('a commit for partitions that others own by now is left out, and theirs stands', async () => {
-    const log = await open(newPrefix())
+    // Nobody is to be thrown out for being slow: then the other would have all four.
+    const log = await open(newPrefix(), { sessionTimeoutMs: 15_000 })
     await Promise.all([0, 1, 2, 3].map((partition) => log.append('readings', partition, Buffer.from('x'), 1, 1)))
     const first = keep(await log.subscribe('shared', 'readings'))
     const chunks: Chunk[] = []
@@ -279,20 +286,20 @@ describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
     const prefix = newPrefix()
     const log = keep(await openKafkaLog(optionsFor(kafka.brokers, prefix)))
     const traffic = load(log)
-    await waitFor(() => acks(traffic.acknowledged) > 200, { withinMs: 20_000, what: 'traffic' })
+    await waitFor(() => acks(traffic.acknowledged) > 200, { withinMs: clusterMsMax, what: 'traffic' })
     const leader = await leaderOf(kafka, `${prefix}readings`, 0)
     await kafka.kill(leader)
     // Each partition goes on with another leader.
     const counts = (): number[] => traffic.acknowledged.map((list) => list.length)
     const killed = counts()
     await waitFor(() => counts().every((count, partition) => count > killed[partition]! + 20), {
-      withinMs: 25_000,
+      withinMs: clusterMsMax,
       what: 'acknowledgements of every partition after the leader was killed',
     })
     const second = leader === 1 ? 2 : 1
     await kafka.kill(second)
     await waitFor(() => log.state().state === 'stalled', {
-      withinMs: 15_000,
+      withinMs: clusterMsMax,
       what: 'the log to say that it is stalled',
     })
     const without = acks(traffic.acknowledged)
@@ -300,7 +307,7 @@ describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
     expect(acks(traffic.acknowledged), 'acknowledged without a quorum').toBe(without)
     await Promise.all([kafka.revive(leader), kafka.revive(second)])
     await waitFor(() => log.state().state === 'ok' && acks(traffic.acknowledged) > without + 100, {
-      withinMs: 30_000,
+      withinMs: clusterMsMax,
       what: 'the log to go on by itself',
     })
     await traffic.stop()

@@ -47,7 +47,7 @@ describe.skipIf(kafkaMissing())('on Apache Kafka', () => {
       await admin.connect()
       const low = async (): Promise<number> =>
         Number((await admin.fetchTopicOffsets(`${place}readings`)).find(({ partition }) => partition === 2)?.low)
-      await waitFor(async () => (await low()) > 0, { withinMs: 10_000, everyMs: 100, what: 'retention' })
+      await waitFor(async () => (await low()) > 0, { withinMs: 60_000, everyMs: 100, what: 'retention' })
       await admin.disconnect()
     },
     skip: [

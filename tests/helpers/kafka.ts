@@ -12,7 +12,11 @@ const version = '4.1.1'
 const clusterId = 'MkU3OEVBNTcwNTJENDM2Qg'
 const cache = process.env.WEIR_TEST_CACHE ?? join(homedir(), '.cache', 'weir-tests')
 const heapMiB = 256
-const readyMsMax = 60_000
+const saidLengthMax = 2_000
+/** `net.ipv4.ip_local_port_range` begins at 32768 everywhere that we know. */
+const portMin = 15_000
+const portMax = 30_000
+const readyMsMax = 150_000
 
 /** Why a broker can't be started here, or undefined. WEIR_TEST_REQUIRE=all makes it a failure. */
 export function kafkaMissing(): string | undefined {
@@ -72,6 +76,7 @@ export async function startKafka({
   const directory = await mkdtemp(join(tmpdir(), 'weir-kafka-'))
   const ports = await freePorts(nodes * 2 + 1 + Object.keys(extraListeners).length)
   const running = new Map<number, ChildProcess>()
+  const said = new Map<number, string>()
   const listeners: Record<string, string> = {}
   const java = (words: readonly string[]): string[] => [
     `-Xmx${heapMiB}m`,
@@ -117,9 +122,13 @@ export async function startKafka({
   const launch = (node: number): void => {
     const child = spawn('java', java(['kafka.Kafka', join(directory, `${node}.properties`)]), {
       cwd: directory,
-      stdio: 'ignore',
+      stdio: ['ignore', 'pipe', 'pipe'],
     })
     running.set(node, child)
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        said.set(node, ((said.get(node) ?? '') + text).slice(-saidLengthMax))
+      })
     child.once('exit', () => {
       if (running.get(node) === child) running.delete(node)
     })
@@ -127,7 +136,7 @@ export async function startKafka({
   const listening = (node: number): Promise<true> =>
     waitFor(
       () => {
-        if (!running.has(node)) throw new Error(`Kafka's node ${node} ended while it started`)
+        if (!running.has(node)) throw new Error(`Kafka's node ${node} ended while it started: ${said.get(node)}`)
         return canConnect(ports[node - 1]!)
       },
       { withinMs: readyMsMax, everyMs: 100, what: `Kafka's node ${node}` },
@@ -263,21 +272,28 @@ function fetchJars(): string {
   return folder
 }
 
+/**
+ * Kafka has to be told its ports before it starts. Below those that the system gives to connections by itself, so that none of them takes one
+ * between our look and Kafka's start.
+ */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((done, fail) => {
-          const server = createServer()
-          server.once('error', fail)
-          server.listen(0, '127.0.0.1', () => done(server))
-        }),
-    ),
-  )
-  const ports = servers.map((server) => (server.address() as { port: number }).port)
-  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))))
-  return ports
+  const ports = new Set<number>()
+  for (let tries = 0; ports.size < count; tries++) {
+    if (tries > 1_000) throw new Error(`no ${count} ports are free from ${portMin} to ${portMax}`)
+    const port = portMin + Math.floor(Math.random() * (portMax - portMin))
+    if (!ports.has(port) && (await isFree(port))) ports.add(port)
+  }
+  return [...ports]
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer()
+  const listens = await new Promise<boolean>((done) => {
+    server.once('error', () => done(false))
+    server.listen(port, '127.0.0.1', () => done(true))
+  })
+  if (listens) await new Promise((done) => server.close(done))
+  return listens
 }
 
 async function canConnect(port: number): Promise<true | undefined> {

@@ -9,7 +9,7 @@
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import type { CommandWorld } from './cli/command.ts'
+import { type CommandWorld, StoppedError } from './cli/command.ts'
 import type { EventLog, LogTopic } from './domain/event-log.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
 import { systemClock } from './runtime/clock.ts'
@@ -67,9 +67,13 @@ export async function superviseStore(
     onReady: () => settle(),
     onRefused: (message) => settle(new StartError(message)),
   })
-  world.stop.addEventListener('abort', () => settle(new StartError('Stopped before the store was open')), {
-    once: true,
-  })
+  world.stop.addEventListener(
+    'abort',
+    () => settle(new StoppedError('stopped before it began: the store was not open yet')),
+    {
+      once: true,
+    },
+  )
   await store.start()
   await ready.catch(async (error) => {
     await store.stop()
@@ -191,6 +195,7 @@ class FirstProcess {
         if (this.waitedFor.delete(name)) this.becomeReady()
         void this.tellWorld()
       },
+      hungMsMax: config.hungTimeout,
       isPatient: () => this.lock?.afterCrash === true && performance.now() - bornAt < patienceAfterCrashMs,
       onRefused: (message) => this.refused.abort(new StartError(message)),
     })

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { stripVTControlCharacters } from 'node:util'
 import { type ArgsDef, type CommandDef, renderUsage, runCommand, type SubCommandsDef } from 'citty'
 import { childProcesses } from './app-children.ts'
-import { type CommandWorld, checkWords, UsageError } from './cli/command.ts'
+import { type CommandWorld, checkWords, StoppedError, UsageError } from './cli/command.ts'
 import type { Config } from './runtime/config.ts'
 import { ConfigError, LogDamagedError, StartError } from './runtime/errors.ts'
 import { createLogger } from './runtime/logger.ts'
@@ -93,8 +93,12 @@ function stopSignal(): AbortSignal {
   return stop.signal
 }
 
-/** Errors that are a sentence for a person; anything else is a bug and is logged with its stack. */
+/** Errors that are a sentence for a person (a stop that was asked for is none, but is told the same way); anything else is a bug and is logged with its stack. */
 function exitCodeOf(error: unknown): number {
+  if (error instanceof StoppedError) {
+    process.stderr.write(`${error.message}\n`)
+    return 0
+  }
   if (error instanceof UsageError || (error as Error)?.name === 'CLIError') {
     process.stderr.write(`${(error as Error).message}\n`)
     return 2

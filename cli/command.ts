@@ -20,6 +20,21 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
+/** A command ended before its end because it was told to: one plain line on stderr, exit code 0 (API.md section 8: SIGTERM ends every command so). */
+export class StoppedError extends Error {
+  override readonly name = 'StoppedError'
+}
+
+/** The work's answer, or a StoppedError with these words as soon as a stop is asked for. */
+export function untilStopped<Answer>(stop: AbortSignal, work: Promise<Answer>, words: string): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const onStop = (): void => reject(new StoppedError(words))
+    if (stop.aborted) onStop()
+    stop.addEventListener('abort', onStop, { once: true })
+    work.then(resolve, reject).finally(() => stop.removeEventListener('abort', onStop))
+  })
+}
+
 /** Unknown flags, flags without their value and words too many are errors; citty lets them pass. */
 export function checkWords(command: string, words: readonly string[], args: ArgsDef): void {
   const flags = new Map<string, string>()

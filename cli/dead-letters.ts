@@ -4,7 +4,7 @@ import { defineCommand } from 'citty'
 import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
 import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
-import { type CommandWorld, UsageError } from './command.ts'
+import { type CommandWorld, StoppedError, UsageError } from './command.ts'
 
 const answerMsMax = 120_000
 const actions = ['list', 'show', 'replay'] as const
@@ -105,7 +105,8 @@ async function replayAll(world: CommandWorld, ask: Ask, filter: Filter, json: bo
       ? JSON.stringify(sum)
       : `put back ${sum.replayed} payloads: accepted ${sum.accepted}, dead-lettered ${sum.deadLettered}; ${sum.unusable} are still of no use`,
   )
-  return sum.unusable > 0 || world.stop.aborted ? 1 : 0
+  if (after !== null) throw new StoppedError('stopped before it finished: there may be more to put back')
+  return sum.unusable > 0 ? 1 : 0
 }
 
 interface Filter {
@@ -129,6 +130,8 @@ async function askApi<Answer>(world: CommandWorld, url: string, method: string, 
       signal: AbortSignal.any([world.stop, AbortSignal.timeout(answerMsMax)]),
     })
   } catch (error) {
+    if (world.stop.aborted)
+      throw new StoppedError(`stopped before it finished: ${method} ${new URL(url).pathname} was not answered yet`)
     throw new StartError(
       `${new URL(url).origin} does not answer (${reasonOf(error)}): start Weir, or say where it is with --url`,
     )

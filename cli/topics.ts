@@ -7,7 +7,7 @@ import { createLogger } from '../runtime/logger.ts'
 import { describeError } from '../stream/log/kafka-client.ts'
 import { ensureTopics, type TopicReport } from '../stream/log/kafka-topics.ts'
 import { kafkaEndpoint } from '../stream/log/open-log.ts'
-import type { CommandWorld } from './command.ts'
+import { type CommandWorld, StoppedError, untilStopped } from './command.ts'
 
 export const topics = defineCommand({
   meta: { name: 'topics', description: 'Make the Kafka topics, and check those that are there' },
@@ -23,10 +23,10 @@ export const topics = defineCommand({
       throw new StartError('The log is embedded and has no topics: set WEIR_LOG=kafka and WEIR_KAFKA_BROKERS')
     const endpoint = kafkaEndpoint(config, createLogger(config.logLevel, 'topics'))
     const { kafkaPrefix: prefix, partitions, retentionLog: retentionMs } = config
-    const reports = await ensureTopics(
-      { endpoint, prefix, partitions, retentionMs },
-      { create: args.check !== true },
-    ).catch((error: unknown) => {
+    const asked = ensureTopics({ endpoint, prefix, partitions, retentionMs }, { create: args.check !== true })
+    const words = 'stopped before it finished: nothing is said about the topics'
+    const reports = await untilStopped(world.stop, asked, words).catch((error: unknown) => {
+      if (error instanceof StoppedError) throw error
       throw new StartError(`Kafka at ${endpoint.brokers.join(', ')} can't be asked: ${describeError(error)}`)
     })
     const ok = reports.every(({ problems }) => problems.length === 0)

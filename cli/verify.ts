@@ -14,7 +14,7 @@ import { readEndpoint } from '../storage/embedded-server/endpoint.ts'
 import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
 import { logDirectory, openLog } from '../stream/log/open-log.ts'
 import { type LogReport, verifyLog } from '../stream/log/verify-log.ts'
-import type { CommandWorld } from './command.ts'
+import { type CommandWorld, StoppedError, untilStopped } from './command.ts'
 import { type Comparison, compareWithTable, differenceKinds } from './compare-with-table.ts'
 
 export const verify = defineCommand({
@@ -33,7 +33,11 @@ export const verify = defineCommand({
     const config = readConfig({ environment: world.environment, file: args.config, flags: { data: args.data } })
     if (config.log === 'embedded' && !existsSync(logDirectory(config)))
       throw new StartError(`There is no log in ${config.data}: nothing to verify`)
-    const report = await verifyAll(config, world)
+    const report = await verifyAll(config, world).catch((error: unknown) => {
+      // For programs the answer says what the exit code does not.
+      if (error instanceof StoppedError && args.json) world.print(JSON.stringify({ ok: false, stopped: true }))
+      throw error
+    })
     world.print(args.json ? JSON.stringify(report) : describe(report))
     return report.ok ? 0 : 1
   },
@@ -48,6 +52,7 @@ interface Report {
 }
 
 const storeWaitMs = 60_000
+const stoppedWords = 'stopped before it finished: NOT verified, nothing is said about the rest'
 
 async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
   // What it does by itself (opening the store) is no news, unless it goes wrong.
@@ -100,21 +105,20 @@ async function answered(clickhouse: ClickHouse, stop: AbortSignal): Promise<void
   const deadline = performance.now() + storeWaitMs
   for (;;) {
     try {
-      return await clickhouse.ping()
+      return await untilStopped(stop, clickhouse.ping(), stoppedWords)
     } catch (error) {
       if (!(error instanceof RetryableError)) throw error
-      if (performance.now() > deadline || stop.aborted)
-        throw new StartError(`The store does not answer: ${error.message}`)
+      if (performance.now() > deadline) throw new StartError(`The store does not answer: ${error.message}`)
       await pause(100)
     }
   }
 }
 
-/** One line on stderr, drawn over itself; an empty name ends it. Where a stop that was asked for ends the work: half a check must not pass for one. */
+/** One line on stderr, drawn over itself; an empty name ends it. Where a stop that was asked for ends the work. */
 function progressOn({ terminal, stop }: CommandWorld): (name: string, done: number, of: number) => void {
   let drawnAt = 0
   return (name, done, of) => {
-    if (stop.aborted && name !== '') throw new StartError('Stopped before the end: nothing is said about the rest')
+    if (stop.aborted && name !== '') throw new StoppedError(stoppedWords)
     if (!terminal) return
     const now = performance.now()
     if (name === '') process.stderr.write('\r\x1b[K')

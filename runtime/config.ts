@@ -164,6 +164,11 @@ export const options = {
     'Most series whose normal detection holds in memory; ten times as many more are kept on disk',
   ),
   logLevel: option(z.enum(['error', 'warn', 'info', 'debug', 'silent']), 'info', 'Least level that is logged'),
+  hungTimeout: option(
+    duration.refine((ms) => ms >= 3_000, 'must be at least 3s'),
+    '60s',
+    'A process of ours that says nothing for so long is ended and started again; set it high to look at one with a debugger',
+  ),
   drainMs: option(whole(100, 600_000), '8000', 'Milliseconds a stop may take to finish what was taken'),
 } as const
 

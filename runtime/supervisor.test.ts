@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { waitFor } from '../tests/helpers/wait-for.ts'
+import { pause, waitFor } from '../tests/helpers/wait-for.ts'
 import { type Logger, silentLogger } from './logger.ts'
 import { type SupervisedOptions, type SupervisedProcess, superviseProcess } from './supervisor.ts'
 
@@ -119,6 +119,48 @@ describe('a supervised process', () => {
     }
     await waitFor(() => said.length === 2)
     expect(said[1]).toMatch(/heard again/)
+  })
+
+  it('that stays silent is ended and started again', async () => {
+    const said: string[] = []
+    const logger: Logger = {
+      ...silentLogger,
+      error: (fields, message) => said.push(`${message} ${JSON.stringify(fields)}`),
+    }
+    const { child, seen } = supervise(() => ({}), { logger, silentMsMax: 400, hungMsMax: 1_000 })
+    await child.start()
+    await waitFor(() => seen.ready === 1)
+    const tell = (): void => child.tell({ kind: 'world', statuses: [], addresses: {} })
+    const pid = child.pid()!
+    process.kill(pid, 'SIGSTOP')
+    const stoppedAt = performance.now()
+    await waitFor(() => {
+      tell()
+      return seen.ready === 2
+    })
+    expect(performance.now() - stoppedAt).toBeGreaterThan(1_000)
+    expect(child.pid()).not.toBe(pid)
+    expect(said).toEqual([expect.stringMatching(`said nothing for so long that it is ended.*"pid":${pid}`)])
+  })
+
+  it('is not ended for a time in which nobody listened, as on a machine that slept', async () => {
+    const { child, seen } = supervise(() => ({}), { silentMsMax: 400, hungMsMax: 1_000 })
+    await child.start()
+    await waitFor(() => seen.ready === 1)
+    const tell = (): void => child.tell({ kind: 'world', statuses: [], addresses: {} })
+    const pid = child.pid()!
+    process.kill(pid, 'SIGSTOP')
+    tell()
+    // Nothing is heard and nothing told for longer than a child may be silent.
+    await pause(1_500)
+    tell()
+    process.kill(pid, 'SIGCONT')
+    await waitFor(() => {
+      tell()
+      return child.status().parts.writer?.state === 'ok'
+    })
+    expect(child.pid()).toBe(pid)
+    expect(seen.ready).toBe(1)
   })
 
   it('is not missed when it ends during a stop', async () => {

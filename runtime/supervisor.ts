@@ -1,6 +1,7 @@
 // A child process as a service of the first one: started, started again when it dies (with back-off, said in the log and in its status),
 // asked to stop in order, ended when it doesn't. Nothing here waits for a child while devices are to be acknowledged.
 import { type ChildProcess, fork } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Logger } from './logger.ts'
 import type { FromChild, RowsToAppend, ToChild } from './process-channel.ts'
 import type { Health, Service } from './service.ts'
@@ -25,6 +26,8 @@ export interface SupervisedOptions {
   readonly backOff?: Partial<BackOff>
   /** A child says how it is about once a second; one that has said nothing for this long is named in the log. */
   readonly silentMsMax?: number
+  /** One that has said nothing for this long is ended, and started again. Infinity: it is left alone. */
+  readonly hungMsMax?: number
 }
 
 interface BackOff {
@@ -43,6 +46,7 @@ export interface SupervisedProcess extends Service {
 }
 
 const silentMsDefault = 10_000
+const hungMsDefault = 60_000
 
 type Stage = 'idle' | 'starting' | 'up' | 'waiting' | 'stopping' | 'stopped'
 
@@ -65,7 +69,8 @@ class Supervised implements SupervisedProcess {
   private lastEnd = ''
   private lastStatus: ProcessStatus | undefined
   private telling = false
-  private heardAt = 0
+  /** How long the child could have spoken and did not: time in which we ourselves were held up, or the machine slept, does not count. */
+  private silentMs = 0
   private toldAt = 0
   private isSilent = false
 
@@ -87,7 +92,7 @@ class Supervised implements SupervisedProcess {
     this.lastStatus = undefined
     this.telling = false
     this.readyAt = undefined
-    this.heardAt = performance.now()
+    this.silentMs = 0
     this.isSilent = false
     // stdout is for the first process' start-up lines alone.
     const child = fork(mainFile, [...words], {
@@ -114,7 +119,7 @@ class Supervised implements SupervisedProcess {
   }
 
   private hear(message: FromChild): void {
-    this.heardAt = performance.now()
+    this.silentMs = 0
     if (this.isSilent) this.options.logger.info({ process: this.name }, 'a process that said nothing is heard again')
     this.isSilent = false
     if (message.kind === 'listening') this.options.onListening?.(message.name, message.url)
@@ -218,25 +223,38 @@ class Supervised implements SupervisedProcess {
     })
   }
 
-  /** A child that hangs does not end, so nothing starts it again: a person has to know. */
+  /** A child that hangs does not end by itself: it is named, and when it stays silent it is ended, so that it is started again. */
   private listenForSilence(): void {
+    const { name, logger, hungMsMax = hungMsDefault } = this.options
+    const silentMsMax = this.options.silentMsMax ?? Math.min(silentMsDefault, hungMsMax / 2)
     const now = performance.now()
-    const silentMsMax = this.options.silentMsMax ?? silentMsDefault
     const sinceToldMs = now - this.toldAt
     this.toldAt = now
     // When we ourselves were held up, what it said meanwhile is still to be read.
-    if (this.stage !== 'up' || this.isSilent || sinceToldMs > silentMsMax / 2) return
-    if (now - this.heardAt < silentMsMax) return
-    this.isSilent = true
-    const silentMs = Math.round(now - this.heardAt)
-    const { logger } = this.options
-    logger.warn(
-      { process: this.name, pid: this.child?.pid, silentMs },
-      'a process says nothing: it hangs, or is stopped',
-    )
+    if (this.stage !== 'up' || sinceToldMs > silentMsMax / 2) return
+    this.silentMs += sinceToldMs
+    const { child, silentMs } = this
+    const fields = { process: name, pid: child?.pid, silentMs: Math.round(silentMs) }
+    if (silentMs >= silentMsMax && !this.isSilent) {
+      this.isSilent = true
+      logger.warn(fields, 'a process says nothing: it hangs, or is stopped')
+    }
+    if (silentMs < hungMsMax || !child?.pid || isTraced(child.pid)) return
+    logger.error(fields, 'a process has said nothing for so long that it is ended, to be started again')
+    this.silentMs = 0
+    child.kill('SIGKILL')
   }
 
   pid(): number | undefined {
     return this.child?.pid
+  }
+}
+
+/** Somebody looks at it with a debugger: it stands still because it was told to. */
+function isTraced(pid: number): boolean {
+  try {
+    return /^TracerPid:\s*[1-9]/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'))
+  } catch {
+    return false
   }
 }

@@ -1,10 +1,10 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { EventLog } from '../domain/event-log.ts'
 import { systemClock } from '../runtime/clock.ts'
-import { RetryableError } from '../runtime/errors.ts'
+import { LogDamagedError, RetryableError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { type CountedReads, countReads } from '../tests/helpers/counted-reads.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
@@ -51,6 +51,8 @@ describe('ConsumerLoop', () => {
     waiting: () => said.push('waiting'),
     resumed: (attempts) => said.push(`resumed ${attempts}`),
     attemptFailed: () => {},
+    standsStill: (cause) => said.push(`stands still: ${cause.name}`),
+    goesOn: () => said.push('goes on'),
     crashed: () => said.push('crashed'),
   }
   async function loopWith(handle: BatchHandler, given: BatchLimits = limits): Promise<ConsumerLoop> {
@@ -63,6 +65,7 @@ describe('ConsumerLoop', () => {
       crash: (error) => crashes.push(error),
       limits: given,
       backOff,
+      standStillMs: 5,
     })
     loops.push(loop)
     await loop.start()
@@ -136,6 +139,76 @@ describe('ConsumerLoop', () => {
       seen.push(...numbersOf(batch))
     })
     await waitFor(() => seen.length === 1)
+  })
+
+  it('stands still while its position can not be read, crashes nobody, and goes on once that is mended', async () => {
+    const first = await loopWith(async () => {})
+    await append(1, 2)
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 2)
+    await first.stop()
+    const file = join(directory, 'groups', 'writer.readings.json')
+    const before = await readFile(file)
+    await writeFile(file, 'not what was written')
+    const seen: number[] = []
+    const loop = await loopWith(async (batch) => {
+      seen.push(...numbersOf(batch))
+    })
+    await append(3)
+    expect(loop.standsStill()?.message).toContain(file)
+    expect(await readFile(file, 'utf8'), 'evidence is not written over').toBe('not what was written')
+    await writeFile(file, before)
+    await waitFor(() => seen.length === 1)
+    expect(seen).toEqual([3])
+    expect(loop.standsStill()).toBeUndefined()
+    expect(said).toEqual(['stands still: LogDamagedError', 'goes on'])
+    expect(crashes).toEqual([])
+  })
+
+  it('handles what it has read before damage, stands still there, and says so once', async () => {
+    const seen: number[] = []
+    let isDamaged = true
+    let looks = 0
+    const damaged = new LogDamagedError('/log/1.seg', 4096, 'damaged at byte 4096')
+    const inner = reads
+    // Chunks up to 2 can be read; then the file is not what was written.
+    reads = {
+      ...inner,
+      log: new Proxy(inner.log, {
+        get: (target, name) => {
+          const member: unknown = Reflect.get(target, name, target)
+          if (typeof member !== 'function') return member
+          if (name !== 'subscribe') return member.bind(target)
+          return async (...words: Parameters<EventLog['subscribe']>) => {
+            const consumer = await target.subscribe(...words)
+            let hasRead = (await log.committed(...words)).get(0) === 2
+            return {
+              ...consumer,
+              read: async (...how: Parameters<typeof consumer.read>) => {
+                if (hasRead && isDamaged) {
+                  looks++
+                  throw damaged
+                }
+                hasRead = true
+                return consumer.read(...how)
+              },
+            }
+          }
+        },
+      }),
+    }
+    await append(1, 2)
+    const loop = await loopWith(async (batch) => {
+      seen.push(...numbersOf(batch))
+    })
+    await waitFor(() => looks >= 3)
+    await append(3)
+    expect(seen).toEqual([1, 2])
+    expect(loop.standsStill()).toBe(damaged)
+    isDamaged = false
+    await waitFor(() => seen.length === 3)
+    expect(seen).toEqual([1, 2, 3])
+    expect(said).toEqual(['stands still: LogDamagedError', 'goes on'])
+    expect(crashes).toEqual([])
   })
 
   it('drain handles what was read, and reads no more', async () => {

@@ -9,6 +9,8 @@
 // - At most one batch is handled at a time, so positions are committed in order and never past a batch that was not handled.
 // - While it is, the next one gathers, up to a bound; past it reading stops, and the log is the buffer.
 // - What was read and not committed is read again by the next process: handling must bear repeats.
+// - What only a person can mend (a damaged log or position, chunks that retention removed unread) makes this loop stand still and say so; it looks
+//   again now and then. Others in its process go on.
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   type Chunk,
@@ -19,7 +21,7 @@ import {
   type LogTopic,
   positionAfter,
 } from '../domain/event-log.ts'
-import { RetryableError } from '../runtime/errors.ts'
+import { LogDamagedError, OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import { type BatchLimits, batchLimits, Gathering, oldestReceivedAt } from './batch-policy.ts'
 import type { ConsumerEvents } from './events.ts'
 
@@ -43,6 +45,8 @@ export interface ConsumerLoopOptions {
   readonly crash: (error: Error) => void
   readonly limits?: BatchLimits
   readonly backOff?: BackOff
+  /** How often a loop that stands still looks again. */
+  readonly standStillMs?: number
 }
 
 export interface BackOff {
@@ -53,7 +57,14 @@ export interface BackOff {
 }
 
 const backOffDefault: BackOff = { firstMs: 100, longestMs: 5_000, random: Math.random }
+interface Trouble {
+  /** That can't be read: where the group stands, or what it is to read next. */
+  readonly what: 'position' | 'chunks'
+  readonly cause: Error
+}
+
 const readBytesMax = 4 * 1024 * 1024
+const standStillMsDefault = 5_000
 
 /** Doubles from first to longest, each time somewhere in its upper half, so that many do not come back at once. */
 export function backOffMs({ firstMs, longestMs, random }: BackOff, attempt: number): number {
@@ -72,6 +83,9 @@ export class ConsumerLoop {
   private tasks: Promise<unknown> = Promise.resolve()
   private inHand: Batch | undefined
   private position: LogPosition = new Map()
+  private trouble: Trouble | undefined
+  /** How often it has looked again since it stands still. */
+  private looks = 0
   /** The reader, the handler, or both. */
   private readonly sleepers = new Set<() => void>()
 
@@ -81,9 +95,7 @@ export class ConsumerLoop {
   }
 
   async start(): Promise<void> {
-    const { log, group, topic } = this.options
-    this.consumer = await log.subscribe(group, topic)
-    this.position = await log.committed(group, topic)
+    await this.open()
     const guarded = (task: Promise<void>): Promise<void> =>
       task.catch((error: Error) => {
         if (this.stopping.signal.aborted) return
@@ -124,8 +136,67 @@ export class ConsumerLoop {
     return (this.inHand && oldestReceivedAt(this.inHand.chunks)) ?? this.gathering.oldestReceivedAt()
   }
 
+  /** What keeps it standing still; undefined: nothing. */
+  standsStill(): Error | undefined {
+    return this.trouble?.cause
+  }
+
+  private async open(): Promise<void> {
+    const { log, group, topic } = this.options
+    let consumer: LogConsumer | undefined
+    try {
+      consumer = await log.subscribe(group, topic)
+      this.position = await log.committed(group, topic)
+    } catch (error) {
+      await consumer?.close()
+      if (!this.isForAPerson('position', error)) throw error
+      return
+    }
+    this.consumer = consumer
+    this.goOnAfter('position')
+  }
+
+  private isForAPerson(what: Trouble['what'], cause: unknown): boolean {
+    if (!(cause instanceof LogDamagedError || cause instanceof OffsetOutOfRangeError)) return false
+    if (this.trouble?.cause.message !== cause.message) this.options.events.standsStill(cause)
+    this.trouble = { what, cause }
+    return true
+  }
+
+  private goOnAfter(what: Trouble['what']): void {
+    if (this.trouble?.what !== what) return
+    this.trouble = undefined
+    this.looks = 0
+    this.options.events.goesOn()
+  }
+
+  /** Once what was read is handled: it is committed, and read from there again. */
+  private async letGo(): Promise<void> {
+    while (this.inHand || this.gathering.oldestReceivedAt() !== undefined) {
+      if (this.draining.signal.aborted) return
+      await this.awake(Number.POSITIVE_INFINITY, this.draining.signal)
+    }
+    await this.consumer?.close()
+    this.consumer = undefined
+  }
+
+  private async openAgain(): Promise<void> {
+    const { signal } = this.draining
+    const firstMs = this.options.standStillMs ?? standStillMsDefault
+    const ms = backOffMs({ ...backOffDefault, firstMs, longestMs: 12 * firstMs }, this.looks++)
+    await delay(ms, undefined, { signal }).catch(() => {})
+    if (signal.aborted) return
+    await this.open().catch((error: unknown) => {
+      if (!(error instanceof RetryableError)) throw error
+    })
+  }
+
   private async read(): Promise<void> {
     while (!this.draining.signal.aborted) {
+      if (!this.consumer) {
+        await this.openAgain()
+        continue
+      }
       const free = this.gathering.bytesFree()
       if (free === 0) {
         // A batch is taken before long: take() wakes us.
@@ -142,9 +213,15 @@ export class ConsumerLoop {
   private async readOnce(bytesMax: number): Promise<readonly Chunk[]> {
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.consumer!.read(bytesMax, this.draining.signal)
+        const chunks = await this.consumer!.read(bytesMax, this.draining.signal)
+        if (chunks.length > 0) this.goOnAfter('chunks')
+        return chunks
       } catch (error) {
         if (this.draining.signal.aborted) return []
+        if (this.isForAPerson('chunks', error)) {
+          await this.letGo()
+          return []
+        }
         if (!(error instanceof RetryableError)) throw error
         await this.backOff(error, attempt, this.draining.signal)
       }
@@ -164,6 +241,7 @@ export class ConsumerLoop {
       this.wake()
       await this.handleUntilDone(this.inHand)
       this.inHand = undefined
+      this.wake()
     }
   }
 

@@ -10,6 +10,9 @@ export interface ConsumerEvents {
   /** The batch that waited was handled. */
   resumed(attempts: number): void
   attemptFailed(): void
+  /** Only a person can mend this. Said once. */
+  standsStill(cause: Error): void
+  goesOn(): void
   /** Something that nobody foresaw: the process ends. */
   crashed(error: Error): void
 }
@@ -41,6 +44,9 @@ export function createConsumerEvents(options: {
   return {
     waiting: (cause) => logger.warn({ cause: cause.message }, 'a batch waits; the log keeps what comes after it'),
     resumed: (attempts) => logger.info({ attempts }, 'the batch that waited was handled'),
+    standsStill: (cause) =>
+      logger.error({ cause: cause.message }, 'a consumer of the log stands still: a person is needed'),
+    goesOn: () => logger.info({}, 'the consumer that stood still goes on'),
     attemptFailed: () => retries.inc({ group, topic }),
     crashed: (error) => logger.error({ error: error.stack ?? String(error) }, 'a consumer of the log can not go on'),
   }

@@ -32,6 +32,7 @@ export interface WriterServiceOptions {
   readonly backOff?: BackOff
   /** An insert that takes longer is said to: the store hangs, or is overloaded. */
   readonly slowInsertMs?: number
+  readonly standStillMs?: number
   /** How long rows that the store refused wait before they are offered again. */
   readonly rejectedRetryMs?: number
 }
@@ -83,6 +84,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
         handle: (batch, stop) => store(topic, batch, stop),
         ...(options.limits && { limits: options.limits }),
         ...(options.backOff && { backOff: options.backOff }),
+        ...(options.standStillMs !== undefined && { standStillMs: options.standStillMs }),
       }),
   )
 
@@ -166,6 +168,13 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     return error
   }
 
+  function standing(): Health[] {
+    return loops.flatMap((loop, i) => {
+      const cause = loop.standsStill()
+      return cause ? [{ state: 'failed', detail: `${topics[i]} wait in the log: ${cause.message}` }] : []
+    })
+  }
+
   /** A store that hangs breaks no connection: only the time says so. */
   function slowInsert(): Health | undefined {
     for (const [topic, { since }] of inserting) {
@@ -225,7 +234,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     },
 
     health() {
-      const all = [...troubles.values()]
+      const all = [...troubles.values(), ...standing()]
       const worst = all.find(({ state }) => state === 'failed') ?? slowInsert() ?? all[0]
       if (worst) return worst
       return isMigrated ? { state: 'ok' } : { state: 'starting', detail: 'The store has not been reached yet' }

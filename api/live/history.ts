@@ -4,6 +4,7 @@
 import { type EventLog, type LogPosition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
+import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
 
 /** Where the table ends and the log begins. */
@@ -22,8 +23,18 @@ export interface HistoryCursor {
   readonly seam: Seam
 }
 
+/** Up to here the table has it all. Where the file that says so can't be read (the writer says that), the whole log is read instead. */
+export async function writersPlace(log: EventLog): Promise<LogPosition> {
+  try {
+    return await log.committed('writer', 'readings')
+  } catch (error) {
+    if (error instanceof LogDamagedError) return new Map()
+    throw error
+  }
+}
+
 export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam> {
-  const place = await log.committed('writer', 'readings')
+  const place = await writersPlace(log)
   // In this order: what is appended in between lies beyond the place, and makes its partition one that has a row there.
   const receivedBefore = Array.from(
     { length: log.partitions },

@@ -7,6 +7,7 @@ import type { Logger } from '../../runtime/logger.ts'
 import type { Health } from '../../runtime/service.ts'
 import { isWithoutTables } from '../queries/question.ts'
 import { hasReached } from './cursor.ts'
+import { writersPlace } from './history.ts'
 import type { LiveHub } from './hub.ts'
 import type { LastValues, StoredSeries } from './last-values.ts'
 
@@ -84,7 +85,7 @@ export class LogFeed {
   private async writersPlace(signal: AbortSignal): Promise<LogPosition | undefined> {
     let place: LogPosition | undefined
     await this.insist(signal, 'log', async () => {
-      place = await this.options.log.committed('writer', 'readings')
+      place = await writersPlace(this.options.log)
     })
     return place
   }

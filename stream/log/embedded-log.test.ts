@@ -1,12 +1,12 @@
 // The embedded log against the port's contract, and what is its own: the number of partitions, the quota's sentence, what is made beforehand.
 
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { appendFile, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import * as path from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { systemClock } from '../../runtime/clock.ts'
 import { LimitError, StartError } from '../../runtime/errors.ts'
-import { silentLogger } from '../../runtime/logger.ts'
+import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import { type EmbeddedLogOptions, openEmbeddedLog } from './embedded-log.ts'
 import { eventLogContract, type LogSize } from './event-log.contract.ts'
 
@@ -148,6 +148,31 @@ describe('embedded log', () => {
     await reader.close()
   })
 
+  it('keeps everything for a group whose position can not be read, and takes appends again once it can', async () => {
+    const place = await directory()
+    const errors: string[] = []
+    const logger: Logger = { ...silentLogger, error: (_fields, message) => errors.push(message), child: () => logger }
+    const log = await openEmbeddedLog({ ...options(place, 'small', 'append'), logger })
+    const keeper = await log.subscribe('keeper', 'readings')
+    const file = path.join(place, 'log', 'groups', 'keeper.readings.json')
+    await writeFile(file, 'garbage')
+    let kept = 0
+    const full = await (async () => {
+      for (;;) {
+        const error = await log.append('readings', 0, new Uint8Array(4000), 1, 1).catch((caught: Error) => caught)
+        if (typeof error !== 'number') return error
+        kept++
+      }
+    })()
+    expect(full).toMatchObject({ name: 'LimitError', limit: 'log-quota' })
+    expect(errors.filter((message) => message.includes(file))).toHaveLength(1)
+    await keeper.commit(new Map([[0, kept]]))
+    await expect.poll(() => log.state().state).toBe('ok')
+    expect(await log.append('readings', 0, new Uint8Array(1), 1, 1)).toBe(kept)
+    await keeper.close()
+    await log.close()
+  })
+
   it('garbage behind the first line of a position is ignored; a position that can not be read is named', async () => {
     const place = await directory()
     const log = await openEmbeddedLog(options(place, 'usual', 'append'))
@@ -155,7 +180,6 @@ describe('embedded log', () => {
     const consumer = await log.subscribe('one', 'readings')
     await consumer.commit(new Map([[0, 1]]))
     const file = path.join(place, 'log', 'groups', 'one.readings.json')
-    const { appendFile, writeFile } = await import('node:fs/promises')
     await appendFile(file, Buffer.from([0, 255, 7, 10, 123]))
     expect(await log.committed('one', 'readings')).toEqual(new Map([[0, 1]]))
     expect(JSON.parse((await readFile(file, 'utf8')).split('\n')[0]!)).toEqual({ version: 1, position: { 0: 1 } })

@@ -2,9 +2,9 @@
 // never writes metadata and never waits for a file. Holds the quota, and retention, which never passes a group that is still to read.
 
 import * as path from 'node:path'
-import type { ConsumerGroup } from '../../domain/event-log.ts'
+import type { ConsumerGroup, LogPosition, LogTopic } from '../../domain/event-log.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { LimitError, LogFailedError } from '../../runtime/errors.ts'
+import { LimitError, LogDamagedError, LogFailedError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
 import { readGroup } from './group-offsets.ts'
@@ -42,6 +42,8 @@ export class SegmentStore {
   private spare: number | undefined
   private preparing: Promise<void> | undefined
   private freeing: Promise<unknown> = Promise.resolve()
+  /** Groups of which it was said that their position can't be read. */
+  private readonly unreadable = new Set<ConsumerGroup>()
   private isHurried = false
   private isClosed = false
 
@@ -231,12 +233,12 @@ export class SegmentStore {
 
   /** A group that has not read all of the oldest segment; undefined when all have. */
   private async slowestGroup(isPressed: boolean): Promise<ConsumerGroup | undefined> {
-    const { directory, partitions, yieldingGroups = [] } = this.options
+    const { partitions, yieldingGroups = [] } = this.options
     const groups = isPressed ? this.options.groups : [...this.options.groups, ...yieldingGroups]
     const end = this.segments[1]?.header.base.offsets
     if (!end) return undefined
     for (const group of groups) {
-      const topics = await readGroup(directory, group)
+      const topics = await this.positionsOf(group)
       if (topics.size === 0) return group
       for (const [topic, position] of topics) {
         const first = logTopics.indexOf(topic) * partitions
@@ -246,6 +248,20 @@ export class SegmentStore {
       }
     }
     return undefined
+  }
+
+  /** Of a group whose position can't be read nothing is known: everything is kept for it, as for one that has never read. */
+  private async positionsOf(group: ConsumerGroup): Promise<Map<LogTopic, LogPosition>> {
+    try {
+      const positions = await readGroup(this.options.directory, group)
+      this.unreadable.delete(group)
+      return positions
+    } catch (error) {
+      if (!(error instanceof LogDamagedError)) throw error
+      if (!this.unreadable.has(group)) this.options.logger.error({ error }, error.message)
+      this.unreadable.add(group)
+      return new Map()
+    }
   }
 
   async close(): Promise<void> {

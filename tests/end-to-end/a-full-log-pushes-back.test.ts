@@ -15,7 +15,7 @@ const quietMs = 1_500
 
 describe('a full log pushes back', () => {
   it('and goes on by itself', async () => {
-    const weir = await startWeir({ env: { WEIR_LOG_QUOTA: String(quotaBytes) } })
+    const weir = await startWeir({ env: { WEIR_LOG_QUOTA: String(quotaBytes), WEIR_HUNG_TIMEOUT: '1h' } })
     const thaw = weir.freeze('clickhouse')
     const acknowledged = new Set<number>()
     const publisher = new RawPublisher({

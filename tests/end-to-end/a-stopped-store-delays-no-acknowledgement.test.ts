@@ -81,7 +81,7 @@ describe('a stopped store delays no acknowledgement', () => {
   }
 
   it('frozen', async () => {
-    const weir = await startWeir()
+    const weir = await startWeir({ env: { WEIR_HUNG_TIMEOUT: '1h' } })
     const thaw = weir.freeze('clickhouse')
     const acknowledged = await publishMany(weir, 'frozen').finally(() => undefined)
     // What lives in memory goes on being answered.

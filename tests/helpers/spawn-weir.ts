@@ -64,7 +64,11 @@ export interface WeirProcess {
 /** A command of the product, from start to end: `runWeir(['verify', '--data', directory])`. */
 export async function runWeir(
   words: readonly string[],
-  { env = {}, withinMs = 120_000 }: { env?: Readonly<Record<string, string>>; withinMs?: number } = {},
+  {
+    env = {},
+    withinMs = 120_000,
+    onStart,
+  }: { env?: Readonly<Record<string, string>>; withinMs?: number; onStart?: (pid: number) => void } = {},
 ): Promise<Exit & { stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [mainFile, ...words], {
     cwd: tmpdir(),
@@ -81,6 +85,7 @@ export async function runWeir(
     stderr += text
   })
   const timer = setTimeout(() => child.kill('SIGKILL'), withinMs)
+  child.once('spawn', () => onStart?.(child.pid!))
   const exit = await new Promise<Exit>((done, fail) => {
     child.once('error', fail)
     child.once('close', (code, signal) => done({ code, signal }))

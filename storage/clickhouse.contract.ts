@@ -184,6 +184,32 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
       expect(await count(tenant)).toBe(50_000)
     })
 
+    it('columns go in by their names: one more in the table is no matter, one that is missing is refused', async () => {
+      const table: Table = { ...readingsTable, name: `${readingsTable.name}_altered` }
+      const alter = (change: string): Promise<unknown> => clickhouse.command(`ALTER TABLE ${table.name} ${change}`)
+      const row = (value: number): Buffer => {
+        const writer = new RowWriter()
+        writer.number(encodeRowPrefix('default', 'dev-1', 'a'), start + value, value, start)
+        return writer.rows()
+      }
+      await clickhouse.command(`CREATE TABLE ${table.name} AS ${readingsTable.name}`)
+      try {
+        await alter("ADD COLUMN note String DEFAULT 'none' FIRST")
+        await insert(row(1), table)
+        await alter('RENAME COLUMN text TO words')
+        await expect(insert(row(2), table)).rejects.toBeInstanceOf(RejectedError)
+        await alter('RENAME COLUMN words TO text')
+        await insert(row(3), table)
+        const { rows } = await clickhouse.query(`SELECT value, note FROM ${folded(table)} ORDER BY value`)
+        expect(rows).toEqual([
+          { value: 1, note: 'none' },
+          { value: 3, note: 'none' },
+        ])
+      } finally {
+        await clickhouse.command(`DROP TABLE ${table.name} SYNC`)
+      }
+    })
+
     it('bytes that are not rows are rejected, and none of their batch is there', async () => {
       const tenant = newTenant()
       const good = numberRows(tenant, 100)

@@ -14,20 +14,9 @@ describe('rows that the store refuses wait', () => {
     for (const publisher of publishers) publisher.stop()
   })
 
-  it.each([
-    [
-      'by a rule that somebody made',
-      'ALTER TABLE weir.readings ADD CONSTRAINT none CHECK value < 0',
-      'ALTER TABLE weir.readings DROP CONSTRAINT none',
-    ],
-    [
-      'by a column that has another name',
-      'ALTER TABLE weir.readings RENAME COLUMN text TO words',
-      'ALTER TABLE weir.readings RENAME COLUMN words TO text',
-    ],
-  ])('%s', async (name, harm, mend) => {
+  it('in the log, with what comes after them, and need no restart', async () => {
     const weir = await startWeir()
-    const device = name.replaceAll(' ', '-')
+    const device = 'd'
     const acknowledged = new Set<number>()
     const publisher = new RawPublisher({
       address: () => weir.mqtt,
@@ -45,7 +34,7 @@ describe('rows that the store refuses wait', () => {
       return row!.n
     }
     await waitFor(async () => (await stored()) > 100, { what: 'some readings in the table' })
-    await askStore(weir.data, harm)
+    await askStore(weir.data, 'ALTER TABLE weir.readings ADD CONSTRAINT none CHECK value < 0')
     const writer = await waitFor(
       async () => {
         const response = await fetch(`${weir.http}/readyz`)
@@ -65,7 +54,7 @@ describe('rows that the store refuses wait', () => {
     await waitFor(() => acknowledged.size > before + 1_000, { what: 'acknowledgements to go on' })
     expect(await stored()).toBe(inTable)
     const { serve, clickhouse } = weir.pids()
-    await askStore(weir.data, mend)
+    await askStore(weir.data, 'ALTER TABLE weir.readings DROP CONSTRAINT none')
     publisher.pause()
     await publisher.settled()
     expect(publisher.broken).toBeUndefined()

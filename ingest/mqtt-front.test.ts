@@ -419,6 +419,7 @@ describe('the life of the service', () => {
         accepter: { onDurable() {} } as never,
         broker: {} as never,
         events: {} as never,
+        auth: openAuth,
       })
       const refused = front.listen()
       await expect(refused).rejects.toThrow(StartError)

@@ -1,5 +1,6 @@
 // Which MQTT topics mean telemetry, which are ordinary messages between a device and its owner, and which are refused (API.md section 3).
 // Pure: the front asks once per connection and topic, and keeps the answer.
+import { type DeviceCredential, maySpeakFor, speaksForAll } from '../domain/authority.ts'
 import { isDeviceName } from '../domain/reading.ts'
 import { ingestLimits } from './limits.ts'
 
@@ -14,6 +15,7 @@ export type TopicRefusal =
   | 'topic-wildcard'
   | 'topic-too-long'
   | 'topic-too-deep'
+  | 'topic-foreign'
 
 /** MQTT 3.1.1 can't tell a publisher why it was refused: the log does, with what to do. */
 export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
@@ -24,15 +26,18 @@ export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
   'topic-wildcard': '+ and # are for subscriptions',
   'topic-too-long': `a topic has at most ${ingestLimits.topicBytesMax} bytes`,
   'topic-too-deep': `a topic has at most ${ingestLimits.topicLevelsMax} levels`,
+  'topic-foreign':
+    'a device publishes under its own devices/{device}/ alone: with its own token, or a gateway’s that speaks for it',
 }
 
 export type MqttTopic =
   | { readonly kind: 'telemetry'; readonly device: string; readonly codec: string }
-  | { readonly kind: 'other' }
+  /** `device`: under whose topics it lies; undefined: under nobody's. */
+  | { readonly kind: 'other'; readonly device: string | undefined }
   | { readonly kind: 'refused'; readonly cause: TopicRefusal }
 
 const refused = (cause: TopicRefusal): MqttTopic => ({ kind: 'refused', cause })
-const other: MqttTopic = { kind: 'other' }
+const other = (device?: string): MqttTopic => ({ kind: 'other', device })
 
 /** `open`: any topic may be published (WEIR_MQTT_TOPICS_OPEN). Telemetry that could not be kept is refused in both modes. */
 export function readMqttTopic(topic: string, open: boolean): MqttTopic {
@@ -43,15 +48,29 @@ export function readMqttTopic(topic: string, open: boolean): MqttTopic {
   const levels = topic.split('/')
   if (levels.length > ingestLimits.topicLevelsMax) return refused('topic-too-deep')
   const [root, device = '', leaf, codec] = levels
-  if (root !== 'devices') return open ? other : refused('topic-outside')
+  if (root !== 'devices') return open ? other() : refused('topic-outside')
   if (leaf === 'telemetry') {
     if (!isDeviceName(device)) return refused('device-name')
     if (levels.length > 4 || (codec !== undefined && !codecSuffixes.has(codec))) return refused('codec-suffix')
     return { kind: 'telemetry', device, codec: codec ?? 'json' }
   }
-  if (open) return other
+  if (open) return other(device)
   if (!isDeviceName(device)) return refused('device-name')
-  return leaf === undefined ? refused('topic-outside') : other
+  return leaf === undefined ? refused('topic-outside') : other(device)
+}
+
+/** Whether a credential may publish there. */
+export function mayPublish(credential: DeviceCredential, topic: MqttTopic): boolean {
+  if (topic.kind === 'refused') return false
+  return topic.device === undefined || maySpeakFor(credential, topic.device)
+}
+
+/** Whether a credential may subscribe: nothing that could match below another device's topics. */
+export function maySubscribe(credential: DeviceCredential, filter: string): boolean {
+  const [root, device] = filter.split('/', 2)
+  if (root !== 'devices' && root !== '+' && root !== '#') return true
+  const isNamed = root === 'devices' && device !== undefined && device !== '+' && device !== '#'
+  return isNamed ? maySpeakFor(credential, device) : speaksForAll(credential)
 }
 
 /** Wildcards stand alone in their level and `#` last (MQTT 3.1.1 §4.7.1); anything else is a protocol error. */

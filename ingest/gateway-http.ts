@@ -53,9 +53,10 @@ export class TelemetryRequests {
   }
 
   onRequest(exchange: HttpExchange): void {
-    const { auth, rates } = this.host
     const known = telemetryPath.exec(exchange.path)
-    const foreign = this.foreign(exchange)
+    const { auth, rates, origins } = this.host
+    const host = exchange.header('host')
+    const foreign = foreignHost(host, origins) ?? foreignOrigin(exchange.header('origin'), host, origins)
     if (foreign !== undefined || !known) {
       this.refuse(exchange, foreign ?? unknownRoute(exchange))
       return
@@ -168,12 +169,6 @@ export class TelemetryRequests {
   private fail(body: Body, problem: RequestError): void {
     this.release(body)
     this.refuse(body.exchange, problem)
-  }
-
-  private foreign(exchange: HttpExchange): RequestError | undefined {
-    const host = exchange.header('host')
-    const { origins } = this.host
-    return foreignHost(host, origins) ?? foreignOrigin(exchange.header('origin'), host, origins)
   }
 
   private problemOfHead(

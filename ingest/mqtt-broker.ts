@@ -123,7 +123,7 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
       if (!stands(credential)) return done(new Error('revoked'))
       const topic = readMqttTopic(packet.topic, topicsOpen)
       if (topic.kind === 'refused') return done(new Error(`refused: ${topic.cause}`))
-      if (!mayPublish(credential, topic)) return done(new Error('refused: topic-foreign'))
+      if (!mayPublish(credential, topic, packet.topic)) return done(new Error('refused: topic-foreign'))
       if (topic.kind === 'telemetry') {
         // Only a will comes here: telemetry that is published goes past the broker.
         if (isDraining) return done(new Error('draining'))

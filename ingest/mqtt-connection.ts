@@ -245,7 +245,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     }
     const { host, credential } = this
     const topic = readMqttTopic(text, host.topicsOpen)
-    if (topic.kind === 'refused' || !mayPublish(credential, topic)) {
+    if (topic.kind === 'refused' || !mayPublish(credential, topic, text)) {
       const cause = topic.kind === 'refused' ? topic.cause : 'topic-foreign'
       host.events.publishRefused(cause, {
         clientId: this.clientId,
@@ -379,7 +379,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       this.answerAndClose(connack(2), 'client-id', `the client id is another device's`)
       return
     }
-    if (will !== undefined && !mayPublish(credential, readMqttTopic(will.topic, host.topicsOpen))) {
+    if (will !== undefined && !mayPublish(credential, readMqttTopic(will.topic, host.topicsOpen), will.topic)) {
       this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
       return
     }

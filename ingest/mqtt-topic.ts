@@ -32,12 +32,11 @@ export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
 
 export type MqttTopic =
   | { readonly kind: 'telemetry'; readonly device: string; readonly codec: string }
-  /** `device`: under whose topics it lies; undefined: under nobody's. */
-  | { readonly kind: 'other'; readonly device: string | undefined }
+  | { readonly kind: 'other' }
   | { readonly kind: 'refused'; readonly cause: TopicRefusal }
 
 const refused = (cause: TopicRefusal): MqttTopic => ({ kind: 'refused', cause })
-const other = (device?: string): MqttTopic => ({ kind: 'other', device })
+const other: MqttTopic = { kind: 'other' }
 
 /** `open`: any topic may be published (WEIR_MQTT_TOPICS_OPEN). Telemetry that could not be kept is refused in both modes. */
 export function readMqttTopic(topic: string, open: boolean): MqttTopic {
@@ -48,21 +47,23 @@ export function readMqttTopic(topic: string, open: boolean): MqttTopic {
   const levels = topic.split('/')
   if (levels.length > ingestLimits.topicLevelsMax) return refused('topic-too-deep')
   const [root, device = '', leaf, codec] = levels
-  if (root !== 'devices') return open ? other() : refused('topic-outside')
+  if (root !== 'devices') return open ? other : refused('topic-outside')
   if (leaf === 'telemetry') {
     if (!isDeviceName(device)) return refused('device-name')
     if (levels.length > 4 || (codec !== undefined && !codecSuffixes.has(codec))) return refused('codec-suffix')
     return { kind: 'telemetry', device, codec: codec ?? 'json' }
   }
-  if (open) return other(device)
+  if (open) return other
   if (!isDeviceName(device)) return refused('device-name')
-  return leaf === undefined ? refused('topic-outside') : other(device)
+  return leaf === undefined ? refused('topic-outside') : other
 }
 
-/** Whether a credential may publish there. */
-export function mayPublish(credential: DeviceCredential, topic: MqttTopic): boolean {
+/** Whether a credential may publish there: telemetry of its devices, and whatever else lies under their topics or under nobody's. */
+export function mayPublish(credential: DeviceCredential, topic: MqttTopic, text: string): boolean {
   if (topic.kind === 'refused') return false
-  return topic.device === undefined || maySpeakFor(credential, topic.device)
+  if (topic.kind === 'telemetry') return maySpeakFor(credential, topic.device)
+  const [root, device = ''] = text.split('/', 2)
+  return root !== 'devices' || maySpeakFor(credential, device)
 }
 
 /** Whether a credential may subscribe: nothing that could match below another device's topics. */

@@ -19,7 +19,7 @@ export function foreignHost(host: string | undefined, rules: OriginRules): Reque
   const { host: bound, hostNames, checksHost, lastHost } = rules
   if (!checksHost || host === undefined || host === '' || host === lastHost) return undefined
   const name = hostnameOf(`http://${host}`)
-  if (name !== undefined && (isLoopback(name) || name === bound.toLowerCase() || hostNames.includes(name))) {
+  if (name !== undefined && (isOwn(name) || name === bound.toLowerCase() || hostNames.includes(name))) {
     rules.lastHost = host
     return undefined
   }
@@ -51,6 +51,11 @@ export function foreignOrigin(
     'Not from a page of another site',
     `The page at ${origin.slice(0, 200)} may not do this here; pages of this host may${samePort ? '' : ', on any port'}.`,
   )
+}
+
+/** A name without a dot is nobody's in the public DNS, so that no page from there can have it. */
+function isOwn(name: string): boolean {
+  return isLoopback(name) || /^[^.:]+$/.test(name)
 }
 
 function hostnameOf(url: string): string | undefined {

@@ -26,6 +26,8 @@ export interface ApiContext {
   readonly logger: Logger
   /** Where payloads are put back: the gateway's address, without a slash at the end, when it is known. */
   readonly gatewayUrl: () => string | undefined
+  /** Shown there, where it asks for a token. */
+  readonly gatewayToken?: string | undefined
 }
 
 export type ApiApp = FastifyInstance<

@@ -10,6 +10,7 @@ import { FirstSteps } from './first-steps.tsx'
 import { type FleetQuery, loadFleet } from './fleet.ts'
 import { FleetTable } from './fleet-table.tsx'
 import { Notice } from './layout.tsx'
+import { Login } from './login.tsx'
 import { Overview } from './overview.tsx'
 import { createRateHistory } from './rate-history.ts'
 import { sendPage } from './security.ts'
@@ -56,6 +57,12 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     }
     const page = <Overview assets={assets} pipeline={pipeline} fleet={fleet} query={query} rates={rates} now={at} />
     return sendPage(reply, await page)
+  })
+
+  app.get('/login', hidden, async (request, reply) => {
+    const { next = '/', wrong } = request.query as { next?: unknown; wrong?: unknown }
+    const page = <Login assets={assets} next={String(next).slice(0, 2_048)} wrong={wrong !== undefined} />
+    return sendPage(reply, await page, wrong === undefined ? 200 : 401)
   })
 
   app.get('/fragments/fleet', hidden, async (request, reply) => {

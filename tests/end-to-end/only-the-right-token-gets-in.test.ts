@@ -40,7 +40,7 @@ describe('only the right token gets in', () => {
   const connack = async (clientId: string, options: Parameters<typeof connectPacket>[1]): Promise<number> => {
     const client = await RawMqtt.open(weir.mqtt)
     client.send(connectPacket(clientId, options))
-    const answer = await client.next(15_000)
+    const answer = await client.next()
     client.destroy()
     expect(answer.type).toBe(packetType.connack)
     return answer.body[1]!

@@ -79,7 +79,7 @@ describe('wrong tokens starve nobody', () => {
       async (number) => {
         const client = await RawMqtt.open(weir.mqtt)
         client.send(connectPacket('right', { username: 'right', password: wrongToken(number) }))
-        const { body } = await client.next(60_000)
+        const { body } = await client.next()
         client.destroy()
         codes.set(body[1]!, (codes.get(body[1]!) ?? 0) + 1)
       },

@@ -33,7 +33,7 @@ export interface EventLog {
   readonly partitions: number
 
   /**
-   * Resolves, with the chunk's offset, once the chunk is durable (fdatasync, or acks=all); appends made in one turn share
+   * Resolves, with the chunk's offset, once the chunk is durable (synced, or acks=all); appends made without a pause share
    * one commit. `rows` belongs to the log until then. Appends to one partition keep the order of the calls.
    * Rejects with a LimitError at the quota (nothing was kept; try again later), with a RetryableError while the log is away,
    * with a LogFailedError when what is on disk can't be known (fail-stop: the log takes no more until it is opened again).

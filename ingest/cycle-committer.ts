@@ -186,8 +186,13 @@ export class CycleCommitter {
     this.count(cycle)
     this.committing = undefined
     this.spare = cycle
-    if (this.gathering.beganAt !== 0) this.schedule()
-    for (const listener of this.listeners) listener(cycle.number)
+    // First what the disk will work on, then whoever waited for what it has done: a log takes appends of one tick together, and begins in the next.
+    if (this.gathering.beganAt !== 0 && !this.isScheduled) this.commitNext()
+    process.nextTick(this.tellDurable)
+  }
+
+  private readonly tellDurable = (): void => {
+    for (const listener of this.listeners) listener(this.durableCycle)
     for (const done of [...this.waiting]) done()
   }
 

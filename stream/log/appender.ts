@@ -1,7 +1,7 @@
 // The one writer of a log. Group commit without a timer: appends of one turn, and those that come while a commit is being made durable, go into
-// the next commit; an idle log writes at once. One write and one fdatasync a commit, the next begins when it has returned.
+// the next commit; an idle log writes at once. One durable write (O_DSYNC) a commit, the next begins when it has returned.
 //
-//   append ─▶ filling buffer ─▶ waiting buffers ─▶ write + fdatasync ─▶ end file ─▶ promises resolve
+//   append ─▶ filling buffer ─▶ waiting buffers ─▶ durable write ─▶ end file ─▶ promises resolve
 
 import type { LogState, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
 import { LimitError, LogFailedError, RetryableError } from '../../runtime/errors.ts'
@@ -9,7 +9,7 @@ import type { Logger } from '../../runtime/logger.ts'
 import { CommitBuffer } from './commit-buffer.ts'
 import type { EndFile, EndSignal, LogEnd } from './end-file.ts'
 import { frameBytes } from './frame-format.ts'
-import { type LogFiles, writeAll } from './log-files.ts'
+import type { LogFiles } from './log-files.ts'
 import { copyMarks, type Marks, segmentHeaderBytes } from './segment-header.ts'
 import type { OpenSegment, SegmentStore } from './segment-store.ts'
 
@@ -105,8 +105,7 @@ export class Appender {
     if (receivedAt > newest[slot]!) newest[slot] = receivedAt
     if (!this.isRunning) {
       this.isRunning = true
-      // After the callbacks of this turn of the loop: what its other sockets bring goes into the same commit.
-      setImmediate(this.run)
+      process.nextTick(this.run)
     }
     return this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
   }
@@ -145,18 +144,24 @@ export class Appender {
     this.filling.reset(full.commit + 1)
   }
 
-  private readonly run = async (): Promise<void> => {
-    while (this.waiting.length > 0 || this.filling.length > 0) {
-      if (this.waiting.length === 0) this.sealFilling()
-      const buffer = this.waiting.shift()!
-      this.waitingBytes -= buffer.length
-      if (await this.commit(buffer)) buffer.resolve()
-      if (this.free.length < spareBuffersMax) this.free.push(buffer)
-      // Whoever was waiting may append again before the next commit begins.
-      await new Promise(setImmediate)
+  /** Callers gather a turn's work themselves; what they append without a pause goes together. */
+  private readonly run = (): void => {
+    if (this.waiting.length === 0) {
+      if (this.filling.length === 0) {
+        this.isRunning = false
+        for (const done of this.idle.splice(0)) done()
+        return
+      }
+      this.sealFilling()
     }
-    this.isRunning = false
-    for (const done of this.idle.splice(0)) done()
+    const buffer = this.waiting.shift()!
+    this.waitingBytes -= buffer.length
+    void this.commit(buffer).then((isDurable) => {
+      // Whoever was waiting may append again before the next commit begins; it begins before anything that they put off to a later tick.
+      process.nextTick(this.run)
+      if (isDurable) buffer.resolve()
+      if (this.free.length < spareBuffersMax) this.free.push(buffer)
+    })
   }
 
   private async commit(buffer: CommitBuffer): Promise<boolean> {
@@ -166,10 +171,12 @@ export class Appender {
       if (this.byte + buffer.length > this.segment.header.bytes) await this.roll(buffer.commit)
       const { descriptor } = this.segment
       const { block, length } = buffer
-      const written = await files.write(descriptor, block.bytes, 0, length, this.byte)
-      if (written < length)
-        await writeAll(files, descriptor, block.bytes.subarray(written), length - written, this.byte + written)
-      await files.fdatasync(descriptor)
+      // A write may come back short, and says why only when it is tried again.
+      for (let done = 0; done < length; ) {
+        const written = await files.writeDurably(descriptor, block.bytes, done, length - done, this.byte + done)
+        if (written <= 0) throw Object.assign(new Error('the file took no bytes'), { code: 'EIO' })
+        done += written
+      }
     } catch (error) {
       this.fail(error as Error, buffer)
       return false

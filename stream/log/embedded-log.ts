@@ -1,5 +1,5 @@
 // The durable log as files on this machine: one appender (the process that takes readings in), and readers in any process. All topics and
-// partitions share one sequence of preallocated segment files, so that a commit is one write and one fdatasync. docs/log-format.md has the bytes.
+// partitions share one sequence of preallocated segment files, so that a commit is one durable write. docs/log-format.md has the bytes.
 
 import { randomBytes } from 'node:crypto'
 import type {
@@ -84,7 +84,7 @@ async function openAppender(
   const newest = found?.segments.at(-1)
   const lastCommit = found?.lastCommit ?? 0
   const segment = newest
-    ? { header: newest.header, descriptor: await files.open(newest.file, 'r+') }
+    ? { header: newest.header, descriptor: await files.openDurable(newest.file) }
     : await store.roll(0, 1, marks)
   const endFile = await EndFile.open(files, directory, logger)
   if (found) void checkMeanwhile(files, found.unchecked, end, logger)

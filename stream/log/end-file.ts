@@ -116,8 +116,11 @@ export class EndSignal {
   }
 }
 
-/** Handing a write to the thread pool costs as much as framing hundreds of chunks: commits that follow one another at once share one notice. */
-const betweenWritesMsMin = 3
+/**
+ * Commits that follow one another at once share one notice: handing a write to the thread pool costs as much as framing hundreds of chunks, and each
+ * notice wakes several readers, for each of which that costs more than what they read. A lone commit is told of at once.
+ */
+const betweenWritesMsMin = 10
 
 /** The appender's side. At once when idle; while a write is under way, or was just made, only the newest end is kept to be written next. */
 export class EndFile {

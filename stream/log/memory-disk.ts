@@ -60,6 +60,14 @@ export class MemoryDisk {
         file.dirty.add(page)
       return written
     },
+    openDurable: (name) => this.files.open(name, 'r+'),
+    writeDurably: async (...place) => {
+      const written = await this.files.write(...place)
+      // A disk answers in a later turn of the event loop.
+      await new Promise(setImmediate)
+      await this.files.fdatasync(place[0])
+      return written
+    },
     fdatasync: async (descriptor) => this.sync('fdatasync', descriptor),
     fsync: async (descriptor) => this.sync('fsync', descriptor),
     truncate: async (descriptor, length) => {

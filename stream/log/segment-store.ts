@@ -28,6 +28,7 @@ export interface SegmentStoreOptions {
 
 export interface OpenSegment {
   readonly header: SegmentHeader
+  /** For `writeDurably`. */
   readonly descriptor: number
 }
 
@@ -147,7 +148,7 @@ export class SegmentStore {
     const { files, segmentBytes } = this.options
     let descriptor: number
     try {
-      descriptor = await files.open(this.sparePath, 'r+')
+      descriptor = await files.openDurable(this.sparePath)
     } catch (error) {
       if (isMissing(error)) return false
       throw error
@@ -173,12 +174,13 @@ export class SegmentStore {
       }
       await files.fsync(descriptor)
       await files.syncDirectory(directory)
+      this.spare = await files.openDurable(this.sparePath)
     } catch (error) {
-      await files.close(descriptor).catch(() => {})
       await files.unlink(this.sparePath).catch(() => {})
       throw error
+    } finally {
+      await files.close(descriptor).catch(() => {})
     }
-    this.spare = descriptor
   }
 
   /** Takes back the oldest segment if every group has read it; under pressure those that yield are not asked. */
@@ -194,7 +196,7 @@ export class SegmentStore {
     await files.rename(oldest.file, this.sparePath)
     this.segments.shift()
     await files.syncDirectory(directory)
-    this.spare = await files.open(this.sparePath, 'r+')
+    this.spare = await files.openDurable(this.sparePath)
     logger.debug({ file: oldest.file }, 'a segment of the log that all groups have read is used again')
     return true
   }

@@ -9,8 +9,10 @@
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { CommandWorld } from './cli/command.ts'
 import type { EventLog, LogTopic } from './domain/event-log.ts'
+import { logHealth } from './ingest/gateway-health.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Config } from './runtime/config.ts'
@@ -22,7 +24,7 @@ import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
-import { openLog } from './stream/log/open-log.ts'
+import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
   readonly config: Config
@@ -34,6 +36,7 @@ export interface StartWeir {
 const engineEnvironment = { UV_THREADPOOL_SIZE: '16' }
 /** Someone who was killed just before us may still be letting go of a port. */
 const patienceAfterCrashMs = 5_000
+const logComesWithinMs = 10_000
 
 /** Runs until it is told to stop; resolves with the exit code. */
 export async function startWeir(options: StartWeir): Promise<number> {
@@ -110,8 +113,11 @@ class FirstProcess {
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
     if (has('writer') || has('detector') || has('api')) {
-      for (const child of ['clickhouse', 'serve']) this.waitedFor.add(child)
-      this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
+      if (needsStore(config)) {
+        this.waitedFor.add('clickhouse')
+        this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
+      }
+      this.waitedFor.add('serve')
       this.services.push(this.child('serve', (['writer', 'detector', 'api'] as const).filter(has)))
     }
     if (has('ingest')) {
@@ -123,14 +129,19 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
-    if (this.intake) {
+    if (!this.intake && config.log === 'embedded') await untilLogIsHere(config, this.world.stop)
+    // Kafka has any number of appenders.
+    if (this.intake && config.log === 'embedded') {
       this.lock = await acquireLock(join(config.data, 'lock'), {
         signal: this.world.stop,
         whenTaken: (pid) =>
           `The data directory ${config.data} is in use by process ${pid}: end that one first, or choose another with --data`,
       })
     }
-    this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
+    this.ticker = setInterval(() => {
+      this.becomeReady()
+      void this.tellWorld()
+    }, statusEveryMs)
     await startServices(this.services)
     if (this.intake) {
       this.listening('mqtt', this.intake.url())
@@ -212,7 +223,8 @@ class FirstProcess {
 
   /** Once: when the intake listens and each child has done its job. */
   private becomeReady(): void {
-    if (this.isReady || this.stopping || this.waitedFor.size > 0 || (this.intake && !this.addresses.mqtt)) return
+    if (this.isReady || this.stopping || this.waitedFor.size > 0) return
+    if (this.intake && !(this.addresses.mqtt && this.intake.parts().log.state === 'ok')) return
     this.isReady = true
     this.world.print('ready')
     if (!this.demo) return
@@ -308,17 +320,28 @@ class Intake implements Service {
   parts(): { readonly log: Health; readonly mqtt: Health; readonly gateway: Health } {
     const starting: Health = { state: 'starting', detail: 'the log is opened and checked' }
     return {
-      log: this.log ? logHealth(this.log) : starting,
+      log: this.log ? logHealth(this.log.state()) : starting,
       mqtt: this.ingest?.health() ?? starting,
       gateway: this.ingest?.gatewayHealth() ?? starting,
     }
   }
 }
 
-function logHealth(log: EventLog): Health {
-  const state = log.state()
-  if (state.state === 'ok') return { state: 'ok' }
-  return { state: 'failed', detail: state.reason }
+/** Detection on Kafka reads and appends there, and asks the table nothing. */
+function needsStore({ roles, log }: Config): boolean {
+  return log === 'embedded' || roles.includes('writer') || roles.includes('api')
+}
+
+/** Ingest may be started a moment later; a log that stays away is on another machine, where no file of it can be read from here. */
+async function untilLogIsHere(config: Config, stop: AbortSignal): Promise<void> {
+  const giveUpAt = performance.now() + logComesWithinMs
+  while (!hasEmbeddedLog(config)) {
+    if (stop.aborted || performance.now() > giveUpAt)
+      throw new StartError(
+        `There is no log in ${config.data}, and ${config.roles.join(', ')} can't work without one. The embedded log is read on the machine that holds it: start the role ingest there with the same --data, or all roles together; for roles on several machines set WEIR_LOG=kafka`,
+      )
+    await pause(200, undefined, { signal: stop }).catch(() => {})
+  }
 }
 
 function makeDataDirectory(directory: string): void {

@@ -4,6 +4,7 @@ import { defineCommand } from 'citty'
 import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
 import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
+import { linkSignals } from '../runtime/linked-signal.ts'
 import { type CommandWorld, UsageError } from './command.ts'
 
 const answerMsMax = 120_000
@@ -122,18 +123,22 @@ function query(filter: Filter): string {
 
 async function askApi<Answer>(world: CommandWorld, url: string, method: string, body?: Uint8Array<ArrayBuffer>) {
   let answer: Response
+  let text: string
+  const patience = linkSignals([world.stop], answerMsMax)
   try {
     answer = await fetch(url, {
       method,
       ...(body && { body, headers: { 'content-type': 'application/octet-stream' } }),
-      signal: AbortSignal.any([world.stop, AbortSignal.timeout(answerMsMax)]),
+      signal: patience.signal,
     })
+    text = await answer.text()
   } catch (error) {
     throw new StartError(
       `${new URL(url).origin} does not answer (${reasonOf(error)}): start Weir, or say where it is with --url`,
     )
+  } finally {
+    patience.release()
   }
-  const text = await answer.text()
   if (answer.ok) return JSON.parse(text) as Answer
   const isProblem = answer.headers.get('content-type')?.startsWith('application/problem+json') === true
   throw new StartError(isProblem ? problemSentence(JSON.parse(text) as Problem) : `${url} answered ${answer.status}`)

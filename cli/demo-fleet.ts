@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '../runtime/clock.ts'
+import { linkSignals } from '../runtime/linked-signal.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
 import { readSeries } from './simulate/csv-series.ts'
@@ -156,7 +157,8 @@ async function askEnds(
   signal: AbortSignal,
 ): Promise<{ readonly oldest: number; readonly newest: number } | 'unknown' | undefined> {
   const base = httpUrl.replace(/\/$/, '')
-  const options = { signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) }
+  const patience = linkSignals([signal], 5_000)
+  const options = { signal: patience.signal }
   try {
     const known = await fetch(`${base}/v1/devices/${encodeURIComponent(device)}`, options)
     await known.arrayBuffer()
@@ -174,6 +176,8 @@ async function askEnds(
     return { oldest: ends[0]!, newest: ends[1]! }
   } catch {
     return undefined
+  } finally {
+    patience.release()
   }
 }
 

@@ -80,10 +80,10 @@ export class ConsumerLoop {
     this.gathering = new Gathering(options.limits ?? batchLimits)
   }
 
+  /** Does not wait for a log that is away: `trouble()` says so, and reading begins when it is there. */
   async start(): Promise<void> {
     const { log, group, topic } = this.options
     this.consumer = await log.subscribe(group, topic)
-    this.position = await log.committed(group, topic)
     const guarded = (task: Promise<void>): Promise<void> =>
       task.catch((error: Error) => {
         if (this.stopping.signal.aborted) return
@@ -112,6 +112,11 @@ export class ConsumerLoop {
     await this.tasks
     await this.consumer?.close()
     this.consumer = undefined
+  }
+
+  /** Why nothing is read or committed, as a sentence; undefined while all is well. */
+  trouble(): string | undefined {
+    return this.consumer?.trouble()
   }
 
   /** Chunks that are durable and not handled. */

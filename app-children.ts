@@ -1,17 +1,21 @@
 // The composition roots of the child processes: what each of them is made of. Loaded when asked for, because none needs what another holds.
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import type { EventLog } from './domain/event-log.ts'
 import { DeviceRegistry } from './runtime/access/device-registry.ts'
 import { createViewerAccess, insideToken, type ViewerAccess } from './runtime/access/viewer-access.ts'
 import { appendByParent, partsOf, runChild } from './runtime/child-process.ts'
 import { systemClock } from './runtime/clock.ts'
 import { type Config, devicesFile, requiresAuth } from './runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
+import { RetryableError } from './runtime/errors.ts'
 import { createInstruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
 import type { ClickHouse } from './storage/open-clickhouse.ts'
+import type { AppendAnomalies } from './stream/detector-run.ts'
+import type { OpenLogOptions } from './stream/log/open-log.ts'
 
 export interface ChildWorld {
   readonly config: Config
@@ -20,6 +24,8 @@ export interface ChildWorld {
   readonly httpUrl: string | undefined
   readonly stop: AbortSignal
 }
+
+type OpenLogWorld = Pick<OpenLogOptions, 'config' | 'logger' | 'clock'>
 
 /** By the word that the first process starts them with. Each resolves with the exit code. */
 export const childProcesses: Readonly<Record<string, (world: ChildWorld) => Promise<number>>> = {
@@ -92,14 +98,16 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     // Two writers of one table would commit over each other.
     const taken = (pid: number): string =>
       `Process ${pid} already writes the table of ${config.data}: leave out the role writer, or end that one first`
-    services.push(owning(writer, join(config.data, 'writer.lock'), taken))
+    // On Kafka the group shares the partitions among any number of them.
+    services.push(config.log === 'kafka' ? writer : owning(writer, join(config.data, 'writer.lock'), taken))
   }
   if (config.roles.includes('detector')) {
     const { createDetectorService } = await import('./stream/detector-service.ts')
-    const append = config.roles.includes('ingest') ? appendAnomalies : await insertAnomalies(clickhouse)
+    const { append, service } = await anomaliesTo({ ...shared, clickhouse })
+    if (service) services.push(service)
     const detector = createDetectorService({ ...shared, directory: join(config.data, 'detector'), append })
     const taken = (pid: number): string =>
-      `Process ${pid} already looks for anomalies in ${config.data}: leave out the role detector, or end that one first`
+      `Process ${pid} already looks for anomalies with what it keeps in ${config.data}: leave out the role detector, end that one first, or (on Kafka) give this one a --data of its own`
     services.push(owning(detector, join(config.data, 'detector.lock'), taken))
   }
   const code = await runChild({
@@ -122,15 +130,66 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   return code
 }
 
-/** Only the first process appends to the log. */
-function appendAnomalies(partition: number, rows: Uint8Array, count: number): Promise<void> {
+interface AnomaliesTo {
+  readonly append: AppendAnomalies
+  /** What makes them durable, where it lives here. */
+  readonly service?: Service
+}
+
+/** On Kafka whoever finds something appends it. The embedded log has one appender: the first process, or nobody where ingest runs apart. */
+async function anomaliesTo(
+  world: OpenLogWorld & { readonly clickhouse: ClickHouse; readonly config: Config },
+): Promise<AnomaliesTo> {
+  if (world.config.log === 'kafka') return appendToKafka(world)
+  if (world.config.roles.includes('ingest')) return { append: appendByFirst }
+  return { append: await insertAnomalies(world.clickhouse) }
+}
+
+function appendToKafka(world: OpenLogWorld): AnomaliesTo {
+  const stopping = new AbortController()
+  let log: EventLog | undefined
+  let refusal: Error | undefined
+  let opening: Promise<void> = Promise.resolve()
+  const service: Service = {
+    name: 'anomalies-log',
+    async start() {
+      const { openLog } = await import('./stream/log/open-log.ts')
+      opening = openLog({ ...world, mode: 'append', signal: stopping.signal }).then(
+        (opened) => {
+          log = opened
+        },
+        (error: Error) => {
+          refusal = error
+        },
+      )
+    },
+    async drain() {},
+    async stop() {
+      stopping.abort()
+      await opening
+      await log?.close()
+    },
+    health(): Health {
+      if (refusal) return { state: 'failed', detail: refusal.message }
+      const state = log?.state()
+      if (state === undefined) return { state: 'starting', detail: 'Kafka has not answered yet' }
+      return state.state === 'ok' ? { state: 'ok' } : { state: 'degraded', detail: state.reason }
+    },
+  }
+  const append: AppendAnomalies = async (partition, rows, count) => {
+    if (!log) throw new RetryableError(refusal?.message ?? 'Kafka has not answered yet')
+    const receivedAt = Math.max(world.clock.nowMicros(), log.receivedAtMax('anomalies', partition) + 1)
+    await log.append('anomalies', partition, rows, count, receivedAt)
+  }
+  return { append, service }
+}
+
+function appendByFirst(partition: number, rows: Uint8Array, count: number): Promise<void> {
   return appendByParent({ topic: 'anomalies', partition, count, rows: Buffer.from(rows).toString('base64') })
 }
 
 /** Where ingest runs apart there is nobody to append: straight into the table, where the same row again is one. Live viewers do not see these. */
-async function insertAnomalies(
-  clickhouse: ClickHouse,
-): Promise<(partition: number, rows: Uint8Array, count: number) => Promise<void>> {
+async function insertAnomalies(clickhouse: ClickHouse): Promise<AppendAnomalies> {
   const { insertRows } = await import('./storage/insert-rows.ts')
   const { anomaliesTable } = await import('./storage/tables.ts')
   return (_partition, rows) => insertRows(clickhouse, anomaliesTable, [rows])

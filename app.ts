@@ -8,8 +8,10 @@
 //
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type CommandWorld, StoppedError } from './cli/command.ts'
 import type { EventLog, LogTopic } from './domain/event-log.ts'
+import { logHealth } from './ingest/gateway-health.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
 import { DeviceRegistry } from './runtime/access/device-registry.ts'
 import { systemClock } from './runtime/clock.ts'
@@ -24,7 +26,7 @@ import { type Health, type Service, startServices, stopServices } from './runtim
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
 import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
-import { openLog } from './stream/log/open-log.ts'
+import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
   readonly config: Config
@@ -36,6 +38,7 @@ export interface StartWeir {
 const engineEnvironment = { UV_THREADPOOL_SIZE: '16' }
 /** Someone who was killed just before us may still be letting go of a port. */
 const patienceAfterCrashMs = 5_000
+const logComesWithinMs = 10_000
 
 /** Runs until it is told to stop; resolves with the exit code. */
 export async function startWeir(options: StartWeir): Promise<number> {
@@ -116,7 +119,7 @@ class FirstProcess {
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
     if (has('writer') || has('detector') || has('api')) {
-      if (isEmbedded(config)) {
+      if (isEmbedded(config) && needsStore(config)) {
         this.waitedFor.add('clickhouse')
         this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
       }
@@ -134,14 +137,19 @@ class FirstProcess {
     makeDataDirectory(config.data)
     // A certificate that can't be read is said now: a child that ends is only started again.
     findClickHouse(config)
-    if (this.intake) {
+    if (!this.intake && config.log === 'embedded') await untilLogIsHere(config, this.world.stop)
+    // Kafka has any number of appenders.
+    if (this.intake && config.log === 'embedded') {
       this.lock = await acquireLock(join(config.data, 'lock'), {
         signal: this.world.stop,
         whenTaken: (pid) =>
           `The data directory ${config.data} is in use by process ${pid}: end that one first, or choose another with --data`,
       })
     }
-    this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
+    this.ticker = setInterval(() => {
+      this.becomeReady()
+      void this.tellWorld()
+    }, statusEveryMs)
     await startServices(this.services)
     if (this.intake) {
       this.listening('mqtt', this.intake.url())
@@ -224,7 +232,8 @@ class FirstProcess {
 
   /** Once: when the intake listens and each child has done its job. */
   private becomeReady(): void {
-    if (this.isReady || this.stopping || this.waitedFor.size > 0 || (this.intake && !this.addresses.mqtt)) return
+    if (this.isReady || this.stopping || this.waitedFor.size > 0) return
+    if (this.intake && !(this.addresses.mqtt && this.intake.parts().log.state === 'ok')) return
     this.isReady = true
     this.world.print('ready')
     if (!this.demo) return
@@ -325,17 +334,28 @@ class Intake implements Service {
   parts(): { readonly log: Health; readonly mqtt: Health; readonly gateway: Health } {
     const starting: Health = { state: 'starting', detail: 'the log is opened and checked' }
     return {
-      log: this.log ? logHealth(this.log) : starting,
+      log: this.log ? logHealth(this.log.state()) : starting,
       mqtt: this.ingest?.health() ?? starting,
       gateway: this.ingest?.gatewayHealth() ?? starting,
     }
   }
 }
 
-function logHealth(log: EventLog): Health {
-  const state = log.state()
-  if (state.state === 'ok') return { state: 'ok' }
-  return { state: 'failed', detail: state.reason }
+/** Detection on Kafka reads and appends there, and asks the table nothing. */
+function needsStore({ roles, log }: Config): boolean {
+  return log === 'embedded' || roles.includes('writer') || roles.includes('api')
+}
+
+/** Ingest may be started a moment later; a log that stays away is on another machine, where no file of it can be read from here. */
+async function untilLogIsHere(config: Config, stop: AbortSignal): Promise<void> {
+  const giveUpAt = performance.now() + logComesWithinMs
+  while (!hasEmbeddedLog(config)) {
+    if (stop.aborted || performance.now() > giveUpAt)
+      throw new StartError(
+        `There is no log in ${config.data}, and ${config.roles.join(', ')} can't work without one. The embedded log is read on the machine that holds it: start the role ingest there with the same --data, or all roles together; for roles on several machines set WEIR_LOG=kafka`,
+      )
+    await pause(200, undefined, { signal: stop }).catch(() => {})
+  }
 }
 
 function portOf(url: string | undefined): number | undefined {

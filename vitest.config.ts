@@ -1,9 +1,30 @@
 // Two groups, one after the other: what lies beside the code, two files at a time, then what drives the whole product, one file at a time,
 // because a machine of two cores runs three of its processes in each.
+import { existsSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 import { closingLine } from './tests/closing-line.ts'
 
 const wholeProduct = ['tests/end-to-end/**/*.test.ts', 'tests/browser/**/*.test.ts']
+/** On both logs each time; the rest of the whole product runs on Kafka with WEIR_TEST_LOG=kafka. */
+const alsoOnKafka = [
+  'survives-kill-9',
+  'a-reading-reaches-a-viewer',
+  'a-resend-is-one-reading',
+  'the-gateway-loses-nothing',
+  'anomalies-survive-kill-9',
+  'roles-run-apart',
+  'verify-finds-differences',
+].map((name) => `tests/end-to-end/${name}.test.ts`)
+const onlyOnKafka = ['roles-apart-on-kafka', 'waits-for-kafka'].map((name) => `tests/end-to-end/${name}.test.ts`)
+const kafkaSetup = 'tests/helpers/kafka-setup.ts'
+const isAllOnKafka = process.env.WEIR_TEST_LOG === 'kafka'
+/** Looked for here because a project without its setup has nothing to say why; bin/test.js names what is missing. */
+const canRunKafka =
+  process.env.WEIR_TEST_REQUIRE === 'all' ||
+  ['java', 'mvn'].every((name) =>
+    (process.env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, name))),
+  )
 
 export default defineConfig({
   test: {
@@ -31,6 +52,8 @@ export default defineConfig({
         test: {
           name: 'whole product',
           include: wholeProduct,
+          exclude: isAllOnKafka ? [] : onlyOnKafka,
+          ...(isAllOnKafka && { globalSetup: kafkaSetup }),
           fileParallelism: false,
           testTimeout: 300_000,
           hookTimeout: 300_000,
@@ -38,6 +61,22 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
         },
       },
+      ...(canRunKafka && !isAllOnKafka
+        ? [
+            {
+              extends: true as const,
+              test: {
+                name: 'whole product on Kafka',
+                include: [...alsoOnKafka, ...onlyOnKafka],
+                env: { WEIR_TEST_LOG: 'kafka' },
+                globalSetup: kafkaSetup,
+                fileParallelism: false,
+                maxWorkers: 1,
+                sequence: { groupOrder: 2 },
+              },
+            },
+          ]
+        : []),
     ],
   },
 })

@@ -2,6 +2,7 @@
 // acknowledged like everything else. This process only reads the log.
 import { contentTypeOfCodec } from '../domain/payload-codecs.ts'
 import { RequestError } from '../runtime/errors.ts'
+import { linkSignals } from '../runtime/linked-signal.ts'
 
 export interface PutBack {
   readonly accepted: number
@@ -21,16 +22,19 @@ export async function putBack(
   if (gateway.url === undefined) throw away('No gateway is known here: it runs with the role ingest.')
   let answer: Response
   let text: string
+  const patience = linkSignals([signal], answerMsMax)
   try {
     answer = await fetch(`${gateway.url}/v1/telemetry/${encodeURIComponent(device)}`, {
       method: 'POST',
       headers: { 'content-type': contentType, ...(gateway.token && { authorization: `Bearer ${gateway.token}` }) },
       body: payload as Uint8Array<ArrayBuffer>,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]),
+      signal: patience.signal,
     })
     text = await answer.text()
   } catch (error) {
     throw away(`The gateway does not answer: ${(error as Error).message}.`)
+  } finally {
+    patience.release()
   }
   if (answer.status === 200) return JSON.parse(text) as PutBack
   const problem = JSON.parse(text) as { title: string; detail: string; type: string }

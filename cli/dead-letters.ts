@@ -4,6 +4,7 @@ import { defineCommand } from 'citty'
 import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
 import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
+import { linkSignals } from '../runtime/linked-signal.ts'
 import { type CommandWorld, StoppedError, UsageError } from './command.ts'
 
 const answerMsMax = 120_000
@@ -130,6 +131,8 @@ interface Request {
 
 async function askApi<Answer>(world: CommandWorld, url: string, { method, body, adminToken }: Request) {
   let answer: Response
+  let text: string
+  const patience = linkSignals([world.stop], answerMsMax)
   try {
     answer = await fetch(url, {
       method,
@@ -138,16 +141,18 @@ async function askApi<Answer>(world: CommandWorld, url: string, { method, body, 
         ...(adminToken && { authorization: `Bearer ${adminToken}` }),
       },
       ...(body && { body }),
-      signal: AbortSignal.any([world.stop, AbortSignal.timeout(answerMsMax)]),
+      signal: patience.signal,
     })
+    text = await answer.text()
   } catch (error) {
     if (world.stop.aborted)
       throw new StoppedError(`stopped before it finished: ${method} ${new URL(url).pathname} was not answered yet`)
     throw new StartError(
       `${new URL(url).origin} does not answer (${reasonOf(error)}): start Weir, or say where it is with --url`,
     )
+  } finally {
+    patience.release()
   }
-  const text = await answer.text()
   if (answer.ok) return JSON.parse(text) as Answer
   const isProblem = answer.headers.get('content-type')?.startsWith('application/problem+json') === true
   throw new StartError(isProblem ? problemSentence(JSON.parse(text) as Problem) : `${url} answered ${answer.status}`)

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { insideName, insideToken } from '../runtime/access/viewer-access.ts'
 import { type Clock, systemClock } from '../runtime/clock.ts'
+import { linkSignals } from '../runtime/linked-signal.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
 import { readSeries } from './simulate/csv-series.ts'
@@ -163,7 +164,8 @@ async function askEnds(
 ): Promise<{ readonly oldest: number; readonly newest: number } | 'unknown' | undefined> {
   const base = httpUrl.replace(/\/$/, '')
   const headers: Record<string, string> = adminToken === undefined ? {} : { authorization: `Bearer ${adminToken}` }
-  const options = { headers, signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) }
+  const patience = linkSignals([signal], 5_000)
+  const options = { headers, signal: patience.signal }
   try {
     const known = await fetch(`${base}/v1/devices/${encodeURIComponent(device)}`, options)
     await known.arrayBuffer()
@@ -181,6 +183,8 @@ async function askEnds(
     return { oldest: ends[0]!, newest: ends[1]! }
   } catch {
     return undefined
+  } finally {
+    patience.release()
   }
 }
 

@@ -22,7 +22,7 @@ export interface Chunk {
 /** For each partition the offset of the next chunk to read. A partition that is missing stands at its beginning. */
 export type LogPosition = ReadonlyMap<Partition, Offset>
 
-/** Anything other than `ok` means that appends are refused; `reason` is a sentence for an operator. */
+/** Anything other than `ok` means that appends are refused (or, where the log is only read, that nothing comes); `reason` is a sentence for an operator. */
 export type LogState =
   | { readonly state: 'ok' }
   | { readonly state: 'full'; readonly reason: string }
@@ -40,8 +40,11 @@ export interface EventLog {
    */
   append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset>
 
-  /** Reads for a group from where it last committed, or from the beginning. What was read and not committed is read again by the next one. */
-  subscribe(group: ConsumerGroup, topic: LogTopic): Promise<LogConsumer>
+  /**
+   * Reads for a group from where it last committed, or from the beginning. What was read and not committed is read again by the next one. Does not
+   * wait for a log that is away: reads do, and `trouble()` says why.
+   */
+  subscribe(group: ConsumerGroup, topic: LogTopic, options?: SubscribeOptions): Promise<LogConsumer>
 
   /**
    * Chunks from `from` on (`'end'`: only what comes), in order within each partition, for ever, until the signal. No group, nothing
@@ -55,8 +58,11 @@ export interface EventLog {
   /** Just past the last durable chunk of each partition. */
   end(topic: LogTopic): Promise<LogPosition>
 
-  /** The highest receivedAt that a partition holds, or 0: a new appender goes on above it. */
+  /** For who appends: the highest receivedAt that a partition holds as far as it knows, or 0; a new appender goes on above it. */
   receivedAtMax(topic: LogTopic, partition: Partition): number
+
+  /** What `receivedAtMax` is now, asked of the log itself, also by those who only read it. Partitions that hold nothing are left out. */
+  newest(topic: LogTopic): Promise<ReadonlyMap<Partition, number>>
 
   /** Bytes on disk that count against the quota; undefined where they are not this process' to know. */
   bytesOnDisk(): number | undefined
@@ -69,6 +75,14 @@ export interface EventLog {
   close(): Promise<void>
 }
 
+export interface SubscribeOptions {
+  /**
+   * Where to begin with a partition that becomes ours, for whoever keeps more than the group's position (`committed`; undefined: it has none).
+   * Asked each time that a partition comes.
+   */
+  readonly startAt?: (partition: Partition, committed: Offset | undefined) => Offset | 'beginning' | 'committed'
+}
+
 export interface LogConsumer {
   /**
    * The next chunks, contiguous within each partition, at most about `bytesMax` (one chunk at least). Waits until there is one.
@@ -79,6 +93,8 @@ export interface LogConsumer {
   commit(position: LogPosition): Promise<void>
   /** Chunks that are durable and not committed. */
   lag(): Promise<number>
+  /** Why nothing comes and no commit is taken, as a sentence for an operator; undefined while all is well. */
+  trouble(): string | undefined
   close(): Promise<void>
 }
 

@@ -24,7 +24,7 @@ interface Append {
 }
 
 /** Appends wait for the test's word, or pass at once. */
-class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedAtMax'> {
+class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedAtMax' | 'onState'> {
   readonly partitions: number
   readonly appends: Append[] = []
   /** Asked for each append: undefined waits for the test. */
@@ -58,6 +58,8 @@ class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedA
       else if (answer) reject(answer)
     })
   }
+
+  onState(): void {}
 
   receivedAtMax(): number {
     return this.receivedAtHighest

@@ -117,12 +117,10 @@ class LogAccepter implements Accepter {
   constructor({ log, clock, logger, instruments }: AccepterOptions) {
     this.log = log
     this.clock = clock
-    this.receivedAtLast = Float64Array.from({ length: log.partitions }, (_, partition) =>
-      log.receivedAtMax('readings', partition),
-    )
-    for (let partition = 0; partition < log.partitions; partition++) {
-      this.deadLetterAtLast = Math.max(this.deadLetterAtLast, log.receivedAtMax('dead-letters', partition))
-    }
+    this.receivedAtLast = new Float64Array(log.partitions)
+    this.goOnAbove()
+    // One that was away when we started tells only now what it holds.
+    log.onState(() => this.goOnAbove())
     this.committer = new CycleCommitter({
       log,
       clock,
@@ -133,6 +131,14 @@ class LogAccepter implements Accepter {
     instruments.gauge('weir_ingest_series_cache_bytes', 'Bytes held for names of series', () => this.seriesCaches.bytes)
     instruments.gauge('weir_ingest_resend_window_bytes', 'Bytes held to recognise resends', () => this.resends.bytes)
     this.resent = instruments.counter('weir_ingest_resends_total', 'Resent publishes that were not written again')
+  }
+
+  private goOnAbove(): void {
+    const { log, receivedAtLast } = this
+    for (let partition = 0; partition < log.partitions; partition++) {
+      receivedAtLast[partition] = Math.max(receivedAtLast[partition]!, log.receivedAtMax('readings', partition))
+      this.deadLetterAtLast = Math.max(this.deadLetterAtLast, log.receivedAtMax('dead-letters', partition))
+    }
   }
 
   route(tenant: string, device: string, codec: CodecName | string, origin: string): AcceptRoute {

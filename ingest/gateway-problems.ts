@@ -31,7 +31,7 @@ export const unavailable = {
       503,
       'log-refuses',
       'Nothing can be kept at the moment',
-      `${reason}. Nothing of this request was kept; send it again later.`,
+      `${reason.replace(/\.$/, '')}. Nothing of this request was kept; send it again later.`,
     ),
   memoryUsed: () =>
     new RequestError(

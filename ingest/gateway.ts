@@ -22,6 +22,7 @@ import {
 import type { Accepter } from './accept.ts'
 import { type DeviceAuth, foreignDevice } from './device-auth.ts'
 import type { IngestEvents } from './events.ts'
+import { answerHealth, type IngestParts, logHealth } from './gateway-health.ts'
 import { TelemetryRequests } from './gateway-http.ts'
 import { IngestSocket, type IngestSocketHost } from './gateway-ingest-socket.ts'
 import { MqttSocket, type MqttSocketHost } from './gateway-mqtt-socket.ts'
@@ -84,7 +85,11 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     this.queuedBytesMax = options.memoryBytesMax * limits.mqttQueuesShareMax
     this.requests = new TelemetryRequests(this, options.memoryBytesMax)
     this.server = createWebServer({
-      onRequest: (exchange) => this.requests.onRequest(exchange),
+      onRequest: (exchange) => {
+        const health = answerHealth(exchange.method, exchange.path, () => this.parts())
+        if (health === undefined) this.requests.onRequest(exchange)
+        else exchange.answer(health)
+      },
       sockets: { '/v1/ingest': this.ingestRoute(), '/mqtt': this.mqttRoute() },
     })
     this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
@@ -123,6 +128,11 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
       return { state: 'degraded', detail: `all ${limits.ingestSocketsMax} sockets of the gateway are in use` }
     }
     return { state: 'ok' }
+  }
+
+  private parts(): IngestParts {
+    const { log, front } = this.options
+    return { log: logHealth(log.state()), mqtt: front.health(), gateway: this.health() }
   }
 
   /** Takes nothing new; what was taken is answered as it becomes durable. */

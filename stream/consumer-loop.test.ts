@@ -178,9 +178,9 @@ describe('ConsumerLoop', () => {
           const member: unknown = Reflect.get(target, name, target)
           if (typeof member !== 'function') return member
           if (name !== 'subscribe') return member.bind(target)
-          return async (...words: Parameters<EventLog['subscribe']>) => {
-            const consumer = await target.subscribe(...words)
-            let hasRead = (await log.committed(...words)).get(0) === 2
+          return async (...[group, topic]: Parameters<EventLog['subscribe']>) => {
+            const consumer = await target.subscribe(group, topic)
+            let hasRead = (await log.committed(group, topic)).get(0) === 2
             return {
               ...consumer,
               read: async (...how: Parameters<typeof consumer.read>) => {

@@ -83,7 +83,7 @@ export class ConsumerLoop {
   private tasks: Promise<unknown> = Promise.resolve()
   private inHand: Batch | undefined
   private position: LogPosition = new Map()
-  private trouble: Trouble | undefined
+  private standing: Trouble | undefined
   /** How often it has looked again since it stands still. */
   private looks = 0
   /** The reader, the handler, or both. */
@@ -94,6 +94,7 @@ export class ConsumerLoop {
     this.gathering = new Gathering(options.limits ?? batchLimits)
   }
 
+  /** Does not wait for a log that is away: `trouble()` says so, and reading begins when it is there. */
   async start(): Promise<void> {
     await this.open()
     const guarded = (task: Promise<void>): Promise<void> =>
@@ -126,6 +127,11 @@ export class ConsumerLoop {
     this.consumer = undefined
   }
 
+  /** Why nothing is read or committed, as a sentence; undefined while all is well. */
+  trouble(): string | undefined {
+    return this.consumer?.trouble()
+  }
+
   /** Chunks that are durable and not handled. */
   async lag(): Promise<number> {
     return (await this.consumer?.lag()) ?? 0
@@ -138,34 +144,30 @@ export class ConsumerLoop {
 
   /** What keeps it standing still; undefined: nothing. */
   standsStill(): Error | undefined {
-    return this.trouble?.cause
+    return this.standing?.cause
   }
 
   private async open(): Promise<void> {
     const { log, group, topic } = this.options
-    let consumer: LogConsumer | undefined
     try {
-      consumer = await log.subscribe(group, topic)
-      this.position = await log.committed(group, topic)
+      this.consumer = await log.subscribe(group, topic)
     } catch (error) {
-      await consumer?.close()
       if (!this.isForAPerson('position', error)) throw error
       return
     }
-    this.consumer = consumer
     this.goOnAfter('position')
   }
 
   private isForAPerson(what: Trouble['what'], cause: unknown): boolean {
     if (!(cause instanceof LogDamagedError || cause instanceof OffsetOutOfRangeError)) return false
-    if (this.trouble?.cause.message !== cause.message) this.options.events.standsStill(cause)
-    this.trouble = { what, cause }
+    if (this.standing?.cause.message !== cause.message) this.options.events.standsStill(cause)
+    this.standing = { what, cause }
     return true
   }
 
   private goOnAfter(what: Trouble['what']): void {
-    if (this.trouble?.what !== what) return
-    this.trouble = undefined
+    if (this.standing?.what !== what) return
+    this.standing = undefined
     this.looks = 0
     this.options.events.goesOn()
   }

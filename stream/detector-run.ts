@@ -2,13 +2,24 @@
 // snapshot of all state with the position that it stands for; then that position as the group's. So after a crash anywhere the same readings are
 // read again by the same state, the same anomalies with the same ids are told again, and the table folds them.
 //
-//   log ──tail──▶ observe ──▶ append (durable) ──▶ … ──▶ snapshot (durable) ──▶ commit: retention may go on
+//   log ──read──▶ observe ──▶ append (durable) ──▶ … ──▶ snapshot (durable) ──▶ commit: retention may go on
 //          ▲ from the snapshot's position
+//
+// Several share the partitions (on Kafka). One that comes is read from where this one had come to with it, or from the log's beginning: so its series
+// are what they are to the one that had it before. What that one had committed is learned from and not told again.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
-import { type Chunk, type EventLog, type LogConsumer, type LogPosition, positionAfter } from '../domain/event-log.ts'
+import {
+  type Chunk,
+  type EventLog,
+  type LogConsumer,
+  type LogPosition,
+  type Offset,
+  type Partition,
+  positionAfter,
+} from '../domain/event-log.ts'
 import { RowCursor } from '../domain/row-format.ts'
 import { OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -56,12 +67,15 @@ export interface DetectorTotals {
   readonly snapshots: number
   /** receivedAt of the last chunk, in microseconds. */
   readonly reachedAt: number
+  /** Why nothing is looked at, as a sentence; undefined while all is well. */
+  readonly trouble: string | undefined
 }
 
 const snapshotEveryMsDefault = 30_000
 /** A snapshot may take this share of the time. */
 const snapshotShareMax = 0.05
 const appendBytesMax = 256 * 1024
+const readBytesMax = 1024 * 1024
 
 export class DetectorRun {
   private readonly options: DetectorRunOptions
@@ -74,6 +88,11 @@ export class DetectorRun {
   private consumer: LogConsumer | undefined
   private running: Promise<void> = Promise.resolve()
   private position: LogPosition = new Map()
+  /** What was found before these was told by whoever committed them. */
+  private readonly toldUpTo = new Map<Partition, Offset>()
+  private isFromBeginning = false
+  /** What the group committed is of another log. */
+  private isOtherLog = false
   private snapshotDueAt = 0
   private isSnapshotCurrent = true
   private readings = 0
@@ -110,7 +129,7 @@ export class DetectorRun {
   async start(onEnd: (error: Error) => void): Promise<void> {
     mkdirSync(this.options.directory, { recursive: true, mode: 0o700 })
     this.restore()
-    this.consumer = await this.options.log.subscribe(detectorGroup, topic)
+    this.consumer = await this.subscribe()
     this.snapshotDueAt = performance.now() + (this.options.snapshotEveryMs ?? snapshotEveryMsDefault)
     this.running = this.run().catch((error: Error) => {
       if (!this.stopping.signal.aborted) onEnd(error)
@@ -143,6 +162,7 @@ export class DetectorRun {
       missedChunks,
       snapshots,
       reachedAt,
+      trouble: this.consumer?.trouble(),
     }
   }
 
@@ -165,27 +185,49 @@ export class DetectorRun {
   }
 
   private async run(): Promise<void> {
-    const { log, logger } = this.options
     const { signal } = this.stopping
-    await this.checkPosition()
-    let from = this.position
+    let isChecked = false
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
-        for await (const chunks of log.tail(topic, from, signal)) {
-          attempt = 0
-          await this.takeChunks(chunks)
-          if (signal.aborted) return
-        }
+        if (!isChecked) await this.checkPosition()
+        isChecked = true
+        const chunks = await this.consumer!.read(readBytesMax, signal)
+        if (chunks.length > 0) await this.takeChunks(chunks)
+        this.isFromBeginning = false
+        attempt = 0
       } catch (error) {
         if (signal.aborted) return
-        // What the log still holds, from its beginning: take() passes over what was read, and sees what is missing.
-        if (error instanceof OffsetOutOfRangeError) from = new Map()
-        else if (error instanceof RetryableError) from = this.position
-        else throw error
-        logger.info({ cause: error.message }, 'detection opens the log again')
+        if (!(error instanceof OffsetOutOfRangeError || error instanceof RetryableError)) throw error
         await this.pause(attempt)
+        if (error instanceof OffsetOutOfRangeError) await this.openAgain(error)
       }
     }
+  }
+
+  private subscribe(): Promise<LogConsumer> {
+    return this.options.log.subscribe(detectorGroup, topic, {
+      startAt: (partition, committed) => this.startAt(partition, committed),
+    })
+  }
+
+  private startAt(partition: Partition, committed: Offset | undefined): Offset | 'beginning' {
+    const reached = this.position.get(partition)
+    if (!this.isOtherLog && committed !== undefined && committed > (reached ?? 0)) {
+      this.toldUpTo.set(partition, committed)
+      this.options.logger.info(
+        { partition, from: reached ?? 'the beginning', to: committed },
+        'detection learns from readings that were looked at before, and tells nothing of them again',
+      )
+    }
+    return this.isFromBeginning || reached === undefined ? 'beginning' : reached
+  }
+
+  /** What the log still holds, from its beginning: takeChunks() passes over what was read, and sees what is missing. */
+  private async openAgain(cause: OffsetOutOfRangeError): Promise<void> {
+    this.options.logger.info({ cause: cause.message }, 'detection opens the log again')
+    await this.consumer?.close()
+    this.isFromBeginning = true
+    this.consumer = await this.subscribe()
   }
 
   /** Another log than the one that the snapshot is of: it begins anew, with what was learned. */
@@ -197,6 +239,8 @@ export class DetectorRun {
     if (!isBeyond) return
     this.options.logger.error({}, 'the log is not the one that detection had read: it is read from its beginning')
     this.position = new Map()
+    this.toldUpTo.clear()
+    this.isOtherLog = true
   }
 
   /** What the loop does with what it reads; also for those who bring chunks of their own. */
@@ -206,6 +250,7 @@ export class DetectorRun {
       if (chunk.offset < expected) continue
       if (chunk.offset > expected) this.miss(chunk, expected)
       this.observe(chunk)
+      if (chunk.offset < (this.toldUpTo.get(chunk.partition) ?? 0)) this.found.length = 0
       if (this.found.length > 0) await this.tell(chunk.partition)
       if (this.stopping.signal.aborted && this.found.length > 0) return
       this.position = positionAfter([chunk], this.position)
@@ -217,6 +262,8 @@ export class DetectorRun {
 
   /** Retention does not wait for detection when the log is at its quota: what it took is said. */
   private miss({ partition, offset }: Chunk, expected: number): void {
+    // Somebody else looked at them.
+    if (offset <= (this.toldUpTo.get(partition) ?? 0)) return
     this.missedChunks += offset - expected
     this.options.logger.error(
       { partition, chunks: offset - expected, from: expected, to: offset },

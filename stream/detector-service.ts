@@ -90,8 +90,12 @@ export function createDetectorService(options: DetectorServiceOptions): Detector
 
   async function hear(thread: Worker, message: FromDetectorThread): Promise<void> {
     if (message.kind === 'started') health = { state: 'ok' }
-    else if (message.kind === 'totals') totals = message.totals
-    else if (message.kind === 'append') {
+    else if (message.kind === 'totals') {
+      totals = message.totals
+      const { trouble } = totals
+      if (trouble !== undefined) health = { state: 'degraded', detail: trouble }
+      else if (worker === thread) health = { state: 'ok' }
+    } else if (message.kind === 'append') {
       const { request, partition, rows, count } = message
       const problem = await append(partition, rows, count).then(
         () => undefined,

@@ -64,6 +64,8 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
   const ending = new AbortController()
   let migrating: Promise<void> | undefined
   let isMigrated = false
+  /** Each topic could be read at least once. */
+  let isLogReached = false
   let lagChunks = 0
   let lagTimer: NodeJS.Timeout | undefined
   options.instruments.gauge(
@@ -186,6 +188,12 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     return undefined
   }
 
+  function logTrouble(): Health | undefined {
+    const detail = loops.map((loop) => loop.trouble()).find((trouble) => trouble !== undefined)
+    isLogReached ||= detail === undefined
+    return detail === undefined ? undefined : { state: isLogReached ? 'degraded' : 'starting', detail }
+  }
+
   function saySlowInserts(): void {
     for (const [topic, insert] of inserting) {
       const ms = performance.now() - insert.since
@@ -235,7 +243,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
 
     health() {
       const all = [...troubles.values(), ...standing()]
-      const worst = all.find(({ state }) => state === 'failed') ?? slowInsert() ?? all[0]
+      const worst = all.find(({ state }) => state === 'failed') ?? logTrouble() ?? slowInsert() ?? all[0]
       if (worst) return worst
       return isMigrated ? { state: 'ok' } : { state: 'starting', detail: 'The store has not been reached yet' }
     },

@@ -183,7 +183,7 @@ describe('no strays', () => {
   it('no file that nobody imports', () => {
     // Entries: run by Node (as a process or a thread), by the test runner, by the browser, or loaded by name.
     const isEntry = (file: string): boolean =>
-      /\.(test|child)\.tsx?$|-thread\.ts$|\.config\.ts$|^main\.ts$|^benchmarks\/(main|load-process)\.ts$|^tests\/helpers\/(global-setup|.*-process)\.ts$/.test(
+      /\.(test|child)\.tsx?$|-thread\.ts$|\.config\.ts$|^main\.ts$|^benchmarks\/(main|load-process)\.ts$|^tests\/helpers\/(global-setup|kafka-setup|.*-process)\.ts$/.test(
         file,
       ) || /\.d\.ts$/.test(file)
     const imported = new Set(imports.map(({ to }) => to))

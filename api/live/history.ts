@@ -36,10 +36,8 @@ export async function writersPlace(log: EventLog): Promise<LogPosition> {
 export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam> {
   const place = await writersPlace(log)
   // In this order: what is appended in between lies beyond the place, and makes its partition one that has a row there.
-  const receivedBefore = Array.from(
-    { length: log.partitions },
-    (_, partition) => log.receivedAtMax('readings', partition) + 1,
-  )
+  const newest = await log.newest('readings')
+  const receivedBefore = Array.from({ length: log.partitions }, (_, partition) => (newest.get(partition) ?? 0) + 1)
   const end = await log.end('readings')
   const beyond = new Set(
     [...end].filter(([partition, offset]) => offset > (place.get(partition) ?? 0)).map(([partition]) => partition),

@@ -54,12 +54,14 @@ export class LogFeed {
   }
 
   health(): Health {
-    const { lastValues } = this.options
+    const { lastValues, log } = this.options
     if (this.problems.size > 0) {
       return { state: this.isReady ? 'degraded' : 'starting', detail: [...this.problems.values()].join(' ') }
     }
     if (!this.isStoredTaken) return { state: 'starting', detail: 'Reading the newest value of every series.' }
     if (!this.isLogReached) return { state: 'starting', detail: 'Reading what the log has beyond the table.' }
+    const state = log.state()
+    if (state.state !== 'ok') return { state: 'degraded', detail: state.reason }
     if (lastValues.untracked === 0) return { state: 'ok' }
     const detail = `There are more than ${lastValues.seriesCount} series: those beyond are stored, but have no latest value and no live view.`
     return { state: 'degraded', detail }

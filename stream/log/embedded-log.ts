@@ -12,6 +12,7 @@ import type {
   LogTopic,
   Offset,
   Partition,
+  SubscribeOptions,
 } from '../../domain/event-log.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { RetryableError } from '../../runtime/errors.ts'
@@ -146,9 +147,16 @@ class EmbeddedLog implements EventLog {
     return this.appender.append(topic, partition, rows, count, receivedAt)
   }
 
-  async subscribe(group: ConsumerGroup, topic: LogTopic): Promise<LogConsumer> {
+  async subscribe(group: ConsumerGroup, topic: LogTopic, { startAt }: SubscribeOptions = {}): Promise<LogConsumer> {
     const offsets = await GroupOffsets.open(this.files, this.options.directory, group, topic)
-    const reader = this.openReader(topic, new Map(offsets.position()))
+    const from = new Map(offsets.position())
+    // One reader has all partitions, from the first moment on.
+    for (let partition = 0; startAt && partition < this.partitions; partition++) {
+      const start = startAt(partition, from.get(partition))
+      if (start === 'beginning') from.delete(partition)
+      else if (start !== 'committed') from.set(partition, start)
+    }
+    const reader = this.openReader(topic, from)
     return {
       read: (bytesMax, signal) => reader.read(bytesMax, signal),
       commit: (position) => offsets.commit(position),
@@ -159,6 +167,7 @@ class EmbeddedLog implements EventLog {
           chunks += Math.max(0, offset - (offsets.position().get(partition) ?? first.get(partition) ?? 0))
         return chunks
       },
+      trouble: () => undefined,
       close: async () => {
         await reader.close()
         await offsets.close()
@@ -187,6 +196,15 @@ class EmbeddedLog implements EventLog {
     if (this.appender) return this.appender.receivedAtMax(slot)
     this.endSignal.refresh()
     return this.endSignal.current?.marks.receivedAt[slot] ?? 0
+  }
+
+  async newest(topic: LogTopic): Promise<ReadonlyMap<Partition, number>> {
+    const found = new Map<Partition, number>()
+    for (let partition = 0; partition < this.partitions; partition++) {
+      const receivedAt = this.receivedAtMax(topic, partition)
+      if (receivedAt > 0) found.set(partition, receivedAt)
+    }
+    return found
   }
 
   bytesOnDisk(): number | undefined {

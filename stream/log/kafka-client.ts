@@ -187,7 +187,7 @@ export class KafkaConnection {
 
   async close(): Promise<void> {
     this.isClosed = true
-    await this.opening?.catch(() => {})
+    // One that is still being made lets go of itself.
     await this.cluster?.disconnect().catch(() => {})
     this.cluster = undefined
   }
@@ -210,6 +210,7 @@ export class KafkaConnection {
     try {
       await cluster.connect()
       await cluster.addMultipleTargetTopics([...this.topics])
+      if (this.isClosed) throw new RetryableError('the connection to Kafka is closed')
       this.cluster = cluster
       return cluster
     } catch (error) {

@@ -14,6 +14,7 @@ import type {
   LogTopic,
   Offset,
   Partition,
+  SubscribeOptions,
 } from '../../domain/event-log.ts'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
@@ -40,6 +41,7 @@ export interface KafkaMemberOptions {
   readonly partitions: number
   readonly sessionTimeoutMs: number
   readonly end: () => Promise<LogPosition>
+  readonly startAt: NonNullable<SubscribeOptions['startAt']>
   readonly logger: Logger
 }
 
@@ -73,16 +75,19 @@ export class KafkaMember implements LogConsumer {
   private committing: Promise<unknown> = Promise.resolve()
   private waiters: (() => void)[] = []
   private interrupt: (() => void) | undefined
+  /** What stands between us and the group; undefined while it answers. */
+  private absence: string | undefined
   private readonly living: Promise<void>
   private closing: Promise<void> | undefined
 
   constructor(options: KafkaMemberOptions) {
     this.options = options
+    this.absence = `Waiting for Kafka to give out the partitions of ${options.name}`
     this.living = this.live()
   }
 
-  /** Until this member has been given its partitions for the first time. */
-  async joined(): Promise<void> {
+  /** Until this member has been given its partitions. */
+  private async joined(): Promise<void> {
     while (!this.membership && !this.ending.signal.aborted)
       await new Promise<void>((resolve) => this.waiters.push(resolve))
   }
@@ -99,10 +104,15 @@ export class KafkaMember implements LogConsumer {
 
   /** Of the partitions that are ours: with other members' lags it makes the group's. */
   async lag(): Promise<number> {
+    await within(commitWaitMsMax, this.joined(), `joining ${this.options.groupId}`)
     const end = await this.options.end()
     let chunks = 0
     for (const [partition, offset] of this.owned) chunks += Math.max(0, (end.get(partition) ?? 0) - offset)
     return chunks
+  }
+
+  trouble(): string | undefined {
+    return this.absence ?? this.options.reader.trouble()
   }
 
   close(): Promise<void> {
@@ -123,7 +133,8 @@ export class KafkaMember implements LogConsumer {
       await Promise.race([found.leaveGroup({ groupId, memberId }).catch(() => {}), late])
     }
     await Promise.all([reader.close(), connection.close()])
-    await this.living
+    // A cluster that is away may keep it for longer than a stop may take.
+    await within(leaveMsMax, this.living, 'leaving').catch(() => {})
   }
 
   private async live(): Promise<void> {
@@ -157,6 +168,7 @@ export class KafkaMember implements LogConsumer {
     await this.own(partitions, generation)
     this.lastGeneration = generation
     this.membership = { generation, memberId }
+    this.absence = undefined
     this.backOff.succeeded()
     logger.info({ group: groupId, generation, partitions }, 'partitions are shared out')
     this.wakeWaiters()
@@ -183,14 +195,17 @@ export class KafkaMember implements LogConsumer {
     const come = partitions.filter((each) => !stay.includes(each))
     if (come.length === 0) return
     const committed = await this.committedOf(come)
-    const fresh = come.filter((each) => !committed.has(each))
+    const wanted = new Map(come.map((each) => [each, this.options.startAt(each, committed.get(each))]))
+    const starts = new Map([...wanted].filter((each): each is [Partition, Offset] => typeof each[1] === 'number'))
+    const fresh = come.filter((each) => !committed.has(each) || wanted.get(each) === 'beginning')
     const first = fresh.length > 0 ? await connection.offsets(name, fresh, 'first') : new Map<Partition, Offset>()
+    for (const [partition, offset] of first) if (wanted.get(partition) === 'beginning') starts.set(partition, offset)
     for (const partition of come) {
       const offset = committed.get(partition) ?? first.get(partition)
       if (offset === undefined)
         throw new RetryableError(`Kafka does not say where partition ${partition} of ${name} begins`)
       this.owned.set(partition, offset)
-      reader.assign(partition, offset)
+      reader.assign(partition, starts.get(partition) ?? offset)
     }
   }
 
@@ -222,6 +237,7 @@ export class KafkaMember implements LogConsumer {
         const broker = await this.coordinator()
         await broker.heartbeat({ groupId, groupGenerationId: generation, memberId })
         this.options.connection.succeeded()
+        this.absence = undefined
         if (this.backOff.succeeded()) this.options.logger.info({ group: groupId }, 'the group answers again')
       } catch (error) {
         if (rejoin.has(reasonOf(error)) || forgotten.has(reasonOf(error))) throw error
@@ -249,6 +265,7 @@ export class KafkaMember implements LogConsumer {
     // Also a coordinator that is still loading: no error, it takes a moment after a start.
     if (this.backOff.isFirst)
       logger.warn({ group: groupId, error: describeError(error) }, 'the group does not answer; trying again')
+    this.absence = `Kafka does not answer for the group ${groupId} (${describeError(error)}); trying again`
     this.found = undefined
     await connection.recover(error)
     await this.backOff.wait()

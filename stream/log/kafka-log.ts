@@ -2,6 +2,7 @@
 // of processes append and read. What Kafka does itself (retention, quotas, disks) is its operator's; docs/decisions/0010-kafka.md says what we do
 // and why little of the client library is used for it.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type {
   Chunk,
   ConsumerGroup,
@@ -12,8 +13,10 @@ import type {
   LogTopic,
   Offset,
   Partition,
+  SubscribeOptions,
 } from '../../domain/event-log.ts'
 import { RetryableError, StartError } from '../../runtime/errors.ts'
+import { linkSignals } from '../../runtime/linked-signal.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
 import { receivedAtMaxOf } from './kafka-chunk.ts'
@@ -43,6 +46,8 @@ export interface KafkaLogOptions {
   readonly logger: Logger
   /** Ends the wait for a cluster that is away. */
   readonly signal?: AbortSignal | undefined
+  /** Of the wait for a cluster when it is opened for appending; after it the log is there, stalled until the cluster is. */
+  readonly patienceMs?: number
   readonly stallMs?: number
   /** A reader fetches a partition ahead while fewer bytes than this wait to be read. */
   readonly queueBytes?: number
@@ -51,6 +56,9 @@ export interface KafkaLogOptions {
   readonly topicSettings?: Readonly<Record<string, string>>
 }
 
+const patienceMsDefault = 3_000
+/** After somebody had to change something. */
+const openAgainMs = 5_000
 const stallMsDefault = 5_000
 const queueBytesDefault = 8 * 1024 * 1024
 const fetchBytesDefault = 1024 * 1024
@@ -59,19 +67,35 @@ const askTriesMax = 3
 const ok: LogState = { state: 'ok' }
 
 /**
- * In `append` mode waits until the cluster is there, makes missing topics, and throws a StartError for topics that Weir can't run on. In `read` mode
- * returns at once; reads wait for the cluster and the topics to come.
+ * In `append` mode makes missing topics, and throws a StartError for topics that Weir can't run on. A cluster that is away is waited for a moment;
+ * then the log is given all the same: it refuses appends, says why, and goes on by itself. In `read` mode returns at once; reads wait for the
+ * cluster and the topics to come.
  */
 export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> {
-  if (options.mode === 'read') return new KafkaLog(options, new Map())
-  await untilTopicsAreThere(options)
-  return new KafkaLog(options, await untilAnswered(options, () => readReceivedAtMax(options)))
+  if (options.mode === 'read') return new KafkaLog(options)
+  const log = new KafkaLog(options)
+  const opened = log.open()
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, options.patienceMs ?? patienceMsDefault)
+  })
+  try {
+    await Promise.race([opened, late])
+    // Nobody hears an error that comes later: what is wrong stands in the log's state until it is mended.
+    opened.catch(() => log.openAgain())
+    return log
+  } catch (error) {
+    await log.close()
+    throw error
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
-async function untilTopicsAreThere(options: KafkaLogOptions): Promise<void> {
+async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal): Promise<void> {
   const { endpoint, prefix, partitions, retentionMs, topicSettings: settings, logger } = options
   const wanted = { endpoint, prefix, partitions, retentionMs, ...(settings && { settings }) }
-  const reports = await untilAnswered(options, () => ensureTopics(wanted, { create: true }))
+  const reports = await untilAnswered(options, stop, () => ensureTopics(wanted, { create: true }))
   for (const { name, created, copies } of reports)
     if (created) logger.info({ topic: name, partitions, copies }, 'made the Kafka topic')
   for (const { name, warnings } of reports)
@@ -83,8 +107,11 @@ async function untilTopicsAreThere(options: KafkaLogOptions): Promise<void> {
 }
 
 /** A cluster that is away, or still loading, is waited for. */
-async function untilAnswered<Answer>({ logger, signal }: KafkaLogOptions, ask: () => Promise<Answer>): Promise<Answer> {
-  const stop = signal ?? new AbortController().signal
+async function untilAnswered<Answer>(
+  { logger }: KafkaLogOptions,
+  stop: AbortSignal,
+  ask: () => Promise<Answer>,
+): Promise<Answer> {
   const backOff = new BackOff(stop)
   for (;;) {
     try {
@@ -99,92 +126,102 @@ async function untilAnswered<Answer>({ logger, signal }: KafkaLogOptions, ask: (
   }
 }
 
-/** By the last message of each partition. */
-async function readReceivedAtMax({
-  endpoint,
-  prefix,
-  partitions,
-  logger,
-}: KafkaLogOptions): Promise<Map<string, number>> {
-  const names = logTopics.map((topic) => topicName(prefix, topic))
-  const connection = new KafkaConnection(endpoint, names)
-  const all = Array.from({ length: partitions }, (_, partition) => partition)
-  const found = new Map<string, number>()
-  try {
-    for (const topic of logTopics) {
-      const name = topicName(prefix, topic)
-      const [first, next] = [await connection.offsets(name, all, 'first'), await connection.offsets(name, all, 'next')]
-      const last = all.filter((partition) => next.get(partition)! > first.get(partition)!)
-      for (const [leader, led] of last.length > 0 ? await connection.leaders(name, last) : []) {
-        for (const partition of led) {
-          const broker = await connection.broker(leader)
-          const fetchOffset = String(next.get(partition)! - 1)
-          const { responses } = await broker.fetch({
-            isolationLevel: 0,
-            maxWaitTime: 100,
-            minBytes: 1,
-            maxBytes: fetchBytesDefault,
-            topics: [{ topic: name, partitions: [{ partition, fetchOffset, maxBytes: fetchBytesDefault }] }],
-          })
-          const message = responses[0]?.partitions[0]?.messages.at(-1)
-          if (!message)
-            throw new RetryableError(`Kafka gave nothing for the last message of partition ${partition} of ${name}`)
-          found.set(`${topic} ${partition}`, receivedAtMaxOf(message))
-        }
-      }
+/** By the last message of each partition; those that are empty are left out. */
+async function readNewest(
+  connection: KafkaConnection,
+  name: string,
+  all: readonly Partition[],
+): Promise<Map<Partition, number>> {
+  const found = new Map<Partition, number>()
+  const [first, next] = [await connection.offsets(name, all, 'first'), await connection.offsets(name, all, 'next')]
+  const last = all.filter((partition) => next.get(partition)! > first.get(partition)!)
+  for (const [leader, led] of last.length > 0 ? await connection.leaders(name, last) : []) {
+    for (const partition of led) {
+      const broker = await connection.broker(leader)
+      const fetchOffset = String(next.get(partition)! - 1)
+      const { responses } = await broker.fetch({
+        isolationLevel: 0,
+        maxWaitTime: 100,
+        minBytes: 1,
+        maxBytes: fetchBytesDefault,
+        topics: [{ topic: name, partitions: [{ partition, fetchOffset, maxBytes: fetchBytesDefault }] }],
+      })
+      const message = responses[0]?.partitions[0]?.messages.at(-1)
+      if (!message)
+        throw new RetryableError(`Kafka gave nothing for the last message of partition ${partition} of ${name}`)
+      found.set(partition, receivedAtMaxOf(message))
     }
-  } finally {
-    await connection.close()
   }
-  logger.debug({ found: found.size }, 'read the last message of each partition')
   return found
 }
 
 class KafkaLog implements EventLog {
   readonly partitions: number
   private readonly options: KafkaLogOptions
-  private readonly foundReceivedAtMax: ReadonlyMap<string, number>
-  private readonly producer: KafkaProducer | undefined
+  /** As it was when the log was opened for appending. */
+  private readonly foundReceivedAtMax = new Map<string, number>()
+  private producer: KafkaProducer | undefined
+  /** Of a log for appending, until it has a producer. */
+  private opening: LogState = ok
+  private refusal: string | undefined
   /** For questions that are answered at once. */
   private readonly asking: KafkaConnection
   private readonly all: readonly Partition[]
-  private readonly open = new Set<{ close(): Promise<void> }>()
+  private readonly held = new Set<{ trouble(): string | undefined; close(): Promise<void> }>()
   private readonly listeners: ((state: LogState) => void)[] = []
   private readonly ending = new AbortController()
   private closing: Promise<void> | undefined
 
-  constructor(options: KafkaLogOptions, receivedAtMax: ReadonlyMap<string, number>) {
-    const { mode, logger, compression, endpoint, stallMs = stallMsDefault } = options
+  constructor(options: KafkaLogOptions) {
     this.options = options
     this.partitions = options.partitions
     this.all = Array.from({ length: options.partitions }, (_, partition) => partition)
-    this.foundReceivedAtMax = receivedAtMax
     this.asking = this.connect(logTopics)
-    if (mode === 'append')
-      this.producer = new KafkaProducer({
-        connection: this.connect(logTopics),
-        nameOf: (topic) => this.nameOf(topic),
-        compression,
-        requestTimeoutMs: endpoint.requestTimeoutMs,
-        stallMs,
-        receivedAtMax: (topic, partition) => receivedAtMax.get(`${topic} ${partition}`) ?? 0,
-        logger,
-        onState: (state) => {
-          for (const listener of this.listeners) listener(state)
-        },
-      })
+  }
+
+  /** Resolves once appends are taken; rejects with a StartError when that will never be, which `state()` says too. */
+  async open(): Promise<void> {
+    const brokers = this.options.endpoint.brokers.join(', ')
+    const reason = `Kafka at ${brokers} has not answered yet; nothing is taken until it does.`
+    if (this.opening.state === 'ok') this.opening = { state: 'stalled', reason }
+    const { signal } = this.options
+    const stop = linkSignals([this.ending.signal, ...(signal ? [signal] : [])])
+    try {
+      await untilTopicsAreThere(this.options, stop.signal)
+      await untilAnswered(this.options, stop.signal, () => this.readReceivedAtMax())
+    } catch (error) {
+      if (!stop.signal.aborted) this.refuse(error as Error)
+      throw error
+    } finally {
+      stop.release()
+    }
+    if (this.ending.signal.aborted) return
+    this.producer = this.createProducer()
+    this.tellState(ok)
+  }
+
+  async openAgain(): Promise<void> {
+    while (!this.ending.signal.aborted && !this.producer) {
+      await delay(openAgainMs, undefined, { signal: this.ending.signal }).catch(() => {})
+      await this.open().catch(() => {})
+    }
   }
 
   append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset> {
+    const { state } = this.opening
     if (!this.producer)
-      return Promise.reject(new RetryableError('this process reads the log and does not append to it'))
+      return Promise.reject(
+        new RetryableError(
+          state === 'ok' ? 'this process reads the log and does not append to it' : this.opening.reason,
+        ),
+      )
     if (!(Number.isInteger(partition) && partition >= 0 && partition < this.partitions))
       return Promise.reject(new RangeError(`there is no partition ${partition}: the log has ${this.partitions}`))
     return this.producer.append(topic, partition, rows, count, receivedAt)
   }
 
-  /** Resolves when this reader has been given its partitions; waits for the cluster and for a coordinator that is still loading. */
-  async subscribe(group: ConsumerGroup, topic: LogTopic): Promise<LogConsumer> {
+  /** Joins the group meanwhile: the first read waits for the cluster, and for a coordinator that is still loading. */
+  async subscribe(group: ConsumerGroup, topic: LogTopic, { startAt }: SubscribeOptions = {}): Promise<LogConsumer> {
     const { sessionTimeoutMs, logger } = this.options
     const member = new KafkaMember({
       connection: this.connect([topic]),
@@ -196,16 +233,17 @@ class KafkaLog implements EventLog {
       partitions: this.partitions,
       sessionTimeoutMs,
       end: () => this.end(topic),
+      startAt: startAt ?? (() => 'committed'),
       logger,
     })
-    this.open.add(member)
-    await member.joined()
+    this.held.add(member)
     return {
       read: (bytesMax, signal) => member.read(bytesMax, signal),
       commit: (position) => member.commit(position),
       lag: () => member.lag(),
+      trouble: () => member.trouble(),
       close: () => {
-        this.open.delete(member)
+        this.held.delete(member)
         return member.close()
       },
     }
@@ -231,14 +269,23 @@ class KafkaLog implements EventLog {
   }
 
   receivedAtMax(topic: LogTopic, partition: Partition): number {
-    return this.producer?.receivedAtMax(topic, partition) ?? this.foundReceivedAtMax.get(`${topic} ${partition}`) ?? 0
+    return this.producer?.receivedAtMax(topic, partition) ?? 0
+  }
+
+  async newest(topic: LogTopic): Promise<ReadonlyMap<Partition, number>> {
+    return this.ask(() => readNewest(this.asking, this.nameOf(topic), this.all))
   }
 
   /** The brokers' to watch. */
   bytesOnDisk(): undefined {}
 
   state(): LogState {
-    return this.producer?.state ?? ok
+    if (this.producer || this.options.mode === 'append') return this.producer?.state ?? this.opening
+    for (const each of this.held) {
+      const reason = each.trouble()
+      if (reason !== undefined) return { state: 'stalled', reason }
+    }
+    return ok
   }
 
   onState(listener: (state: LogState) => void): void {
@@ -250,10 +297,47 @@ class KafkaLog implements EventLog {
     return this.closing
   }
 
+  private async readReceivedAtMax(): Promise<void> {
+    try {
+      for (const topic of logTopics)
+        for (const [partition, receivedAt] of await readNewest(this.asking, this.nameOf(topic), this.all))
+          this.foundReceivedAtMax.set(`${topic} ${partition}`, receivedAt)
+    } catch (error) {
+      await this.asking.recover(error)
+      throw error
+    }
+  }
+
+  private createProducer(): KafkaProducer {
+    const { logger, compression, endpoint, stallMs = stallMsDefault } = this.options
+    return new KafkaProducer({
+      connection: this.connect(logTopics),
+      nameOf: (topic) => this.nameOf(topic),
+      compression,
+      requestTimeoutMs: endpoint.requestTimeoutMs,
+      stallMs,
+      receivedAtMax: (topic, partition) => this.foundReceivedAtMax.get(`${topic} ${partition}`) ?? 0,
+      logger,
+      onState: (state) => this.tellState(state),
+    })
+  }
+
+  /** Somebody has to change something: a topic, a password. */
+  private refuse({ message }: Error): void {
+    if (message !== this.refusal) this.options.logger.error({}, message)
+    this.refusal = message
+    this.opening = { state: 'failed', reason: message }
+    this.tellState(this.opening)
+  }
+
+  private tellState(state: LogState): void {
+    for (const listener of this.listeners) listener(state)
+  }
+
   private async closeOnce(): Promise<void> {
     await this.producer?.close()
     this.ending.abort()
-    await Promise.all([...this.open].map((each) => each.close()))
+    await Promise.all([...this.held].map((each) => each.close()))
     await this.asking.close()
   }
 
@@ -262,20 +346,22 @@ class KafkaLog implements EventLog {
     start: Promise<LogPosition>,
     signal: AbortSignal,
   ): AsyncGenerator<readonly Chunk[]> {
-    const either = AbortSignal.any([signal, this.ending.signal])
-    const from = await Promise.race([start, aborted(either)])
-    if (!from) return
-    const reader = this.openReader(topic)
-    this.open.add(reader)
+    const either = linkSignals([signal, this.ending.signal])
+    let reader: KafkaReader | undefined
     try {
+      const from = await Promise.race([start, aborted(either.signal)])
+      if (!from) return
+      reader = this.openReader(topic)
+      this.held.add(reader)
       for (const partition of this.all) reader.assign(partition, from.get(partition) ?? 0)
-      while (!either.aborted) {
-        const chunks = await reader.read(tailBytesMax, either)
+      while (!either.signal.aborted) {
+        const chunks = await reader.read(tailBytesMax, either.signal)
         if (chunks.length > 0) yield chunks
       }
     } finally {
-      this.open.delete(reader)
-      await reader.close()
+      either.release()
+      if (reader) this.held.delete(reader)
+      await reader?.close()
     }
   }
 
@@ -292,15 +378,20 @@ class KafkaLog implements EventLog {
   }
 
   private async patiently<Answer>(signal: AbortSignal, ask: () => Promise<Answer>): Promise<Answer> {
-    const backOff = new BackOff(AbortSignal.any([signal, this.ending.signal]))
-    for (;;) {
-      try {
-        return await ask()
-      } catch (error) {
-        if (signal.aborted || this.ending.signal.aborted) throw error
-        await this.asking.recover(error)
-        await backOff.wait()
+    const either = linkSignals([signal, this.ending.signal])
+    const backOff = new BackOff(either.signal)
+    try {
+      for (;;) {
+        try {
+          return await ask()
+        } catch (error) {
+          if (either.signal.aborted) throw error
+          await this.asking.recover(error)
+          await backOff.wait()
+        }
       }
+    } finally {
+      either.release()
     }
   }
 

@@ -12,7 +12,7 @@ import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { decodeMessage } from './kafka-chunk.ts'
 import { describeError, type FetchedMessage, isOutOfRange, type KafkaConnection } from './kafka-client.ts'
-import { BackOff } from './kafka-wait.ts'
+import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaReaderOptions {
   readonly connection: KafkaConnection
@@ -44,6 +44,7 @@ const smallBytes = 256 * 1024
 const lingerMs = 10
 /** While a partition is left out, others are not waited for long. */
 const waitMsWhileFull = 20
+const closeMsMax = 1_000
 
 export class KafkaReader {
   private readonly options: KafkaReaderOptions
@@ -56,6 +57,7 @@ export class KafkaReader {
   private isPumpDue = true
   private resumePump: (() => void) | undefined
   private failure: Error | undefined
+  private lastTrouble: string | undefined
   private first = 0
 
   constructor(options: KafkaReaderOptions) {
@@ -84,6 +86,11 @@ export class KafkaReader {
     return []
   }
 
+  /** Why nothing can be read now. */
+  trouble(): string | undefined {
+    return this.failure?.message ?? this.lastTrouble
+  }
+
   fail(error: Error): void {
     this.failure ??= error
     this.ending.abort()
@@ -96,7 +103,8 @@ export class KafkaReader {
     this.wakePump()
     this.wake()
     await this.options.connection.close()
-    await this.pumping
+    // A cluster that is away may keep it for longer than a stop may take.
+    await within(closeMsMax, this.pumping, 'closing a reader').catch(() => {})
   }
 
   private take(bytesMax: number): Chunk[] {
@@ -210,6 +218,7 @@ export class KafkaReader {
         ],
       })
       connection.succeeded()
+      this.lastTrouble = undefined
       if (backOff.succeeded()) logger.info({ topic: name }, 'reading from Kafka goes on')
       let bytes = 0
       for (const { partition, messages } of responses.flatMap(({ partitions }) => partitions)) {
@@ -261,6 +270,7 @@ export class KafkaReader {
     if (partition !== undefined && (await this.isGone(partition))) return
     if (backOff.isFirst)
       logger.warn({ topic: name, error: describeError(error) }, 'Kafka can not be read; trying again')
+    this.lastTrouble = `Kafka can't be read (${name}: ${describeError(error)}); trying again`
     await connection.recover(error)
     await backOff.wait()
   }

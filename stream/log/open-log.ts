@@ -1,6 +1,6 @@
 // Picks the log's adapter from the configuration. Either is loaded only where it is used.
 
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import * as path from 'node:path'
 import type { ConsumerGroup, EventLog } from '../../domain/event-log.ts'
@@ -17,6 +17,15 @@ const yieldingGroups: readonly ConsumerGroup[] = ['detector']
 
 export function logDirectory(config: Pick<Config, 'data'>): string {
   return path.join(config.data, 'log')
+}
+
+/** Whether this machine holds one, or did: its segments are there. */
+export function hasEmbeddedLog(config: Pick<Config, 'data'>): boolean {
+  try {
+    return readdirSync(logDirectory(config)).some((name) => name.endsWith('.seg'))
+  } catch {
+    return false
+  }
 }
 
 type KafkaConfig = Pick<Config, Extract<keyof Config, `kafka${string}`>>

@@ -18,7 +18,6 @@ interface Ready {
 }
 
 const firstAt = 1_700_000_000_000
-const isListening = /^http listening/m
 
 describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', () => {
   const directory = mkdtempSync(join(tmpdir(), 'weir-test-elsewhere-'))
@@ -133,7 +132,7 @@ describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', ()
 
   it('is found late, said to be away meanwhile, and readings go the whole way; no store is started here', async () => {
     await server.kill()
-    const weir = await startWeir({ env: environment(), until: isListening })
+    const weir = await startWeir({ env: environment(), untilListening: ['http'] })
     await publish(weir, 1)
     await expectSays(weir, /ClickHouse at http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED/)
     expect(weir.stdout()).not.toMatch(/^ready$/m)
@@ -167,7 +166,7 @@ describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', ()
     await expectRows(published + 1)
     await expectReady(weir)
     expect(weir.pids().serve).toBe(servePid)
-    console.log("PEAK", peakMiB)
+    console.log('PEAK', peakMiB)
     expect(peakMiB).toBeLessThan(700)
     expect(logLines(weir, /ClickHouse at .*: readings wait in the log/)).toBe(1)
     await weir.stop()
@@ -196,7 +195,7 @@ describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', ()
     const { authorityFile, key, cert } = certificates
     const proxy = await StoreProxy.open({ target: () => ({ host: '127.0.0.1', port }), tls: { key, cert } })
     const env = environment({ WEIR_CLICKHOUSE: `https://127.0.0.1:${proxy.port}`, WEIR_CLICKHOUSE_COMPRESSION: 'gzip' })
-    const distrustful = await startWeir({ env, until: isListening })
+    const distrustful = await startWeir({ env, untilListening: ['http'] })
     await publish(distrustful, 1)
     await expectSays(distrustful, /certificate .* is not trusted .* set WEIR_CLICKHOUSE_CA/)
     expect(logLines(distrustful, /WEIR_CLICKHOUSE_CA/)).toBe(1)
@@ -213,7 +212,7 @@ describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', ()
 
   it('a password that it does not know is one sentence, and devices go on until somebody has put it right', async () => {
     const password = 'what-we-say'
-    const weir = await startWeir({ env: environment({ WEIR_CLICKHOUSE_PASSWORD: password }), until: isListening })
+    const weir = await startWeir({ env: environment({ WEIR_CLICKHOUSE_PASSWORD: password }), untilListening: ['http'] })
     await publish(weir, 1)
     await expectSays(weir, /does not let in the user weir .* set WEIR_CLICKHOUSE_USER and WEIR_CLICKHOUSE_PASSWORD/)
     expect(logLines(weir, /does not let in/)).toBe(1)

@@ -2,14 +2,14 @@
 // `weir verify` says the same.
 import { copyFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, expect, it } from 'vitest'
 import { flipBit, lastFrame, segmentFiles, writeGarbageAtEnd } from '../helpers/log-files.ts'
 import { RawMqtt } from '../helpers/mqtt-raw.ts'
-import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
+import { describeOnEmbedded, runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const ports = { WEIR_MQTT_PORT: '0', WEIR_HTTP_PORT: '0', WEIR_GATEWAY_PORT: '0', WEIR_LIVE_PORT: '0' }
 
-describe('a damaged log is refused', () => {
+describeOnEmbedded('a damaged log is refused', 'frames on a broker’s disk are its own to check', () => {
   let weir: WeirProcess
   let file: string
   beforeAll(async () => {

@@ -1,10 +1,10 @@
 // The disk that the log may take is bounded. When the store is away for too long, devices are no longer acknowledged, and operators are told; when
 // it is back, everything goes on by itself, and nothing that was acknowledged is missing.
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { RawPublisher } from '../helpers/mqtt-raw.ts'
 import { queryStore } from '../helpers/store.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
-import { startWeir } from '../helpers/weir-process.ts'
+import { describeOnEmbedded, startWeir } from '../helpers/weir-process.ts'
 
 /** The least that the configuration allows. */
 const quotaBytes = 256 * 1024 ** 2
@@ -13,7 +13,7 @@ const readingsAMessage = 200
 const text = 'x'.repeat(1_000)
 const quietMs = 1_500
 
-describe('a full log pushes back', () => {
+describeOnEmbedded('a full log pushes back', 'a broker has no quota that refuses appends', () => {
   it('and goes on by itself', async () => {
     const weir = await startWeir({ env: { WEIR_LOG_QUOTA: String(quotaBytes), WEIR_HUNG_TIMEOUT: '1h' } })
     const thaw = weir.freeze('clickhouse')

@@ -6,6 +6,7 @@ import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { waitFor } from './wait-for.ts'
+import { logEnvironment } from './which-log.ts'
 
 /** The roots of the checkout and of what was built from it; the same whether this file runs from the sources or from dist/. */
 const here = import.meta.dirname
@@ -25,10 +26,10 @@ export interface StartOptions {
   /** All by default. */
   readonly roles?: readonly string[]
   readonly demo?: boolean
+  /** Resolves as soon as these are among the start-up lines (`http listening on …`), instead of at `ready`. */
+  readonly untilListening?: readonly string[]
   /** More words for the command line of `weir start`. */
   readonly arguments?: readonly string[]
-  /** What stdout must hold before the start counts as one; "ready" by default. */
-  readonly until?: RegExp
 }
 
 export type WeirPart = 'ingest' | 'serve' | 'clickhouse'
@@ -74,7 +75,7 @@ export async function runWeir(
 ): Promise<Exit & { stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [mainFile, ...words], {
     cwd: tmpdir(),
-    env: environment(env),
+    env: environment({ ...logEnvironment(dataOf(words)), ...env }),
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   alive.add(child)
@@ -97,6 +98,12 @@ export async function runWeir(
   return { ...exit, stdout, stderr }
 }
 
+/** What `--data` says. */
+function dataOf(words: readonly string[]): string | undefined {
+  const at = words.indexOf('--data')
+  return at < 0 ? undefined : words[at + 1]
+}
+
 export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess> {
   const temporary = options.data === undefined
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'weir-test-')))
@@ -112,6 +119,7 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
       WEIR_HTTP_PORT: '0',
       WEIR_LIVE_PORT: '0',
       WEIR_CLICKHOUSE_PORT: '0',
+      ...logEnvironment(data),
       ...options.env,
     }),
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -156,7 +164,12 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
     if (temporary) rmSync(data, { recursive: true, force: true })
   }
   try {
-    await waitFor(() => exit !== undefined || (options.until ?? /^ready$/m).test(stdout), {
+    const { untilListening } = options
+    const isUp = (): boolean =>
+      untilListening
+        ? untilListening.every((name) => stdout.includes(`${name} listening on `))
+        : /^ready$/m.test(stdout)
+    await waitFor(() => exit !== undefined || isUp(), {
       withinMs: readyMsMax,
       what: () => `"ready"; stdout so far: ${JSON.stringify(stdout)}`,
     })

@@ -1,9 +1,15 @@
 // The product in a child process for one test file: `const weir = await startWeir()`. Everything started is ended, and its data removed, when the
 // file is done. The build is made once by the runner's global setup (global-setup.ts).
-import { afterAll } from 'vitest'
+import { afterAll, describe } from 'vitest'
 import { type StartOptions, spawnWeir, type WeirProcess } from './spawn-weir.ts'
+import { isOnKafka } from './which-log.ts'
 
 export { runWeir, type StartOptions, type WeirPart, type WeirProcess } from './spawn-weir.ts'
+
+/** Tests of what only the embedded log has; a run on Kafka skips them, and their name says why. */
+export function describeOnEmbedded(title: string, whyNotOnKafka: string, body: () => void): void {
+  describe.skipIf(isOnKafka)(isOnKafka ? `${title} (not on Kafka: ${whyNotOnKafka})` : title, body)
+}
 
 const started: WeirProcess[] = []
 

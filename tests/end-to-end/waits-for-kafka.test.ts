@@ -1,0 +1,140 @@
+// Kafka away: everything comes up all the same, says what it waits for, acknowledges nothing, and goes on by itself. At the start, and in the middle.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ReadyAnswer } from '../../api/wire.ts'
+import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
+import { startKafka, type TestKafka } from '../helpers/kafka.ts'
+import { packetType, publishPacket, RawMqtt, RawPublisher } from '../helpers/mqtt-raw.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
+
+describe('waits for Kafka', () => {
+  let kafka: TestKafka
+  let weir: WeirProcess
+  beforeAll(async () => {
+    kafka = await startKafka()
+    await kafka.kill(1)
+  }, 180_000)
+  afterAll(() => kafka?.dispose())
+
+  const readiness = async (url: string): Promise<{ status: number; body: ReadyAnswer }> => {
+    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(5_000) })
+    return { status: response.status, body: (await response.json()) as ReadyAnswer }
+  }
+  const post = (value: number): Promise<Response> =>
+    fetch(`${weir.urls.gateway}/v1/telemetry/gate`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: `{"ts": ${1_700_000_000_000 + value}, "v": ${value}}`,
+      signal: AbortSignal.timeout(20_000),
+    })
+  const valuesOf = async (device: string): Promise<number[]> => {
+    const { items } = await ask<{ items: ReadingItem[] }>(`${weir.http}/v1/readings?device=${device}&from=0`)
+    return items.map(({ value }) => value!)
+  }
+
+  it('at the start: ports listen, /readyz names what is waited for, nothing is acknowledged', async () => {
+    weir = await startWeir({
+      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
+      untilListening: ['http', 'mqtt', 'gateway'],
+    })
+    for (const url of [weir.http, weir.urls.gateway!]) {
+      const { status, body } = await waitFor(
+        async () => {
+          const found = await readiness(url)
+          return /Kafka/.test(found.body.parts.log?.detail ?? '') && found
+        },
+        { withinMs: 15_000, what: `${url}/readyz to name Kafka` },
+      )
+      expect(status).toBe(503)
+      expect(body).toMatchObject({ status: 'not-ready', parts: { log: { state: 'failed' } } })
+    }
+    const { body } = await readiness(weir.http)
+    expect(body.parts.writer).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
+    expect(body.parts.api).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
+    expect((await fetch(`${weir.http}/healthz`)).status).toBe(200)
+    expect(await post(0).then(async (answer) => [answer.status, await answer.text()])).toEqual([
+      503,
+      expect.stringContaining('Kafka'),
+    ])
+    expect(weir.stdout()).not.toMatch(/^ready$/m)
+  }, 90_000)
+
+  it('and when it comes, everything goes on by itself', async () => {
+    const device = await RawMqtt.connected(weir.mqtt, 'early')
+    device.send(
+      publishPacket({ topic: 'devices/early/telemetry', payload: '{"ts": 1700000000000, "v": 1}', qos: 1, id: 1 }),
+    )
+    device.send(Buffer.from([0xc0, 0])) // PINGREQ, behind the publish
+    expect((await device.next()).type, 'alive, and nothing is acknowledged').toBe(packetType.pingresp)
+    await kafka.revive(1)
+    expect((await device.next()).type).toBe(packetType.puback)
+    device.destroy()
+    await waitFor(() => /^ready$/m.test(weir.stdout()), { withinMs: 40_000, what: '"ready"' })
+    expect((await post(1)).status).toBe(200)
+    for (const name of ['early', 'gate'])
+      await waitFor(async () => (await valuesOf(name)).join() === '1', {
+        withinMs: 20_000,
+        what: `the reading of ${name}`,
+      })
+    expect((await readiness(weir.http)).status).toBe(200)
+  }, 120_000)
+
+  it('in the middle: publishes wait without an acknowledgement, the gateway answers 503, and nothing is lost', async () => {
+    const acknowledged = new Set<number>()
+    const publisher = new RawPublisher({
+      address: () => weir.mqtt,
+      clientId: 'steady',
+      window: 50,
+      ratePerS: 2_000,
+      resend: true,
+      message: (index) => ({
+        topic: 'devices/steady/telemetry',
+        payload: `{"ts":${1_700_000_000_000 + index},"v":${index}}`,
+      }),
+      onAcknowledged: (index) => acknowledged.add(index),
+    })
+    try {
+      publisher.resume()
+      await waitFor(() => acknowledged.size > 500, { withinMs: 15_000 })
+      await kafka.kill(1)
+      await waitFor(async () => (await readiness(weir.http)).status === 503, { withinMs: 20_000, everyMs: 200 })
+      const away = await readiness(weir.http)
+      expect(away.body.parts.log).toMatchObject({
+        state: 'failed',
+        detail: expect.stringMatching(/Kafka has not acknowledged .*nothing more is taken/),
+      })
+      expect((await post(2)).status).toBe(503)
+      const before = acknowledged.size
+      await kafka.revive(1)
+      await waitFor(() => acknowledged.size > before + 500, { withinMs: 40_000, what: 'acknowledgements again' })
+      publisher.pause()
+      await publisher.settled(30_000)
+      expect(publisher.broken).toBeUndefined()
+      await waitFor(async () => (await readiness(weir.http)).status === 200, { withinMs: 30_000, everyMs: 200 })
+      await waitFor(
+        async () => {
+          let index = 0
+          for await (const { value } of allReadings(weir.http, { device: 'steady', from: '0' }))
+            if (value !== index++) throw new Error(`reading ${index - 1} is ${value}`)
+          expect(index).toBe(publisher.sent)
+          return true
+        },
+        { withinMs: 30_000, everyMs: 250, what: 'all readings in the table' },
+      )
+    } finally {
+      publisher.stop()
+    }
+    await weir.stop()
+  }, 150_000)
+
+  it('a stop while Kafka is away comes to its end', async () => {
+    await kafka.kill(1)
+    const { data } = weir
+    weir = await startWeir({
+      data,
+      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
+      untilListening: ['http', 'mqtt'],
+    })
+    await weir.stop()
+  }, 60_000)
+})

@@ -1,15 +1,19 @@
 // The composition roots of the child processes: what each of them is made of. Loaded when asked for, because none needs what another holds.
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
+import type { EventLog } from './domain/event-log.ts'
 import { appendByParent, partsOf, runChild } from './runtime/child-process.ts'
 import { systemClock } from './runtime/clock.ts'
 import type { Config } from './runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
+import { RetryableError } from './runtime/errors.ts'
 import { createInstruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
 import type { ClickHouse } from './storage/open-clickhouse.ts'
+import type { AppendAnomalies } from './stream/detector-run.ts'
+import type { OpenLogOptions } from './stream/log/open-log.ts'
 
 export interface ChildWorld {
   readonly config: Config
@@ -42,6 +46,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   let others: readonly ProcessStatus[] = []
   let addresses: Readonly<Record<string, string>> = {}
   const services: Service[] = []
+  const closing: EventLog[] = [log]
   let totals: () => { stored?: StoredTotals } = () => ({})
   let http: () => Record<string, string> = () => ({})
   const status = {
@@ -58,12 +63,14 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const pages = (app: FastifyInstance): Promise<void> =>
       registerPages(app, {
         ask: (path) => askInside(app, path),
-        mqttUrl: () => addresses.mqtt,
-        gatewayUrl: () => addresses.gateway,
+        mqttUrl: () => addresses.mqtt ?? configured('mqtt', config.mqttPort),
+        gatewayUrl: () => addresses.gateway ?? configured('http', config.gatewayPort),
       })
-    // Started apart from ingest, nobody says where the gateway listens: then it is where the configuration says.
-    const configured = config.gatewayPort === 0 ? undefined : `http://${config.host}:${config.gatewayPort}`
-    const gatewayUrl = (): string | undefined => addresses.gateway ?? configured
+    // Started apart from ingest, nobody says where it listens: then it is where the configuration says.
+    const configured = (protocol: string, port: number): string | undefined =>
+      port === 0 ? undefined : `${protocol}://${config.host}:${port}`
+    const gatewayUrl = (): string | undefined =>
+      config.gatewayUrl ?? addresses.gateway ?? configured('http', config.gatewayPort)
     const api = createApiService({ ...shared, log, clickhouse, status, pages, gatewayUrl })
     services.push(api)
     http = () => {
@@ -82,7 +89,11 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   }
   if (config.roles.includes('detector')) {
     const { createDetectorService } = await import('./stream/detector-service.ts')
-    const append = config.roles.includes('ingest') ? appendAnomalies : await insertAnomalies(clickhouse)
+    const append = config.roles.includes('ingest')
+      ? appendAnomalies
+      : config.log === 'kafka'
+        ? appendAnomaliesToKafka({ config, logger, clock: systemClock, signal: stop }, (opened) => closing.push(opened))
+        : await insertAnomalies(clickhouse)
     const detector = createDetectorService({ ...shared, directory: join(config.data, 'detector'), append })
     const taken = (pid: number): string =>
       `Process ${pid} already looks for anomalies in ${config.data}: leave out the role detector, or end that one first`
@@ -103,13 +114,41 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     signal: stop,
   })
   await clickhouse.close()
-  await log.close()
+  await Promise.all(closing.map((each) => each.close()))
   return code
 }
 
 /** Only the first process appends to the log. */
 function appendAnomalies(partition: number, rows: Uint8Array, count: number): Promise<void> {
   return appendByParent({ topic: 'anomalies', partition, count, rows: Buffer.from(rows).toString('base64') })
+}
+
+/** Anybody may append to Kafka: opened with the first finding, and again when that failed. */
+function appendAnomaliesToKafka(
+  options: Omit<OpenLogOptions, 'mode'>,
+  onOpen: (log: EventLog) => void,
+): AppendAnomalies {
+  let opening: Promise<EventLog> | undefined
+  const open = (): Promise<EventLog> => {
+    opening ??= import('./stream/log/open-log.ts')
+      .then(({ openLog }) => openLog({ ...options, mode: 'append' }))
+      .then(
+        (log) => {
+          onOpen(log)
+          return log
+        },
+        (error: Error) => {
+          opening = undefined
+          throw new RetryableError(error.message, { cause: error })
+        },
+      )
+    return opening
+  }
+  return async (partition, rows, count) => {
+    const log = await open()
+    const receivedAt = Math.max(systemClock.nowMicros(), log.receivedAtMax('anomalies', partition) + 1)
+    await log.append('anomalies', partition, rows, count, receivedAt)
+  }
 }
 
 /** Where ingest runs apart there is nobody to append: straight into the table, where the same row again is one. Live viewers do not see these. */

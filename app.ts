@@ -16,6 +16,7 @@ import { systemClock } from './runtime/clock.ts'
 import type { Config } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
 import { RetryableError, StartError } from './runtime/errors.ts'
+import { createHealthServer, type HealthServer } from './runtime/health-server.ts'
 import { createInstruments, type Instruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
@@ -93,6 +94,7 @@ class FirstProcess {
   private readonly waitedFor = new Set<string>()
   private readonly children: SupervisedProcess[] = []
   private readonly intake: Intake | undefined
+  private readonly healthServer: HealthServer | undefined
   private readonly services: Service[] = []
   private readonly refused = new AbortController()
   private lock: DataLock | undefined
@@ -109,6 +111,11 @@ class FirstProcess {
     const name = has('ingest') ? 'ingest' : 'supervisor'
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
+    if (config.healthPort !== undefined) {
+      const status = { all: () => this.allStatuses() }
+      const { host, healthPort: port } = config
+      this.healthServer = createHealthServer({ host, port, status, clock: systemClock })
+    }
     if (has('writer') || has('detector') || has('api')) {
       for (const child of ['clickhouse', 'serve']) this.waitedFor.add(child)
       this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
@@ -131,6 +138,10 @@ class FirstProcess {
       })
     }
     this.ticker = setInterval(() => void this.tellWorld(), statusEveryMs)
+    if (this.healthServer) {
+      await this.healthServer.start()
+      this.listening('health', this.healthServer.url())
+    }
     await startServices(this.services)
     if (this.intake) {
       this.listening('mqtt', this.intake.url())
@@ -168,6 +179,7 @@ class FirstProcess {
 
   letGo(): void {
     clearInterval(this.ticker)
+    void this.healthServer?.stop()
     this.lock?.release()
   }
 
@@ -229,6 +241,12 @@ class FirstProcess {
       const others = this.children.filter((each) => each !== child).map((each) => each.status())
       child.tell({ kind: 'world', statuses: own ? [own, ...others] : others, addresses: this.addresses })
     }
+  }
+
+  private async allStatuses(): Promise<readonly ProcessStatus[]> {
+    const own = await this.ownStatus()
+    const others = this.children.map((child) => child.status())
+    return own ? [own, ...others] : others
   }
 
   private async ownStatus(): Promise<ProcessStatus | undefined> {

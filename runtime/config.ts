@@ -86,10 +86,28 @@ export const options = {
   ),
   roles: option(roleList, roles.join(','), 'What this process and its children do'),
   host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
+  publishedHost: option(
+    z.string().min(1).optional(),
+    undefined,
+    'Address that a container’s ports are published at, where it is not `WEIR_HOST`: what counts for who can reach them',
+  ),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
   livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
+  healthPort: option(
+    port.optional(),
+    undefined,
+    '`/healthz`, `/readyz` and `/metrics` of this process and its children, whatever their roles; unset: not opened',
+  ),
+  gatewayUrl: option(
+    z
+      .url({ protocol: /^https?$/, error: 'must be http://host:port' })
+      .transform((url) => url.replace(/\/+$/, ''))
+      .optional(),
+    undefined,
+    'Where the API reaches the gateway of an ingest elsewhere, to put dead letters back',
+  ),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
   partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),
@@ -226,7 +244,7 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
 function checkTogether(config: Partial<Config>): string[] {
   const problems: string[] = []
   const taken = new Map<number, string>()
-  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'clickhousePort'] as const) {
+  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'healthPort', 'clickhousePort'] as const) {
     const number = config[name]
     if (!number) continue
     const other = taken.get(number)
@@ -236,9 +254,11 @@ function checkTogether(config: Partial<Config>): string[] {
       )
     taken.set(number, name)
   }
-  if (config.host !== undefined && !isLoopback(config.host)) {
+  const reachedAt = config.publishedHost ?? config.host
+  if (reachedAt !== undefined && !isLoopback(reachedAt)) {
+    const name = config.publishedHost === undefined ? 'WEIR_HOST' : 'WEIR_PUBLISHED_HOST'
     problems.push(
-      `WEIR_HOST is ${config.host}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
+      `${name} is ${reachedAt}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
     )
   }
   problems.push(...checkKafka(config))

@@ -39,9 +39,10 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const shared = { config, logger, clock: systemClock, instruments }
   const { openLog } = await import('./stream/log/open-log.ts')
   const { openClickHouse } = await import('./storage/open-clickhouse.ts')
-  const { readEndpoint } = await import('./storage/embedded-server/endpoint.ts')
+  const { findClickHouse, isEmbedded } = await import('./storage/find-clickhouse.ts')
+  const endpoint = findClickHouse(config)
   const log = await openLog({ ...shared, mode: 'read' })
-  const clickhouse = openClickHouse(() => readEndpoint(config.data), { logger })
+  const clickhouse = openClickHouse(endpoint, { logger })
 
   let others: readonly ProcessStatus[] = []
   let addresses: Readonly<Record<string, string>> = {}
@@ -56,6 +57,10 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     },
   }
 
+  if (!isEmbedded(config)) {
+    const { createServerWatch } = await import('./storage/server-watch.ts')
+    services.push(createServerWatch({ clickhouse, endpoint: await endpoint(), logger }))
+  }
   // The api first: it answers, if only that the store is away, while the writer waits for the store.
   if (config.roles.includes('api')) {
     const { createApiService } = await import('./api/api-service.ts')

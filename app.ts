@@ -3,7 +3,7 @@
 //   first process ── ingest: MQTT ▶ accept ▶ log (the one appender)          --roles ingest
 //     │ supervises (app-children.ts)
 //     ├── serve ────── log (read) ▶ writer ▶ store · detector · api ▶ pages  --roles writer,detector,api
-//     ├── clickhouse ─ the embedded store, when nobody else runs it          with writer or api
+//     ├── clickhouse ─ the embedded store, when nobody else runs it          with those, unless WEIR_CLICKHOUSE is elsewhere
 //     └── demo ─────── a fleet of devices, through the front door            --demo
 //
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
@@ -23,6 +23,7 @@ import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
+import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
 import { openLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
@@ -117,8 +118,11 @@ class FirstProcess {
       this.healthServer = createHealthServer({ host, port, status, clock: systemClock })
     }
     if (has('writer') || has('detector') || has('api')) {
-      for (const child of ['clickhouse', 'serve']) this.waitedFor.add(child)
-      this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
+      if (isEmbedded(config)) {
+        this.waitedFor.add('clickhouse')
+        this.services.push(this.child('clickhouse', ['clickhouse'], engineEnvironment))
+      }
+      this.waitedFor.add('serve')
       this.services.push(this.child('serve', (['writer', 'detector', 'api'] as const).filter(has)))
     }
     if (has('ingest')) {
@@ -130,6 +134,8 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
+    // A certificate that can't be read is said now: a child that ends is only started again.
+    findClickHouse(config)
     if (this.intake) {
       this.lock = await acquireLock(join(config.data, 'lock'), {
         signal: this.world.stop,

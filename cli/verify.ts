@@ -10,7 +10,7 @@ import { type Config, readConfig } from '../runtime/config.ts'
 import { lockOwner } from '../runtime/data-lock.ts'
 import { RetryableError, StartError } from '../runtime/errors.ts'
 import { createLogger, type Logger } from '../runtime/logger.ts'
-import { readEndpoint } from '../storage/embedded-server/endpoint.ts'
+import { findClickHouse, isEmbedded } from '../storage/find-clickhouse.ts'
 import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
 import { logDirectory, openLog } from '../stream/log/open-log.ts'
 import { type LogReport, verifyLog } from '../stream/log/verify-log.ts'
@@ -61,7 +61,7 @@ async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
       ? undefined
       : await verifyLog(logDirectory(config), { progress: (done, of) => progress('segments', done, of) })
   const log = await openLog({ config, mode: 'read', logger, clock: systemClock })
-  const clickhouse = openClickHouse(() => readEndpoint(config.data), { logger })
+  const clickhouse = openClickHouse(findClickHouse(config), { logger })
   const closeStore = await openStore(config, clickhouse, world, logger)
   try {
     const compare = (topic: 'readings' | 'dead-letters'): Promise<Comparison> =>
@@ -87,7 +87,7 @@ async function openStore(
   world: CommandWorld,
   logger: Logger,
 ): Promise<() => Promise<void>> {
-  if (lockOwner(join(config.data, 'clickhouse', 'lock')) !== undefined) {
+  if (!isEmbedded(config) || lockOwner(join(config.data, 'clickhouse', 'lock')) !== undefined) {
     await answered(clickhouse, world.stop)
     return async () => {}
   }

@@ -52,6 +52,16 @@ const brokerList = z
     if (brokers.length === 0) context.addIssue('needs at least one host:port')
     return brokers
   })
+/** Where the table lives: `embedded`, or the address of a server, as written. Who we are there has options of its own, which are never shown. */
+const clickhouseAddress = z.string().transform((given, context) => {
+  if (given === 'embedded' || (clickhousePattern.test(given) && URL.canParse(given))) return given.replace(/\/$/, '')
+  const issue = given.includes('@')
+    ? 'must not hold a user or a password: set WEIR_CLICKHOUSE_USER and WEIR_CLICKHOUSE_PASSWORD'
+    : 'must be embedded, or http://host:port or https://host:port, with /database behind it if you like'
+  context.addIssue(issue)
+  return z.NEVER
+})
+const clickhousePattern = /^https?:\/\/(?:\[[\da-fA-F:]+\]|[^\s/:@?#[\]]+):\d{1,5}(?:\/[A-Za-z_]\w{0,62})?\/?$/
 /** Absolute, because children run elsewhere. */
 const file = z
   .string()
@@ -150,7 +160,32 @@ export const options = {
     undefined,
     'File that holds the token for `oauthbearer`; read again for each connection',
   ),
-  clickhouse: option(z.literal('embedded'), 'embedded', 'Where the table lives'),
+  clickhouse: option(
+    clickhouseAddress,
+    'embedded',
+    'Where the table lives: `embedded`, or a ClickHouse server, `https://host:port`',
+  ),
+  clickhouseUser: option(z.string().min(1), 'default', 'Who we are to a ClickHouse server'),
+  clickhousePassword: option(z.string().min(1).optional(), undefined, 'Its password'),
+  clickhouseDatabase: option(
+    z.string().regex(/^[A-Za-z_]\w{0,62}$/, 'must be letters, digits and underscores, 63 at most, no digit first'),
+    'weir',
+    'Database on a ClickHouse server; made where it is missing',
+  ),
+  clickhouseCluster: option(
+    z
+      .string()
+      .regex(/^[\w.-]{1,100}$/, 'must be letters, digits, dots, dashes and underscores')
+      .optional(),
+    undefined,
+    'Cluster of ClickHouse servers that the tables are spread and copied over; unset: one server',
+  ),
+  clickhouseCa: option(
+    file.optional(),
+    undefined,
+    'PEM file of the authority that signed the ClickHouse server’s certificate; else the system’s',
+  ),
+  clickhouseCompression: option(z.enum(['none', 'gzip']), 'none', 'Of what goes to a ClickHouse server and back'),
   clickhousePort: option(port, '0', 'Port of the embedded ClickHouse on loopback'),
   retentionRaw: option(
     duration
@@ -232,12 +267,16 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
             : [fallback, name]
     const parsed = schema.safeParse(given)
     if (parsed.success) config[name] = parsed.data
-    else
-      for (const issue of parsed.error.issues) problems.push(`${origin} is ${JSON.stringify(given)}: ${issue.message}`)
+    else for (const issue of parsed.error.issues) problems.push(`${origin} is ${shown(name, given)}: ${issue.message}`)
   }
   problems.push(...checkTogether(config as Partial<Config>))
   if (problems.length > 0) throw new ConfigError(problems)
   return config as Config
+}
+
+/** As given, without what is nobody's business. */
+function shown(name: string, given: unknown): string {
+  return /password/i.test(name) ? '…' : JSON.stringify(given).replace(/\/\/.*@/, '//…@')
 }
 
 /** Rules over more than one option, for those that are usable by themselves. */
@@ -261,7 +300,7 @@ function checkTogether(config: Partial<Config>): string[] {
       `${name} is ${reachedAt}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
     )
   }
-  problems.push(...checkKafka(config))
+  problems.push(...checkKafka(config), ...checkClickHouse(config))
   if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
     problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
   return problems
@@ -297,6 +336,35 @@ function checkKafka(config: Partial<Config>): string[] {
     problems.push(
       'WEIR_KAFKA_SASL is plain without TLS, which shows the password to the network: set WEIR_KAFKA_TLS=true',
     )
+  return problems
+}
+
+function checkClickHouse(config: Partial<Config>): string[] {
+  const { clickhouse } = config
+  if (clickhouse === undefined) return []
+  if (clickhouse === 'embedded') {
+    const names = ['User', 'Password', 'Database', 'Cluster', 'Ca', 'Compression'] as const
+    return names
+      .map((each) => `clickhouse${each}` as const)
+      .filter((name) => name in config && config[name] !== options[name].fallback)
+      .map(
+        (name) =>
+          `${environmentName(name)} is for a server elsewhere and WEIR_CLICKHOUSE is embedded: set WEIR_CLICKHOUSE to its address, or leave this out`,
+      )
+  }
+  const problems: string[] = []
+  const { protocol, pathname } = new URL(clickhouse)
+  if (config.clickhousePort)
+    problems.push('WEIR_CLICKHOUSE_PORT is of the embedded ClickHouse: the port of a server is in WEIR_CLICKHOUSE')
+  if (config.clickhouseCa && protocol === 'http:')
+    problems.push('WEIR_CLICKHOUSE_CA is set and WEIR_CLICKHOUSE is http://…: use https://…, or leave it out')
+  const { clickhouseDatabase: database = options.clickhouseDatabase.fallback } = config
+  if (pathname !== '/' && database !== options.clickhouseDatabase.fallback && pathname !== `/${database}`)
+    problems.push(`WEIR_CLICKHOUSE names the database ${pathname.slice(1)} and WEIR_CLICKHOUSE_DATABASE ${database}`)
+  // They go into a header.
+  for (const name of ['clickhouseUser', 'clickhousePassword'] as const)
+    if (!/^[\x20-\x7e]*$/.test(config[name] ?? ''))
+      problems.push(`${environmentName(name)} must be of printable ASCII characters`)
   return problems
 }
 

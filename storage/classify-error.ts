@@ -16,33 +16,58 @@ export class RejectedError extends Error {
   }
 }
 
-/** ClickHouse's codes for what passes by itself, or once somebody has made room. */
-const retryableCodes = new Set([
-  3, // UNEXPECTED_END_OF_FILE
-  74, // CANNOT_READ_FROM_FILE_DESCRIPTOR
-  75, // CANNOT_WRITE_TO_FILE_DESCRIPTOR
-  76, // CANNOT_OPEN_FILE
-  159, // TIMEOUT_EXCEEDED
-  192, // UNKNOWN_USER: the secret of a server that has just been made anew
-  193, // WRONG_PASSWORD
-  194, // REQUIRED_PASSWORD
-  202, // TOO_MANY_SIMULTANEOUS_QUERIES
-  203, // NO_FREE_CONNECTION
-  209, // SOCKET_TIMEOUT
-  210, // NETWORK_ERROR
-  236, // ABORTED: the server is stopping
-  241, // MEMORY_LIMIT_EXCEEDED
-  242, // TABLE_IS_READ_ONLY
-  243, // NOT_ENOUGH_SPACE
-  252, // TOO_MANY_PARTS
-  319, // UNKNOWN_STATUS_OF_INSERT
-  394, // QUERY_WAS_CANCELLED
-  425, // SYSTEM_ERROR
-  439, // CANNOT_SCHEDULE_TASK
-  473, // DEADLOCK_AVOIDED
-  499, // S3_ERROR
-  516, // AUTHENTICATION_FAILED
-  999, // KEEPER_EXCEPTION
+/** ClickHouse's codes for what passes by itself, or once somebody has made room or put something right; the same again is then taken. */
+export const retryableCodes: ReadonlyMap<number, string> = new Map([
+  [3, 'UNEXPECTED_END_OF_FILE'],
+  [32, 'ATTEMPT_TO_READ_AFTER_EOF'],
+  [74, 'CANNOT_READ_FROM_FILE_DESCRIPTOR'],
+  [75, 'CANNOT_WRITE_TO_FILE_DESCRIPTOR'],
+  [76, 'CANNOT_OPEN_FILE'],
+  [159, 'TIMEOUT_EXCEEDED'],
+  // The secret of an embedded server that has just been made anew; elsewhere a person puts it right, and the log waits.
+  [192, 'UNKNOWN_USER'],
+  [193, 'WRONG_PASSWORD'],
+  [194, 'REQUIRED_PASSWORD'],
+  [198, 'DNS_ERROR'],
+  [201, 'QUOTA_EXCEEDED'],
+  [202, 'TOO_MANY_SIMULTANEOUS_QUERIES'],
+  [203, 'NO_FREE_CONNECTION'],
+  [209, 'SOCKET_TIMEOUT'],
+  [210, 'NETWORK_ERROR'],
+  [225, 'NO_ZOOKEEPER'],
+  // The server is stopping.
+  [236, 'ABORTED'],
+  [241, 'MEMORY_LIMIT_EXCEEDED'],
+  // A replica that has lost its Keeper.
+  [242, 'TABLE_IS_READ_ONLY'],
+  [243, 'NOT_ENOUGH_SPACE'],
+  [244, 'UNEXPECTED_ZOOKEEPER_ERROR'],
+  [252, 'TOO_MANY_PARTS'],
+  [254, 'NO_ACTIVE_REPLICAS'],
+  [279, 'ALL_CONNECTION_TRIES_FAILED'],
+  [285, 'TOO_FEW_LIVE_REPLICAS'],
+  [286, 'UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE'],
+  [289, 'REPLICA_IS_NOT_IN_QUORUM'],
+  [319, 'UNKNOWN_STATUS_OF_INSERT'],
+  [341, 'UNFINISHED'],
+  [369, 'ALL_REPLICAS_ARE_STALE'],
+  [394, 'QUERY_WAS_CANCELLED'],
+  [425, 'SYSTEM_ERROR'],
+  [439, 'CANNOT_SCHEDULE_TASK'],
+  [473, 'DEADLOCK_AVOIDED'],
+  [499, 'S3_ERROR'],
+  [516, 'AUTHENTICATION_FAILED'],
+  // Two writers that migrate at once.
+  [517, 'CANNOT_ASSIGN_ALTER'],
+  [574, 'DISTRIBUTED_TOO_MANY_PENDING_BYTES'],
+  [999, 'KEEPER_EXCEPTION'],
+])
+
+/** What a person does about it, where ClickHouse's own words do not say. */
+const advice: ReadonlyMap<number, string> = new Map([
+  [497, 'its user lacks a right: see docs/storage.md for those that it needs'],
+  [252, 'merges do not keep up: see the load and the disk of the server'],
+  [242, 'the replica has lost ClickHouse Keeper'],
 ])
 
 const retryableErrnos = new Set([
@@ -52,15 +77,35 @@ const retryableErrnos = new Set([
   'EPIPE',
   'ETIMEDOUT',
   'EHOSTUNREACH',
+  'EHOSTDOWN',
   'ENETUNREACH',
+  'ENETDOWN',
+  'EADDRNOTAVAIL',
   'ENOTFOUND',
   'EAI_AGAIN',
+  'EAI_FAIL',
+  'EPROTO',
   'ENOSPC',
+  'EDQUOT',
   'EMFILE',
+  'ENFILE',
   'ENOENT',
-  'HPE_INVALID_CONSTANT',
   'ERR_STREAM_PREMATURE_CLOSE',
+  // A compressed answer that was cut.
+  'Z_BUF_ERROR',
+  'Z_DATA_ERROR',
 ])
+/** Answers that are no HTTP (HPE_…), and everything about TLS. */
+const retryableErrnoPattern = /^(HPE_|ERR_SSL_|ERR_TLS_|CERT_|CRL_)/
+const untrustedPattern =
+  /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|CRL_|ERR_TLS_CERT|INVALID_CA|INVALID_PURPOSE|HOSTNAME_MISMATCH)/
+
+/** The server's certificate is not one that we trust, or not one for its name. */
+export function isUntrusted(error: unknown): boolean {
+  for (let each: unknown = error; each instanceof Error; each = each.cause)
+    if (untrustedPattern.test(String((each as NodeJS.ErrnoException).code ?? ''))) return true
+  return false
+}
 
 /** Gives back what is to be thrown instead. */
 export function classifyError(error: unknown): Error {
@@ -69,12 +114,13 @@ export function classifyError(error: unknown): Error {
   const code = clickHouseCode(error)
   if (code !== undefined) {
     const type = String((error as { type?: unknown }).type ?? '')
-    const message = `${type === '' ? `Code ${code}` : type} (${code}): ${firstLine(error.message)}`
+    const hint = advice.has(code) ? ` (${advice.get(code)})` : ''
+    const message = `${type === '' ? (retryableCodes.get(code) ?? `Code ${code}`) : type} (${code}): ${firstLine(error.message)}${hint}`
     if (retryableCodes.has(code)) return new RetryableError(`The store said ${message}`, { cause: error })
     return new RejectedError(code, type, message, error)
   }
   const errno = (error as NodeJS.ErrnoException).code
-  if (errno !== undefined && retryableErrnos.has(errno)) {
+  if (errno !== undefined && isAway(errno)) {
     const what = errno === 'ENOSPC' ? 'The disk is full' : "The store can't be reached"
     return new RetryableError(`${what}: ${error.message}`, { cause: error })
   }
@@ -86,7 +132,17 @@ export function classifyError(error: unknown): Error {
   ) {
     return new RetryableError(`The store did not answer: ${error.message}`, { cause: error })
   }
+  // What the client makes of an answer that is no ClickHouse's: a proxy's page, an address that is something else's.
+  if (error.constructor === Error && errno === undefined) {
+    return new RetryableError(`What answered is not ClickHouse, or is broken: ${firstLine(error.message)}`, {
+      cause: error,
+    })
+  }
   return error
+}
+
+function isAway(errno: string): boolean {
+  return retryableErrnos.has(errno) || retryableErrnoPattern.test(errno) || untrustedPattern.test(errno)
 }
 
 /** ClickHouse's code in an error of the client, in a classified one, or in the text of an answer that the client could not take apart. */

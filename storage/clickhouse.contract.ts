@@ -8,7 +8,7 @@ import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
 import { RetryableError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { clickHouseCode, RejectedError } from './classify-error.ts'
+import { clickHouseCode, RejectedError, retryableCodes } from './classify-error.ts'
 import { insertRows } from './insert-rows.ts'
 import { migrate } from './migrate.ts'
 import { type ClickHouse, type ClickHouseEndpoint, openClickHouse } from './open-clickhouse.ts'
@@ -66,7 +66,7 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
       expect(await migrate(clickhouse)).toEqual([])
       expect(await Promise.all([migrate(clickhouse), migrate(clickhouse)])).toEqual([[], []])
       const { rows } = await clickhouse.query<{ n: number }>(
-        'SELECT count() AS n FROM (SELECT name FROM weir.migrations FINAL GROUP BY name HAVING count() > 1)',
+        'SELECT count() AS n FROM (SELECT name FROM migrations FINAL GROUP BY name HAVING count() > 1)',
       )
       expect(rows).toEqual([{ n: 0 }])
     })
@@ -243,6 +243,14 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
       const error = await clickhouse.query(sql).catch((thrown: unknown) => thrown)
       expect(error).toBeInstanceOf(RejectedError)
       expect(clickHouseCode(error)).toBe(code)
+    })
+
+    it('our names of its codes are its own', async () => {
+      const { rows } = await clickhouse.query<{ names: string[] }>(
+        'SELECT arrayMap(code -> errorCodeToName(code), {codes:Array(Int32)}) AS names',
+        { parameters: { codes: [...retryableCodes.keys()] } },
+      )
+      expect(rows[0]!.names).toEqual([...retryableCodes.values()])
     })
 
     it('an unknown setting is refused', async () => {

@@ -5,11 +5,20 @@ import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickh
 import { RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
 import { classifyError } from './classify-error.ts'
+import type { Layout } from './ddl.ts'
 
 export interface ClickHouseEndpoint {
   readonly url: string
   readonly username: string
   readonly password: string
+  /** Where the tables are; `weir` unless said otherwise. */
+  readonly database?: string
+  /** Its name where the tables are spread over several servers. */
+  readonly cluster?: string
+  /** PEM of the authority that signed the server's certificate, instead of the system's. */
+  readonly certificateAuthority?: string
+  /** What is sent and what comes back goes in gzip. */
+  readonly compresses?: boolean
   /** A directory that the server can read too: rows are handed over as a file there. */
   readonly localFilesDirectory?: string
 }
@@ -18,6 +27,8 @@ export interface QueryOptions {
   /** Bound to `{name:Type}` by the server, never spliced. */
   readonly parameters?: Readonly<Record<string, unknown>>
   readonly settings?: Readonly<Record<string, string | number>>
+  /** Outside of our database, which may not be there; for `query` and `command`. */
+  readonly database?: 'default'
   /** Ends the statement, in the server too. */
   readonly signal?: AbortSignal
 }
@@ -50,6 +61,8 @@ export interface ClickHouse {
   insert(sql: string, data: Readable | undefined, options?: QueryOptions): Promise<void>
   /** Where the server can read files of ours; undefined when it is elsewhere. */
   localFilesDirectory(): Promise<string | undefined>
+  /** How its tables lie: in which database, on one server or on a cluster. */
+  layout(): Promise<Layout>
   /** Rejects with a RetryableError when the server does not answer. */
   ping(): Promise<void>
   close(): Promise<void>
@@ -59,11 +72,22 @@ interface Connection {
   readonly endpoint: ClickHouseEndpoint
   readonly queries: ClickHouseClient
   readonly inserts: ClickHouseClient
+  /** In no database of ours. */
+  readonly outside: ClickHouseClient
 }
 
+const databaseDefault = 'weir'
 const requestTimeoutMs = 180_000
 /** 64-bit integers as numbers: quoted, each reader would have to know which columns to convert. */
 const numbers = { output_format_json_quote_64bit_integers: 0, output_format_json_quote_denormals: 0 } as const
+/** A server says that a question failed by its status, not inside an answer that has begun and may pass for whole. */
+const wholeAnswers = { wait_end_of_query: 1, http_write_exception_in_output_format: 0 } as const
+/** A Distributed table takes an insert only once the shards have; a subquery sees the rows of all of them. */
+const clusterSettings = {
+  insert_distributed_sync: 1,
+  distributed_product_mode: 'global',
+  distributed_ddl_task_timeout: '60',
+} as const
 
 export function openClickHouse(
   endpoint: () => Promise<ClickHouseEndpoint>,
@@ -74,11 +98,15 @@ export function openClickHouse(
 
   function connect(): Promise<Connection> {
     if (isClosed) throw new RetryableError('The connection to the store is closed')
-    current ??= endpoint().then((found) => ({
-      endpoint: found,
-      queries: openClient(found, 16),
-      inserts: openClient(found, 4),
-    }))
+    current ??= endpoint().then((found) => {
+      const { database = databaseDefault } = found
+      return {
+        endpoint: found,
+        queries: openClient(found, database, 16),
+        inserts: openClient(found, database, 4),
+        outside: openClient(found, 'default', 1),
+      }
+    })
     return current
   }
 
@@ -104,13 +132,14 @@ export function openClickHouse(
     if (!before) return
     logger.info({ url: now?.url }, 'the store is somewhere else now')
     // Statements under way on the old one fail on their own: its process is gone.
-    void Promise.allSettled([before.queries.close(), before.inserts.close()])
+    void closeAll(before)
   }
 
   return {
     query<Row>(sql: string, options: QueryOptions = {}) {
-      return use(async ({ queries }) => {
-        const result = await queries.query({ query: sql, format: 'JSON', ...clientOptions(options) })
+      return use(async (connection) => {
+        const client = clientFor(connection, options)
+        const result = await client.query({ query: sql, format: 'JSON', ...clientOptions(options, wholeAnswers) })
         const answer = await result.json<Row>()
         const columns = answer.meta ?? []
         checkNumbers(columns, answer.data)
@@ -137,8 +166,8 @@ export function openClickHouse(
     },
 
     command(sql, options = {}) {
-      return use(async ({ queries }) => {
-        await queries.command({ query: sql, ...clientOptions(options) })
+      return use(async (connection) => {
+        await clientFor(connection, options).command({ query: sql, ...clientOptions(options) })
       })
     },
 
@@ -156,6 +185,10 @@ export function openClickHouse(
       return use(async ({ endpoint: found }) => found.localFilesDirectory)
     },
 
+    async layout() {
+      return use(async ({ endpoint: { database = databaseDefault, cluster } }) => ({ database, cluster }))
+    },
+
     ping() {
       return use(async ({ queries }) => {
         const result = await queries.ping()
@@ -167,17 +200,22 @@ export function openClickHouse(
       if (isClosed) return
       isClosed = true
       const connection = await current?.catch(() => undefined)
-      if (connection) await Promise.allSettled([connection.queries.close(), connection.inserts.close()])
+      if (connection) await closeAll(connection)
     },
   }
 }
 
-function openClient(endpoint: ClickHouseEndpoint, connectionsMax: number): ClickHouseClient {
+function openClient(endpoint: ClickHouseEndpoint, database: string, connectionsMax: number): ClickHouseClient {
+  const { certificateAuthority, cluster, compresses = false } = endpoint
   return createClient({
     url: endpoint.url,
     username: endpoint.username,
     password: endpoint.password,
+    database,
     application: 'weir',
+    ...(certificateAuthority !== undefined && { tls: { ca_cert: Buffer.from(certificateAuthority) } }),
+    ...(compresses && { compression: { request: { codec: 'gzip' as const, level: 1 }, response: true } }),
+    ...(cluster !== undefined && { clickhouse_settings: clusterSettings }),
     request_timeout: requestTimeoutMs,
     max_open_connections: connectionsMax,
     // Errors are thrown; who catches them logs them.
@@ -187,13 +225,24 @@ function openClient(endpoint: ClickHouseEndpoint, connectionsMax: number): Click
   })
 }
 
-function clientOptions({ parameters, settings, signal }: QueryOptions): {
+function clientFor({ queries, outside }: Connection, { database }: QueryOptions): ClickHouseClient {
+  return database === 'default' ? outside : queries
+}
+
+async function closeAll({ queries, inserts, outside }: Connection): Promise<void> {
+  await Promise.allSettled([queries.close(), inserts.close(), outside.close()])
+}
+
+function clientOptions(
+  { parameters, settings, signal }: QueryOptions,
+  more: Readonly<Record<string, string | number>> = {},
+): {
   query_params?: Record<string, unknown>
   clickhouse_settings: Record<string, string | number>
   abort_signal?: AbortSignal
 } {
   return {
-    clickhouse_settings: { ...numbers, ...settings },
+    clickhouse_settings: { ...numbers, ...more, ...settings },
     ...(parameters && { query_params: { ...parameters } }),
     ...(signal && { abort_signal: signal }),
   }

@@ -1,15 +1,15 @@
 // How long raw readings stay in the table: a TTL on the device's time, set, changed or removed so that the table has what the configuration says.
 // The engine removes expired rows when it merges parts, so a reading stays at least its time, and a few hours more.
+import { alterTable, storedTableName } from './ddl.ts'
 import type { ClickHouse } from './open-clickhouse.ts'
 import { readingsTable } from './tables.ts'
 
-const [database, name] = readingsTable.name.split('.')
-
 /** Seconds after `observedAt` at which readings leave the table; undefined: they never do. */
 export async function rawRetentionSeconds(clickhouse: ClickHouse): Promise<number | undefined> {
+  const name = storedTableName(readingsTable.name, await clickhouse.layout())
   const { rows } = await clickhouse.query<{ engine: string }>(
-    'SELECT engine_full AS engine FROM system.tables WHERE database = {database:String} AND name = {name:String}',
-    { parameters: { database, name } },
+    'SELECT engine_full AS engine FROM system.tables WHERE database = currentDatabase() AND name = {name:String}',
+    { parameters: { name } },
   )
   const expression = / TTL (.*?)(?: SETTINGS |$)/.exec(rows[0]?.engine ?? '')?.[1]
   if (expression === undefined) return undefined
@@ -27,9 +27,7 @@ export async function applyRawRetention(
   if ((await rawRetentionSeconds(clickhouse)) === wanted) return false
   const change = wanted === undefined ? 'REMOVE TTL' : `MODIFY TTL toDateTime(observedAt) + toIntervalSecond(${wanted})`
   // What is there already is gone through in the background.
-  await clickhouse.command(`ALTER TABLE ${readingsTable.name} ${change}`, {
-    settings: { mutations_sync: 0 },
-    ...(signal && { signal }),
-  })
+  for (const statement of alterTable(readingsTable.name, change, await clickhouse.layout()))
+    await clickhouse.command(statement, { settings: { mutations_sync: 0 }, ...(signal && { signal }) })
   return true
 }

@@ -4,18 +4,16 @@ import { anomalyStructure } from '../domain/anomaly.ts'
 import { deadLetterStructure } from '../domain/dead-letter.ts'
 import { rowStructure } from '../domain/row-format.ts'
 
-export const database = 'weir'
-
 export interface Table {
-  /** With its database, ready for SQL. */
+  /** Ready for SQL: in the database that the connection is in (`weir`, unless the configuration says otherwise). */
   readonly name: string
   /** Columns and types, in the order in which rows hold them as RowBinary; for file(). */
   readonly structure: string
 }
 
-export const readingsTable: Table = { name: `${database}.readings`, structure: plain(rowStructure) }
-export const anomaliesTable: Table = { name: `${database}.anomalies`, structure: plain(anomalyStructure) }
-export const deadLettersTable: Table = { name: `${database}.dead_letters`, structure: plain(deadLetterStructure) }
+export const readingsTable: Table = { name: 'readings', structure: plain(rowStructure) }
+export const anomaliesTable: Table = { name: 'anomalies', structure: plain(anomalyStructure) }
+export const deadLettersTable: Table = { name: 'dead_letters', structure: plain(deadLetterStructure) }
 
 /**
  * Read as plain strings: they are the same bytes, and the engine makes them LowCardinality block by block. Read as LowCardinality it looks

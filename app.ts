@@ -23,6 +23,7 @@ import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
+import { hasEngine } from './storage/embedded-server/endpoint.ts'
 import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
 import { openLog } from './stream/log/open-log.ts'
 
@@ -134,6 +135,10 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
+    if (this.waitedFor.has('clickhouse') && !hasEngine())
+      throw new StartError(
+        'This installation has no embedded ClickHouse (a container image leaves it out): set WEIR_CLICKHOUSE to the address of a server',
+      )
     // A certificate that can't be read is said now: a child that ends is only started again.
     findClickHouse(config)
     if (this.intake) {

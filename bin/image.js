@@ -5,9 +5,16 @@ import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { project } from './build.js'
 
-const files = ['package.json', 'LICENSE', 'demo', 'dist', 'node_modules']
+const files = ['package.json', 'LICENSE', 'dashboards/assets', 'demo', 'dist', 'node_modules']
 /** Below the checkout. */
-const leftFolders = ['dist/tests', 'dist/benchmarks', 'node_modules/chdb', 'node_modules/@chdb', 'node_modules/.bin']
+const leftFolders = [
+  'dist/tests',
+  'dist/benchmarks',
+  'node_modules/chdb',
+  'node_modules/@chdb',
+  'node_modules/.bin',
+  'node_modules/.vite',
+]
 const leftNames = /\.(map|tsbuildinfo|d\.[mc]?ts|test\.js|contract\.js)$|\/\.[\w-]*lock\.json$/
 /** Of uWebSockets.js: its loader, and the binary that this Node loads. */
 const webServerFiles = [
@@ -30,7 +37,7 @@ export function copyImage(target, { from = project } = {}) {
     return !path.startsWith(`${webServer}/`) || webServerFiles.includes(path.slice(webServer.length + 1))
   }
   const filter = (path) => isKept(relative(from, path))
-  for (const name of files) cpSync(join(from, name), join(target, name), { recursive: true, filter })
+  for (const name of files) cpSync(join(from, name), join(target, name), { recursive: true, dereference: true, filter })
   return bytesOf(target)
 }
 

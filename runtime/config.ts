@@ -297,7 +297,7 @@ function checkTogether(config: Partial<Config>): string[] {
   if (reachedAt !== undefined && !isLoopback(reachedAt)) {
     const name = config.publishedHost === undefined ? 'WEIR_HOST' : 'WEIR_PUBLISHED_HOST'
     problems.push(
-      `${name} is ${reachedAt}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it`,
+      `${name} is ${reachedAt}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it (a container whose ports are published on loopback alone says so: WEIR_PUBLISHED_HOST=127.0.0.1)`,
     )
   }
   problems.push(...checkKafka(config), ...checkClickHouse(config))

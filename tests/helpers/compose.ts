@@ -32,7 +32,7 @@ export const weirImage = /^weir:/
 
 /** Throws, as `docker compose` does, where a variable must be set and is not. */
 export function readCompose(variables: Readonly<Record<string, string>>): Compose {
-  return parse(fillIn(composeText, variables), { merge: true }) as Compose
+  return fillInAll(parse(composeText, { merge: true }), variables) as Compose
 }
 
 /** Names of all variables that the file takes. */
@@ -40,9 +40,17 @@ export function composeVariables(): string[] {
   return [...new Set([...withoutComments(composeText).matchAll(/\$\{(\w+)/g)].map(([, name]) => name!))]
 }
 
+/** In values only, after they are parsed. */
+function fillInAll(node: unknown, variables: Readonly<Record<string, string>>): unknown {
+  if (typeof node === 'string') return fillIn(node, variables)
+  if (Array.isArray(node)) return node.map((each) => fillInAll(each, variables))
+  if (typeof node !== 'object' || node === null) return node
+  return Object.fromEntries(Object.entries(node).map(([name, value]) => [name, fillInAll(value, variables)]))
+}
+
 /** `${NAME}`, `${NAME:-default}`, `${NAME:?message}`. */
 function fillIn(text: string, variables: Readonly<Record<string, string>>): string {
-  return withoutComments(text).replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_whole, name: string, kind, rest = '') => {
+  return text.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_whole, name: string, kind, rest = '') => {
     const given = variables[name] ?? ''
     if (given !== '') return given
     if (kind === '?') throw new Error(`required variable ${name} is missing a value: ${rest}`)

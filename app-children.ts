@@ -76,12 +76,14 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const pages = (app: FastifyInstance): Promise<void> =>
       registerPages(app, {
         ask: (path) => askInside(app, path, access),
-        mqttUrl: () => addresses.mqtt,
-        gatewayUrl: () => addresses.gateway,
+        mqttUrl: () => addresses.mqtt ?? configured('mqtt', config.mqttPort),
+        gatewayUrl: () => addresses.gateway ?? configured('http', config.gatewayPort),
       })
-    // Started apart from ingest, nobody says where the gateway listens: then it is where the configuration says.
-    const configured = config.gatewayPort === 0 ? undefined : `http://${config.host}:${config.gatewayPort}`
-    const gatewayUrl = (): string | undefined => addresses.gateway ?? configured
+    // Started apart from ingest, nobody says where it listens: then it is where the configuration says.
+    const configured = (protocol: string, port: number): string | undefined =>
+      port === 0 ? undefined : `${protocol}://${config.host}:${port}`
+    const gatewayUrl = (): string | undefined =>
+      config.gatewayUrl ?? addresses.gateway ?? configured('http', config.gatewayPort)
     registry.watch()
     const asked = { access, registry, gatewayToken }
     const api = createApiService({ ...shared, ...asked, log, clickhouse, status, pages, gatewayUrl })

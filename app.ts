@@ -18,6 +18,7 @@ import { systemClock } from './runtime/clock.ts'
 import { type Config, devicesFile } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
 import { RetryableError, StartError } from './runtime/errors.ts'
+import { createHealthServer, type HealthServer } from './runtime/health-server.ts'
 import { createInstruments, type Instruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
 import { makeDataDirectory } from './runtime/make-data-directory.ts'
@@ -25,6 +26,7 @@ import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
+import { hasEngine } from './storage/embedded-server/endpoint.ts'
 import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
 import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
 
@@ -102,6 +104,7 @@ class FirstProcess {
   private readonly waitedFor = new Set<string>()
   private readonly children: SupervisedProcess[] = []
   private readonly intake: Intake | undefined
+  private readonly healthServer: HealthServer | undefined
   private readonly services: Service[] = []
   private readonly refused = new AbortController()
   private lock: DataLock | undefined
@@ -118,6 +121,11 @@ class FirstProcess {
     const name = has('ingest') ? 'ingest' : 'supervisor'
     this.logger = createLogger(config.logLevel, name)
     this.instruments = createInstruments(name)
+    if (config.healthPort !== undefined) {
+      const status = { all: () => this.allStatuses() }
+      const { host, healthPort: port } = config
+      this.healthServer = createHealthServer({ host, port, status, clock: systemClock })
+    }
     if (has('writer') || has('detector') || has('api')) {
       if (isEmbedded(config) && needsStore(config)) {
         this.waitedFor.add('clickhouse')
@@ -135,6 +143,10 @@ class FirstProcess {
   async start(): Promise<void> {
     const { config } = this
     makeDataDirectory(config.data)
+    if (this.waitedFor.has('clickhouse') && !hasEngine())
+      throw new StartError(
+        'This installation has no embedded ClickHouse (a container image leaves it out): set WEIR_CLICKHOUSE to the address of a server',
+      )
     // A certificate that can't be read is said now: a child that ends is only started again.
     findClickHouse(config)
     if (!this.intake && config.log === 'embedded') await untilLogIsHere(config, this.world.stop)
@@ -150,6 +162,10 @@ class FirstProcess {
       this.becomeReady()
       void this.tellWorld()
     }, statusEveryMs)
+    if (this.healthServer) {
+      await this.healthServer.start()
+      this.listening('health', this.healthServer.url())
+    }
     await startServices(this.services)
     if (this.intake) {
       this.listening('mqtt', this.intake.url())
@@ -187,6 +203,7 @@ class FirstProcess {
 
   letGo(): void {
     clearInterval(this.ticker)
+    void this.healthServer?.stop()
     this.lock?.release()
   }
 
@@ -250,6 +267,12 @@ class FirstProcess {
       const others = this.children.filter((each) => each !== child).map((each) => each.status())
       child.tell({ kind: 'world', statuses: own ? [own, ...others] : others, addresses: this.addresses })
     }
+  }
+
+  private async allStatuses(): Promise<readonly ProcessStatus[]> {
+    const own = await this.ownStatus()
+    const others = this.children.map((child) => child.status())
+    return own ? [own, ...others] : others
   }
 
   private async ownStatus(): Promise<ProcessStatus | undefined> {

@@ -64,7 +64,8 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
   const anomalies = new AnomalyFeed({ log, logger })
   const rates = new PipelineRates()
-  const openConfig = { host: config.host, auth: 'open', hostNames: undefined, adminToken: undefined } as const
+  const open = { auth: 'open', publishedHost: undefined, hostNames: undefined, adminToken: undefined } as const
+  const openConfig = { host: config.host, ...open }
   const { access = createViewerAccess({ config: openConfig, clock }), registry } = options
   let app: FastifyInstance | undefined
   let port = 0

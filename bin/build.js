@@ -38,7 +38,8 @@ export function build() {
 
 function sources() {
   const found = roots.map((root) => join(project, root))
-  for (const folder of folders) {
+  // An image is built without tests and benchmarks.
+  for (const folder of folders.filter((each) => existsSync(join(project, each)))) {
     for (const entry of readdirSync(join(project, folder), { withFileTypes: true, recursive: true })) {
       if (entry.isFile()) found.push(join(entry.parentPath, entry.name))
     }

@@ -117,14 +117,17 @@ export async function compareWithTable({ log, clickhouse, topic, progress }: Com
 }
 
 /** All chunks before `end`, from the oldest that retention has left. */
-async function* chunksUntil(
+export async function* chunksUntil(
   log: EventLog,
   topic: LogTopic,
   end: LogPosition,
   progress: CompareOptions['progress'],
 ): AsyncGenerator<Chunk> {
-  const open = new Set([...end].filter(([, offset]) => offset > 0).map(([partition]) => partition))
-  const of = [...end.values()].reduce((sum, offset) => sum + offset, 0)
+  const beginning = await log.beginning(topic)
+  // Of a partition that was silent for long, retention leaves nothing to wait for.
+  const sizes = [...end].map(([partition, offset]) => [partition, offset - (beginning.get(partition) ?? 0)] as const)
+  const open = new Set(sizes.filter(([, chunks]) => chunks > 0).map(([partition]) => partition))
+  const of = sizes.reduce((sum, [, chunks]) => sum + chunks, 0)
   let done = 0
   const stop = new AbortController()
   try {

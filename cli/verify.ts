@@ -16,6 +16,7 @@ import { logDirectory, openLog } from '../stream/log/open-log.ts'
 import { type LogReport, verifyLog } from '../stream/log/verify-log.ts'
 import { type CommandWorld, StoppedError, untilStopped } from './command.ts'
 import { type Comparison, compareWithTable, differenceKinds } from './compare-with-table.ts'
+import { progressOn } from './progress.ts'
 
 export const verify = defineCommand({
   meta: { name: 'verify', description: 'Hold the log against the table, reading by reading' },
@@ -57,7 +58,8 @@ const stoppedWords = 'stopped before it finished: NOT verified, nothing is said 
 async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
   // What it does by itself (opening the store) is no news, unless it goes wrong.
   const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'verify')
-  const progress = progressOn(world)
+  // Half a check must not pass for one.
+  const progress = progressOn(world, stoppedWords)
   // Kafka's frames are its brokers' to check.
   const report =
     config.log === 'kafka'
@@ -110,21 +112,6 @@ async function answered(clickhouse: ClickHouse, stop: AbortSignal): Promise<void
       if (!(error instanceof RetryableError)) throw error
       if (performance.now() > deadline) throw new StartError(`The store does not answer: ${error.message}`)
       await pause(100)
-    }
-  }
-}
-
-/** One line on stderr, drawn over itself; an empty name ends it. Where a stop that was asked for ends the work. */
-function progressOn({ terminal, stop }: CommandWorld): (name: string, done: number, of: number) => void {
-  let drawnAt = 0
-  return (name, done, of) => {
-    if (stop.aborted && name !== '') throw new StoppedError(stoppedWords)
-    if (!terminal) return
-    const now = performance.now()
-    if (name === '') process.stderr.write('\r\x1b[K')
-    else if (now - drawnAt > 100) {
-      drawnAt = now
-      process.stderr.write(`\r\x1b[K${name}: ${Math.floor((done / Math.max(of, 1)) * 100)} % (${done} of ${of})`)
     }
   }
 }

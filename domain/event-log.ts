@@ -55,6 +55,9 @@ export interface EventLog {
   /** Where a group has committed. */
   committed(group: ConsumerGroup, topic: LogTopic): Promise<LogPosition>
 
+  /** The oldest chunk of each partition that retention has left; its end, where it has left none. */
+  beginning(topic: LogTopic): Promise<LogPosition>
+
   /** Just past the last durable chunk of each partition. */
   end(topic: LogTopic): Promise<LogPosition>
 

@@ -45,7 +45,7 @@ const inside: DeviceCredential = {
 }
 
 export function createDeviceAuth(
-  config: Pick<Config, 'auth' | 'host' | 'adminToken'>,
+  config: Pick<Config, 'auth' | 'host' | 'publishedHost' | 'adminToken'>,
   registry: DeviceRegistry | undefined,
 ): DeviceAuth {
   if (!requiresAuth(config)) return openAuth

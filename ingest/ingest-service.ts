@@ -43,9 +43,9 @@ export interface IngestService extends Service {
 export function createIngestService(options: IngestServiceOptions): IngestService {
   const { config, log, clock, logger, instruments } = options
   const events = createIngestEvents({ clock, logger, instruments })
-  const { host, auth: mode, adminToken, hostNames, rateLimitReadingsPerS } = config
-  const auth = createDeviceAuth({ host, auth: mode, adminToken }, options.registry)
-  const origins = originRulesOf({ host, auth: mode, hostNames })
+  const { rateLimitReadingsPerS } = config
+  const auth = createDeviceAuth(config, options.registry)
+  const origins = originRulesOf(config)
   const rates = rateLimitReadingsPerS === undefined ? undefined : new RateLimits(rateLimitReadingsPerS)
   let accepter: Accepter | undefined
   let broker: MqttBroker | undefined

@@ -105,3 +105,22 @@ describe('the configuration', () => {
     ])
   })
 })
+
+describe('a container', () => {
+  it('may bind every address when its ports are published on loopback alone', () => {
+    const inside = { WEIR_HOST: '0.0.0.0', WEIR_PUBLISHED_HOST: '127.0.0.1' }
+    expect(readConfig({ environment: inside })).toMatchObject({ host: '0.0.0.0', publishedHost: '127.0.0.1' })
+    expect(() => readConfig({ environment: { ...inside, WEIR_PUBLISHED_HOST: '0.0.0.0' } })).toThrow(
+      /WEIR_PUBLISHED_HOST is 0\.0\.0\.0, which others can reach/,
+    )
+    expect(() => readConfig({ environment: { WEIR_HOST: '0.0.0.0' } })).toThrow(/WEIR_HOST is 0\.0\.0\.0/)
+    // Loopback inside is no consent to be published to others.
+    expect(() => readConfig({ environment: { WEIR_PUBLISHED_HOST: '10.0.0.1' } })).toThrow(/WEIR_PUBLISHED_HOST/)
+  })
+
+  it('has a health port only where one is set', () => {
+    expect(readConfig({ environment: {} }).healthPort).toBeUndefined()
+    expect(readConfig({ environment: { WEIR_HEALTH_PORT: '8083' } }).healthPort).toBe(8083)
+    expect(() => readConfig({ environment: { WEIR_HEALTH_PORT: '8080' } })).toThrow(/WEIR_HEALTH_PORT .* 8080/)
+  })
+})

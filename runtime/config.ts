@@ -105,6 +105,11 @@ export const options = {
   ),
   roles: option(roleList, roles.join(','), 'What this process and its children do'),
   host: option(z.string().min(1), '127.0.0.1', 'Address that all ports are bound to'),
+  publishedHost: option(
+    z.string().min(1).optional(),
+    undefined,
+    'Address that a container’s ports are published at, where it is not `WEIR_HOST`: what counts for who can reach them',
+  ),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
@@ -132,6 +137,19 @@ export const options = {
     z.coerce.number('must be a number').min(0.1).max(1_000_000).optional(),
     undefined,
     'Readings a second that a device may send in the long run; unset: no limit',
+  ),
+  healthPort: option(
+    port.optional(),
+    undefined,
+    '`/healthz`, `/readyz` and `/metrics` of this process and its children, whatever their roles; unset: not opened',
+  ),
+  gatewayUrl: option(
+    z
+      .url({ protocol: /^https?$/, error: 'must be http://host:port' })
+      .transform((url) => url.replace(/\/+$/, ''))
+      .optional(),
+    undefined,
+    'Where the API reaches the gateway of an ingest elsewhere, to put dead letters back',
   ),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
@@ -309,7 +327,7 @@ function shown(name: string, given: unknown): string {
 function checkTogether(config: Partial<Config>): string[] {
   const problems: string[] = []
   const taken = new Map<number, string>()
-  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'clickhousePort'] as const) {
+  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'healthPort', 'clickhousePort'] as const) {
     const number = config[name]
     if (!number) continue
     const other = taken.get(number)
@@ -327,12 +345,13 @@ function checkTogether(config: Partial<Config>): string[] {
 
 /** What others can reach is never open, and what is closed must have a key. */
 function checkAccess(config: Partial<Config>): string[] {
-  const { host, auth, adminToken, roles: configured = [] } = config
+  const { host, publishedHost, auth, adminToken, roles: configured = [] } = config
   // What can't be used by itself was reported already.
   if (host === undefined || !('auth' in config)) return []
-  const reached = isLoopback(host) ? '' : `WEIR_HOST is ${host}, which others can reach: `
-  if (!requiresAuth({ auth, host })) {
-    const what = 'set WEIR_AUTH=required and WEIR_ADMIN_TOKEN, or WEIR_HOST=127.0.0.1'
+  const [name, address] = publishedHost === undefined ? ['HOST', host] : ['PUBLISHED_HOST', publishedHost]
+  const reached = isLoopback(address) ? '' : `WEIR_${name} is ${address}, which others can reach: `
+  if (!requiresAuth({ auth, host, publishedHost })) {
+    const what = `set WEIR_AUTH=required and WEIR_ADMIN_TOKEN, or WEIR_${name}=127.0.0.1`
     return reached === '' ? [] : [`${reached}WEIR_AUTH=open is without authentication for everybody; ${what}`]
   }
   if (!('adminToken' in config) || adminToken !== undefined || !configured.includes('api')) return []
@@ -341,8 +360,8 @@ function checkAccess(config: Partial<Config>): string[] {
 }
 
 /** `open` is for what only this machine can reach. */
-export function requiresAuth({ auth, host }: Pick<Config, 'auth' | 'host'>): boolean {
-  return (auth ?? (isLoopback(host) ? 'open' : 'required')) === 'required'
+export function requiresAuth({ auth, host, publishedHost }: Pick<Config, 'auth' | 'host' | 'publishedHost'>): boolean {
+  return (auth ?? (isLoopback(publishedHost ?? host) ? 'open' : 'required')) === 'required'
 }
 
 export function devicesFile({ data, devices }: Pick<Config, 'data' | 'devices'>): string {

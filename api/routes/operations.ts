@@ -1,6 +1,7 @@
 // For operators and their tools: alive, ready, instruments, and the path of readings stage by stage.
 import { z } from 'zod'
 import { renderInstruments } from '../../runtime/instruments.ts'
+import { readinessOf, renderPartsUp } from '../../runtime/readiness.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
 import { hasReached } from '../live/cursor.ts'
 import { isOnline } from '../live/last-values.ts'
@@ -13,9 +14,6 @@ import {
   type ReadyAnswer,
   readySchema,
 } from '../wire.ts'
-
-/** A process that has not been heard of for this long does not do its job, whatever it said last. */
-const statusAgeMsMax = 10_000
 
 export function operationRoutes(app: ApiApp, context: ApiContext, rates: PipelineRates): void {
   app.get(
@@ -60,7 +58,7 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       const { parts } = await readiness(context)
       return reply
         .type('text/plain; version=0.0.4; charset=utf-8')
-        .send(renderInstruments(statuses.map(({ instruments }) => instruments)) + partsAsGauge(parts))
+        .send(renderInstruments(statuses.map(({ instruments }) => instruments)) + renderPartsUp(parts))
     },
   )
 
@@ -78,31 +76,8 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
   )
 }
 
-/** What /readyz says, for those who watch numbers. */
-function partsAsGauge(parts: ReadyAnswer['parts']): string {
-  const lines = Object.entries(parts).map(
-    ([part, { state }]) => `weir_part_up{part="${part}"} ${state === 'ok' ? 1 : state === 'degraded' ? 0.5 : 0}\n`,
-  )
-  return `# HELP weir_part_up 1: well, 0.5: works, with less than it should, 0: does not work\n# TYPE weir_part_up gauge\n${lines.join('')}`
-}
-
 async function readiness({ status, clock }: ApiContext): Promise<ReadyAnswer> {
-  const nowMs = clock.nowMicros() / 1000
-  const parts: ReadyAnswer['parts'] = {}
-  for (const { process, at, parts: known } of await status.all()) {
-    const ageMs = nowMs - at
-    if (ageMs > statusAgeMsMax) {
-      const detail = `its process has said nothing for ${Math.round(ageMs / 1000)} s: it hangs, or is stopped`
-      parts[process] = { state: 'failed', detail, process }
-      continue
-    }
-    for (const [part, health] of Object.entries(known)) {
-      const name = part in parts ? `${process}-${part}` : part
-      parts[name] = { state: health.state, ...(health.detail === undefined ? {} : { detail: health.detail }), process }
-    }
-  }
-  const isReady = Object.values(parts).every(({ state }) => state === 'ok' || state === 'degraded')
-  return { status: isReady ? 'ready' : 'not-ready', parts }
+  return readinessOf(await status.all(), clock.nowMicros() / 1000)
 }
 
 async function pipeline(

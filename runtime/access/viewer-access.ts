@@ -35,14 +35,14 @@ export interface ViewerAccess {
   readonly ownAuthorization: string
 }
 
-type AccessConfig = Pick<Config, 'auth' | 'host' | 'hostNames' | 'adminToken'>
+type AccessConfig = Pick<Config, 'auth' | 'host' | 'publishedHost' | 'hostNames' | 'adminToken'>
 
 const cookieName = 'weir_session'
 const sessionMs = 12 * 60 * 60 * 1000
 const cookieAttributes = 'Path=/; HttpOnly; SameSite=Strict'
 const cookieLengthMax = 8_192
 
-export function originRulesOf(config: Pick<Config, 'auth' | 'host' | 'hostNames'>): OriginRules {
+export function originRulesOf(config: Pick<Config, 'auth' | 'host' | 'publishedHost' | 'hostNames'>): OriginRules {
   const { host, hostNames = [] } = config
   return { host, hostNames, checksHost: !requiresAuth(config) }
 }

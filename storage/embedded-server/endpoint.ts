@@ -1,11 +1,22 @@
 // Where the embedded server is to be found, and the secret that opens it: one file, readable by its owner only. The secret survives restarts.
 import { randomBytes } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { ClickHouseEndpoint } from '../open-clickhouse.ts'
 
 export type { ClickHouseEndpoint }
+
+/** An installation may leave the engine out, as the container image does. */
+export function hasEngine(): boolean {
+  try {
+    createRequire(import.meta.url).resolve('chdb')
+    return true
+  } catch {
+    return false
+  }
+}
 
 /** Of `<data>`. Throws a RetryableError while no server has written one. */
 export async function readEndpoint(dataDirectory: string): Promise<ClickHouseEndpoint> {

@@ -25,6 +25,8 @@ interface Head {
   readonly position: Readonly<Record<string, number>>
   readonly series: number
   readonly coldSeries: number
+  /** Where it was moved: the log that its position is of. */
+  readonly log?: string
 }
 
 /** Resolved when it returns: on disk, under its name. */
@@ -83,9 +85,7 @@ export function readSnapshot({ file, detector, states, cold }: SnapshotParts): R
     throw error
   }
   try {
-    // Before anything is believed.
-    reader.verify()
-    const head = JSON.parse(reader.bytes(reader.number(headBytesMax)).toString()) as Head
+    const head = readHead(reader)
     const own = `${detector.name}/${detector.version}`
     if (head.version !== snapshotVersion || head.detector !== own || head.blockWords !== detector.blockWords) {
       return { kind: 'unusable', reason: `it is of ${head.detector} with blocks of ${head.blockWords} words` }
@@ -101,14 +101,64 @@ export function readSnapshot({ file, detector, states, cold }: SnapshotParts): R
       const slot = states.restore(reader.bytes(reader.number(0xffff)))
       reader.into(states.block(slot))
     }
-    const position = Object.entries(head.position).map(([partition, offset]) => [Number(partition), offset] as const)
-    return { kind: 'restored', position: new Map(position) }
+    return { kind: 'restored', position: positionOf(head.position) }
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error
     return { kind: 'unusable', reason: error.message }
   } finally {
     reader.close()
   }
+}
+
+/** The position that a snapshot stands for, and the log that it is of where it was moved; undefined: there is none that is whole. */
+export function readSnapshotPlace(
+  file: string,
+): { readonly position: LogPosition; readonly log: string | undefined } | undefined {
+  let reader: SnapshotReader | undefined
+  try {
+    reader = new SnapshotReader(file)
+    const { position, log } = readHead(reader)
+    return { position: positionOf(position), log }
+  } catch (error) {
+    if (error instanceof SnapshotError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  } finally {
+    reader?.close()
+  }
+}
+
+/** The same snapshot as one of another log, in which `position` is the same place. Atomic. */
+export function moveSnapshot(file: string, position: LogPosition, log: string): void {
+  const reader = new SnapshotReader(file)
+  const temporary = `${file}.new`
+  try {
+    const head: Head = { ...readHead(reader), position: Object.fromEntries(position), log }
+    const writer = new SnapshotWriter(temporary)
+    try {
+      const text = Buffer.from(JSON.stringify(head))
+      writer.number(text.length)
+      writer.bytes(text)
+      for (let rest = reader.some(); rest.length > 0; rest = reader.some()) writer.bytes(rest)
+      writer.end()
+    } finally {
+      writer.close()
+    }
+  } finally {
+    reader.close()
+  }
+  renameSync(temporary, file)
+  syncDirectory(dirname(file))
+}
+
+/** Throws a SnapshotError for what is not as it was written. */
+function readHead(reader: SnapshotReader): Head {
+  // Before anything is believed.
+  reader.verify()
+  return JSON.parse(reader.bytes(reader.number(headBytesMax)).toString()) as Head
+}
+
+function positionOf(position: Head['position']): LogPosition {
+  return new Map(Object.entries(position).map(([partition, offset]) => [Number(partition), offset] as const))
 }
 
 class SnapshotError extends Error {}
@@ -196,6 +246,14 @@ class SnapshotReader {
   bytes(count: number): Buffer {
     const bytes = Buffer.allocUnsafe(count)
     this.into(bytes)
+    return bytes
+  }
+
+  /** What comes next, as much as is at hand; empty at the end. */
+  some(): Buffer {
+    if (this.start === this.end && this.at < this.length) this.load()
+    const bytes = Buffer.from(this.buffer.subarray(this.start, this.end))
+    this.start = this.end
     return bytes
   }
 

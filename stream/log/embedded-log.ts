@@ -186,6 +186,13 @@ class EmbeddedLog implements EventLog {
     return (await readCommitted(this.options.directory, group, topic)) ?? new Map()
   }
 
+  async beginning(topic: LogTopic): Promise<LogPosition> {
+    this.endSignal.refresh()
+    if (!this.endSignal.current) return new Map()
+    const [oldest] = await listSegments(this.files, this.options.directory)
+    return this.positionOf(topic, oldest?.header.base.offsets)
+  }
+
   async end(topic: LogTopic): Promise<LogPosition> {
     this.endSignal.refresh()
     return this.positionOf(topic, this.endSignal.current?.marks.offsets)
@@ -236,13 +243,6 @@ class EmbeddedLog implements EventLog {
   private openReader(topic: LogTopic, from: LogPosition | LogEnd): SegmentReader {
     const { files, endSignal: end, recent } = this
     return new SegmentReader({ files, directory: this.options.directory, end, recent, topic, from })
-  }
-
-  /** The oldest chunk that retention has left of each partition. */
-  private async beginning(topic: LogTopic): Promise<LogPosition> {
-    if (!this.endSignal.current) return new Map()
-    const [oldest] = await listSegments(this.files, this.options.directory)
-    return this.positionOf(topic, oldest?.header.base.offsets)
   }
 
   private positionOf(topic: LogTopic, offsets: Float64Array | undefined): LogPosition {

@@ -66,6 +66,19 @@ export function eventLogContract({ name, open, reopen, retentionPassed, skip = [
       expect(await append(log, 'f')).toBe(3)
     })
 
+    test('beginning and end stand around what there is, in every process', async () => {
+      const { log, again } = await begin()
+      const none = { '0': 0, '1': 0, '2': 0, '3': 0 }
+      expect(Object.fromEntries(await log.beginning('readings'))).toEqual(none)
+      for (const text of ['a', 'b']) await append(log, text)
+      await append(log, 'c', { partition: 1 })
+      for (const each of [log, await again('read')]) {
+        expect(Object.fromEntries(await each.beginning('readings'))).toEqual(none)
+        expect(Object.fromEntries(await each.end('readings'))).toEqual({ ...none, '1': 1, '2': 2 })
+        expect(Object.fromEntries(await each.end('anomalies'))).toEqual(none)
+      }
+    })
+
     test('append is durable when resolved: it is there after the log was opened again', async () => {
       const { log, again } = await begin()
       await append(log, 'kept', { count: 7, receivedAt: 1_700_000_000_000_123 })

@@ -56,6 +56,16 @@ export async function readGroup(directory: string, group: ConsumerGroup): Promis
   return found
 }
 
+/** All groups that have ever read something. */
+export async function listGroups(directory: string): Promise<readonly ConsumerGroup[]> {
+  const names = await fs.readdir(path.join(directory, 'groups')).catch((error: unknown) => {
+    if (isMissing(error)) return []
+    throw error
+  })
+  const found = names.map((name) => /^([a-z0-9][a-z0-9-]*)\.[a-z-]+\.json$/.exec(name)?.[1])
+  return [...new Set(found.filter((group) => group !== undefined))].sort()
+}
+
 /** One group's position in one topic. Commits made while one is being saved are saved together, the newest. */
 export class GroupOffsets {
   private readonly files: LogFiles

@@ -264,6 +264,10 @@ class KafkaLog implements EventLog {
     })
   }
 
+  async beginning(topic: LogTopic): Promise<LogPosition> {
+    return sorted(await this.ask(() => this.asking.offsets(this.nameOf(topic), this.all, 'first')))
+  }
+
   async end(topic: LogTopic): Promise<LogPosition> {
     return sorted(await this.ask(() => this.asking.offsets(this.nameOf(topic), this.all, 'next')))
   }

@@ -55,6 +55,17 @@ export async function ensureTopics(
   }
 }
 
+/** The cluster's own name, whatever brokers it is asked through. */
+export async function clusterIdOf(endpoint: KafkaEndpoint): Promise<string> {
+  const admin = createAdmin(endpoint)
+  await admin.connect()
+  try {
+    return (await admin.describeCluster()).clusterId
+  } finally {
+    await admin.disconnect().catch(() => {})
+  }
+}
+
 type Admin = ReturnType<typeof createAdmin>
 
 async function createTopics(

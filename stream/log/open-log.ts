@@ -56,6 +56,7 @@ export async function openLog({ config, mode, logger, clock, signal }: OpenLogOp
     })
   }
   const { openEmbeddedLog } = await import('./embedded-log.ts')
+  if (mode === 'append') await (await import('./move-record.ts')).refuseMovedLog(logDirectory(config))
   return openEmbeddedLog({
     directory: logDirectory(config),
     mode,

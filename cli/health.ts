@@ -1,0 +1,59 @@
+// `weir health`: asks a running `weir start` whether it is ready, and says what is not. What a container's health check runs.
+import { defineCommand } from 'citty'
+import { isLoopback, readConfig } from '../runtime/config.ts'
+import type { Readiness } from '../runtime/readiness.ts'
+import { type CommandWorld, UsageError } from './command.ts'
+
+const answerMsMax = 5_000
+
+export const health = defineCommand({
+  meta: { name: 'health', description: 'Ask whether a running Weir is ready: 0 when it is, 1 and what is not' },
+  args: {
+    url: {
+      type: 'string',
+      description: 'Its health port, or its HTTP port (http://127.0.0.1:WEIR_HEALTH_PORT)',
+      valueHint: 'url',
+    },
+    config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
+    json: { type: 'boolean', description: 'One JSON object on stdout, for programs' },
+  },
+  async run({ args, data }) {
+    const world: CommandWorld = data
+    const url = args.url ?? ownUrl(world, args.config)
+    if (!URL.canParse(url)) throw new UsageError(`--url is "${url}", which is no URL: give http://host:port`)
+    const readiness = await askReadiness(url)
+    world.print(args.json ? JSON.stringify(readiness) : describe(readiness))
+    return readiness.status === 'ready' ? 0 : 1
+  },
+})
+
+function ownUrl(world: CommandWorld, file: string | undefined): string {
+  const { host, healthPort } = readConfig({ environment: world.environment, file })
+  if (!healthPort) throw new UsageError('There is no health port to ask: set WEIR_HEALTH_PORT, or give --url')
+  const own = isLoopback(host) || !/^(0\.0\.0\.0|::)$/.test(host) ? host : '127.0.0.1'
+  return `http://${own.includes(':') ? `[${own}]` : own}:${healthPort}`
+}
+
+interface Answered {
+  readonly status: Readiness['status'] | 'no-answer'
+  readonly detail?: string
+  readonly parts: Readiness['parts']
+}
+
+async function askReadiness(url: string): Promise<Answered> {
+  try {
+    const answer = await fetch(new URL('/readyz', url), { signal: AbortSignal.timeout(answerMsMax) })
+    return (await answer.json()) as Readiness
+  } catch (error) {
+    const { message, cause } = error as Error
+    const why = cause instanceof Error && cause.message !== '' ? cause.message : message
+    return { status: 'no-answer', detail: `${url} does not answer: ${why}`, parts: {} }
+  }
+}
+
+function describe({ status, detail, parts }: Answered): string {
+  const lines = Object.entries(parts).map(
+    ([part, { state, detail: why }]) => `  ${part}: ${state}${why === undefined ? '' : `: ${why}`}`,
+  )
+  return [detail ?? status, ...lines].join('\n')
+}

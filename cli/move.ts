@@ -1,0 +1,352 @@
+// `weir move --from embedded --to kafka`: what one machine has kept goes on elsewhere. The log with its groups' positions and what detection has learned
+// goes to Kafka; the table to a ClickHouse server, where WEIR_CLICKHOUSE names one. Weir is stopped meanwhile. What was interrupted goes on where it
+// stood; nothing here is removed; it ends only when both sides were counted and compared.
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { defineCommand } from 'citty'
+import type { ConsumerGroup, EventLog, LogPosition, LogTopic, Offset, Partition } from '../domain/event-log.ts'
+import { systemClock } from '../runtime/clock.ts'
+import { type Config, readConfig } from '../runtime/config.ts'
+import { acquireLock, type DataLock, lockOwner } from '../runtime/data-lock.ts'
+import { StartError } from '../runtime/errors.ts'
+import { createLogger, type Logger } from '../runtime/logger.ts'
+import { moveSnapshot, readSnapshotPlace } from '../stream/detectors/snapshot.ts'
+import { openEmbeddedLog } from '../stream/log/embedded-log.ts'
+import { logTopics } from '../stream/log/frame-format.ts'
+import { listGroups, readCommitted } from '../stream/log/group-offsets.ts'
+import { describeError, type KafkaEndpoint } from '../stream/log/kafka-client.ts'
+import { clusterIdOf, ensureTopics, type TopicReport } from '../stream/log/kafka-topics.ts'
+import { type MoveRecord, positionOf, readMoveRecord, writeMoveRecord } from '../stream/log/move-record.ts'
+import { kafkaEndpoint, logDirectory, openLog, requiredGroups } from '../stream/log/open-log.ts'
+import { type CommandWorld, UsageError } from './command.ts'
+import { copyLog, type LogMoveOptions, type Tally, tallyLog, verifyMovedLog } from './move-log.ts'
+import { type Progress, progressOn } from './progress.ts'
+
+export const move = defineCommand({
+  meta: { name: 'move', description: 'Carry log, positions and table from this machine to Kafka and ClickHouse' },
+  args: {
+    from: { type: 'string', description: 'Where it is now: embedded', valueHint: 'log' },
+    to: { type: 'string', description: 'Where it goes: kafka', valueHint: 'log' },
+    data: {
+      type: 'string',
+      description: 'Directory that holds everything Weir keeps (./data)',
+      valueHint: 'directory',
+    },
+    config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
+    'dry-run': { type: 'boolean', description: 'Check everything, count what would be moved, and move nothing' },
+    json: { type: 'boolean', description: 'One JSON object on stdout, for programs' },
+  },
+  async run({ args, data }) {
+    const world: CommandWorld = data
+    if (args.from !== 'embedded' || args.to !== 'kafka')
+      throw new UsageError('weir move goes one way: weir move --from embedded --to kafka')
+    const flags = { data: args.data, log: 'kafka' }
+    const config = readConfig({ environment: world.environment, file: args.config, flags })
+    const report = await moveAll(config, world, args['dry-run'] === true)
+    world.print(args.json ? JSON.stringify(report) : describe(report))
+    return 0
+  },
+})
+
+interface TopicMove {
+  readonly topic: LogTopic
+  /** What the embedded log holds. */
+  readonly from: Tally
+  /** What Kafka holds of it; undefined in a dry run. */
+  readonly to?: Tally
+  /** Chunks that this run appended; the others were there from a run before. */
+  readonly copied: number
+  readonly repeats: number
+}
+
+interface GroupMove {
+  readonly group: ConsumerGroup
+  readonly topic: LogTopic
+  readonly from: Readonly<Record<string, Offset>>
+  readonly to?: Readonly<Record<string, Offset>>
+}
+
+export interface MoveReport {
+  readonly state: 'would-move' | 'moved' | 'moved-before'
+  readonly data: string
+  readonly to: string
+  readonly topics: readonly TopicMove[]
+  readonly groups: readonly GroupMove[]
+  /** What detection has learned. */
+  readonly detector: 'moved' | 'none'
+}
+
+/** Nothing is taken from what is being moved, however old. */
+const keepForEverMs = 100 * 365 * 86_400_000
+const storedSegmentsMax = 2 ** 50
+/** A server that was killed has let go by then. */
+const lockWaitMs = 1_000
+
+async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): Promise<MoveReport> {
+  const directory = logDirectory(config)
+  if (!existsSync(directory)) throw new StartError(`There is no log in ${config.data}: nothing to move`)
+  const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'move')
+  const progress = progressOn(world, 'Stopped before the end: run it again, and it goes on where it stood')
+  const endpoint = kafkaEndpoint(config, logger)
+  const locks = await lockAll(config)
+  let source: EventLog | undefined
+  let target: EventLog | undefined
+  try {
+    const to = `Kafka ${await askKafka(endpoint, () => clusterIdOf(endpoint))} ${config.kafkaPrefix}*`
+    const record = await readMoveRecord(directory)
+    if (record && record.to !== to)
+      throw new StartError(
+        `A move of this log to ${record.to} was ${record.state}, and this one is to ${to}: go on with that one, or remove ${join(directory, 'move.json')} to begin anew`,
+      )
+    if (record?.state === 'done') return { ...(record.report as MoveReport), state: 'moved-before' }
+    source = await openSource(config, logger)
+    const reports = await askKafka(endpoint, () => topicsOf(config, endpoint, false))
+    refuseProblems(reports, record !== undefined)
+    if (isDryRun) return await wouldMove({ config, source, to, progress })
+    target = await openLog({ config, mode: 'append', logger, clock: systemClock, signal: world.stop })
+    if (!record) await refuseForeign(target)
+    const begun = record ?? (await begin(directory, source, to))
+    const report = await moveLog({ config, source, target, to, record: begun, progress, signal: world.stop })
+    await writeMoveRecord(directory, { ...begun, state: 'done', at: new Date().toISOString(), report })
+    return report
+  } finally {
+    progress('', 0, 0)
+    await target?.close()
+    await source?.close()
+    for (const lock of locks) lock.release()
+  }
+}
+
+/** Everybody who would change anything here meanwhile is kept out. */
+async function lockAll({ data }: Config): Promise<readonly DataLock[]> {
+  const whenTaken = (pid: number): string =>
+    `Weir runs on ${data} (process ${pid}): stop it first, and leave it stopped until the move is done`
+  const storeOwner = lockOwner(join(data, 'clickhouse', 'lock'))
+  if (storeOwner !== undefined) throw new StartError(whenTaken(storeOwner))
+  const locks: DataLock[] = []
+  try {
+    for (const name of ['lock', 'writer.lock', 'detector.lock'])
+      locks.push(await acquireLock(join(data, name), { whenTaken, waitMs: lockWaitMs }))
+    return locks
+  } catch (error) {
+    for (const lock of locks) lock.release()
+    throw error
+  }
+}
+
+/** As its owner, so that the end of a log whose server was killed is found. */
+function openSource(config: Config, logger: Logger): Promise<EventLog> {
+  return openEmbeddedLog({
+    directory: logDirectory(config),
+    mode: 'append',
+    partitions: config.partitions,
+    quotaBytes: storedSegmentsMax,
+    retentionMs: keepForEverMs,
+    groups: requiredGroups,
+    logger,
+    clock: systemClock,
+  })
+}
+
+function topicsOf(config: Config, endpoint: KafkaEndpoint, create: boolean): Promise<TopicReport[]> {
+  const { kafkaPrefix: prefix, partitions, retentionLog: retentionMs } = config
+  return ensureTopics({ endpoint, prefix, partitions, retentionMs }, { create })
+}
+
+/** One try: who moves is there to see it. */
+async function askKafka<Answer>({ brokers }: KafkaEndpoint, ask: () => Promise<Answer>): Promise<Answer> {
+  try {
+    return await ask()
+  } catch (error) {
+    throw new StartError(`Kafka at ${brokers.join(', ')} can't be asked: ${describeError(error)}`)
+  }
+}
+
+/** Topics that are not there yet are made. */
+function refuseProblems(reports: readonly TopicReport[], isResumed: boolean): void {
+  const problems = reports.flatMap(({ name, partitions, problems: found }) =>
+    partitions === 0 ? [] : found.map((problem) => `The Kafka topic ${name} ${problem}`),
+  )
+  if (problems.length > 0) throw new StartError(problems.join('\n'))
+  const missing = reports.filter(({ partitions }) => partitions === 0)
+  if (isResumed && missing.length > 0 && missing.length < reports.length)
+    throw new StartError(
+      `The Kafka topic ${missing[0]!.name} is gone since the move began: make it again with weir topics`,
+    )
+}
+
+/** What is there already would come before what is moved. */
+async function refuseForeign(target: EventLog): Promise<void> {
+  for (const topic of logTopics) {
+    const messages = [...(await target.end(topic)).values()].reduce((sum, offset) => sum + offset, 0)
+    if (messages > 0)
+      throw new StartError(
+        `The topic of ${topic} in Kafka holds ${messages} messages already: a log is moved to topics that are new. Choose others with WEIR_KAFKA_PREFIX, or remove these.`,
+      )
+  }
+}
+
+async function begin(directory: string, source: EventLog, to: string): Promise<MoveRecord> {
+  const beganAt: Partial<Record<LogTopic, Record<string, number>>> = {}
+  for (const topic of logTopics) beganAt[topic] = Object.fromEntries(await source.beginning(topic))
+  const record: MoveRecord = { version: 1, state: 'begun', to, beganAt, at: new Date().toISOString() }
+  await writeMoveRecord(directory, record)
+  return record
+}
+
+interface Moving {
+  readonly config: Config
+  readonly source: EventLog
+  readonly to: string
+  readonly progress: Progress
+}
+
+async function wouldMove({ config, source, to, progress }: Moving): Promise<MoveReport> {
+  const topics: TopicMove[] = []
+  for (const topic of logTopics) {
+    const from = await tallyLog(source, topic, (done, of) => progress(`counting ${topic}`, done, of))
+    topics.push({ topic, from, copied: 0, repeats: 0 })
+  }
+  const groups = (await groupsOf(config)).map(({ group, topic, position }) => ({
+    group,
+    topic,
+    from: Object.fromEntries(position),
+  }))
+  const detector = readSnapshotPlace(snapshotFile(config)) ? 'moved' : 'none'
+  return { state: 'would-move', data: config.data, to, topics, groups, detector }
+}
+
+async function moveLog(
+  moving: Moving & { readonly target: EventLog; readonly record: MoveRecord; readonly signal: AbortSignal },
+): Promise<MoveReport> {
+  const { config, source, target, to, record, progress, signal } = moving
+  const found = await groupsOf(config)
+  const snapshot = readSnapshotPlace(snapshotFile(config))
+  const topics: TopicMove[] = []
+  const groups: GroupMove[] = []
+  let detector: MoveReport['detector'] = 'none'
+  for (const topic of logTopics) {
+    const optionsOf = (what: string): LogMoveOptions => ({
+      ...{ source, target, topic, beganAt: positionOf(record, topic), signal },
+      progress: (done, of) => progress(`${what} ${topic}`, done, of),
+    })
+    const copied = await copyLog(optionsOf('copying'))
+    const own = found.filter((each) => each.topic === topic)
+    const isToMove = topic === 'readings' && snapshot !== undefined && snapshot.log !== to
+    const positions = [...own.map(({ position }) => position), ...(isToMove ? [snapshot.position] : [])]
+    const verified = await verifyMovedLog(optionsOf('comparing'), wantedOf(positions))
+    topics.push({ topic, from: verified.source, to: verified.target, copied, repeats: verified.repeats })
+    // Positions after what they stand for, as always.
+    await Promise.all(
+      own.map(async ({ group, position }) => {
+        const there = translated(position, verified.places)
+        await commitMoved(target, group, topic, there)
+        groups.push({ group, topic, from: Object.fromEntries(position), to: Object.fromEntries(there) })
+      }),
+    )
+    if (isToMove) moveSnapshot(snapshotFile(config), translated(snapshot.position, verified.places), to)
+    if (topic === 'readings' && snapshot) detector = 'moved'
+  }
+  return { state: 'moved', data: config.data, to, topics, groups, detector }
+}
+
+function snapshotFile({ data }: Config): string {
+  return join(data, 'detector', 'snapshot')
+}
+
+async function groupsOf(
+  config: Config,
+): Promise<{ readonly group: ConsumerGroup; readonly topic: LogTopic; readonly position: LogPosition }[]> {
+  const directory = logDirectory(config)
+  const found: { group: ConsumerGroup; topic: LogTopic; position: LogPosition }[] = []
+  for (const group of await listGroups(directory)) {
+    for (const topic of logTopics) {
+      const position = await readCommitted(directory, group, topic)
+      if (position) found.push({ group, topic, position })
+    }
+  }
+  return found
+}
+
+function wantedOf(positions: readonly LogPosition[]): Map<Partition, Set<Offset>> {
+  const wanted = new Map<Partition, Set<Offset>>()
+  for (const position of positions) {
+    for (const [partition, offset] of position) {
+      const offsets = wanted.get(partition) ?? new Set()
+      wanted.set(partition, offsets.add(offset))
+    }
+  }
+  return wanted
+}
+
+/** What stood before the oldest chunk that is left stands at the beginning there. */
+function translated(
+  position: LogPosition,
+  places: ReadonlyMap<Partition, ReadonlyMap<Offset, Offset>>,
+): Map<Partition, Offset> {
+  const there = new Map<Partition, Offset>()
+  for (const [partition, offset] of position) {
+    const place = places.get(partition)?.get(offset)
+    if (place !== undefined) there.set(partition, place)
+  }
+  return there
+}
+
+/** A group is where the move left it, or further, or it is said. */
+async function commitMoved(
+  target: EventLog,
+  group: ConsumerGroup,
+  topic: LogTopic,
+  position: LogPosition,
+): Promise<void> {
+  const member = await target.subscribe(group, topic)
+  try {
+    await member.commit(position)
+  } finally {
+    await member.close()
+  }
+  const committed = await target.committed(group, topic)
+  const beginning = await target.beginning(topic)
+  for (const [partition, offset] of position) {
+    const stands = committed.get(partition) ?? beginning.get(partition) ?? 0
+    if (stands < offset)
+      throw new StartError(
+        `The group ${group} stands at ${stands} in partition ${partition} of ${topic} in Kafka, not at ${offset}: a Weir runs on Kafka already. Stop it, and run this again.`,
+      )
+  }
+}
+
+function describe({ state, data, to, topics, groups, detector }: MoveReport): string {
+  const lines = [
+    {
+      'would-move': `${data} would be moved to ${to}; nothing was changed`,
+      moved: `${data} was moved to ${to}`,
+      'moved-before': `${data} was moved to ${to} before; nothing was changed`,
+    }[state],
+  ]
+  for (const { topic, from, to: there, copied, repeats } of topics) {
+    lines.push(`${topic}: ${from.readings} in ${from.chunks} chunks, ${from.bytes} bytes, checksum ${from.checksum}`)
+    if (!there) continue
+    lines.push(
+      `  in Kafka: ${there.readings} in ${there.chunks} chunks, ${there.bytes} bytes, checksum ${there.checksum}: the same`,
+    )
+    if (copied < from.chunks) lines.push(`  ${from.chunks - copied} chunks were there from a run before`)
+    if (repeats > 0)
+      lines.push(`  ${repeats} chunks are there twice, as Kafka was sent them again; the table folds them`)
+  }
+  for (const { group, topic, from, to: there } of groups) {
+    const where = (position: Readonly<Record<string, number>>): string =>
+      Object.entries(position)
+        .map(([partition, offset]) => `${partition}:${offset}`)
+        .join(' ') || 'the beginning'
+    lines.push(`position of ${group} in ${topic}: ${where(from)}${there ? ` → ${where(there)}` : ''}`)
+  }
+  lines.push(
+    detector === 'moved'
+      ? `detection: what it learned is in ${join(data, 'detector')}`
+      : 'detection: nothing learned yet',
+  )
+  if (state === 'moved')
+    lines.push('Start Weir with WEIR_LOG=kafka now. The log here stays as it was; remove it when you need it no more.')
+  return lines.join('\n')
+}

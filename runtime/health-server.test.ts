@@ -1,0 +1,71 @@
+// The port that operators and health checks ask, whatever the roles.
+import { afterEach, describe, expect, it } from 'vitest'
+import { createHealthServer, type HealthServer } from './health-server.ts'
+import { createInstruments } from './instruments.ts'
+import type { Health } from './service.ts'
+import type { ProcessStatus } from './status.ts'
+
+const clock = { nowMicros: () => 1_000_000_000_000 }
+const servers: HealthServer[] = []
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.stop()
+})
+
+async function begin(statuses: () => readonly ProcessStatus[], port = 0): Promise<HealthServer> {
+  const server = createHealthServer({ host: '127.0.0.1', port, status: { all: async () => statuses() }, clock })
+  servers.push(server)
+  await server.start()
+  return server
+}
+
+const statusOf = (parts: Record<string, Health>, at = 1_000_000_000): ProcessStatus => ({
+  process: 'serve',
+  at,
+  parts,
+  instruments: [],
+})
+
+describe('the health port', () => {
+  it('is alive whatever its parts do, and ready when each does its job', async () => {
+    let health: Health = { state: 'failed', detail: 'the store is away' }
+    const url = (await begin(() => [statusOf({ writer: health })])).url()
+    expect((await fetch(`${url}/healthz`)).status).toBe(200)
+    const before = await fetch(`${url}/readyz`)
+    expect(before.status).toBe(503)
+    expect(await before.json()).toEqual({
+      status: 'not-ready',
+      parts: { writer: { state: 'failed', detail: 'the store is away', process: 'serve' } },
+    })
+    health = { state: 'degraded', detail: 'slow' }
+    expect((await fetch(`${url}/readyz`)).status).toBe(200)
+  })
+
+  it('does not believe a process that has said nothing for long', async () => {
+    const url = (await begin(() => [statusOf({ writer: { state: 'ok' } }, 1_000_000_000 - 11_000)])).url()
+    const answer = await fetch(`${url}/readyz`)
+    expect(answer.status).toBe(503)
+    expect(await answer.text()).toContain('has said nothing for 11 s')
+  })
+
+  it('has the instruments of all processes and the state of each part as numbers', async () => {
+    const instruments = createInstruments('ingest')
+    instruments.counter('weir_test_total', 'A test').inc(3)
+    const snapshot = await instruments.snapshot()
+    const url = (await begin(() => [{ ...statusOf({ log: { state: 'ok' } }), instruments: snapshot }])).url()
+    const text = await (await fetch(`${url}/metrics`)).text()
+    expect(text).toContain('weir_test_total{process="ingest"} 3')
+    expect(text).toContain('weir_part_up{part="log"} 1')
+  })
+
+  it('knows nothing else, and takes nothing', async () => {
+    const url = (await begin(() => [])).url()
+    expect((await fetch(`${url}/v1/devices`)).status).toBe(404)
+    expect((await fetch(`${url}/readyz`, { method: 'POST', body: 'x' })).status).toBe(405)
+  })
+
+  it('says which option moves it when its port is taken', async () => {
+    const first = await begin(() => [])
+    const port = Number(new URL(first.url()).port)
+    await expect(begin(() => [], port)).rejects.toThrow(/health port \d+ .* WEIR_HEALTH_PORT/)
+  })
+})

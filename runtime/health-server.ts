@@ -1,0 +1,96 @@
+// A port for whoever watches one `weir start`, whatever its roles: alive, ready (with the state of each part), and instruments, of this first process
+// and its children. Listens before anything else starts and until everything has stopped, so that a start that waits says what for.
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Clock } from './clock.ts'
+import { renderInstruments } from './instruments.ts'
+import { listenError } from './listen-error.ts'
+import { readinessOf, renderPartsUp } from './readiness.ts'
+import type { Service } from './service.ts'
+import type { StatusBoard } from './status.ts'
+
+export interface HealthServerOptions {
+  readonly host: string
+  readonly port: number
+  readonly status: StatusBoard
+  readonly clock: Clock
+}
+
+export interface HealthServer extends Service {
+  url(): string
+}
+
+interface Answer {
+  readonly code: number
+  readonly type: string
+  readonly body: string
+}
+
+/** Those who watch are few. */
+const connectionsMax = 64
+const requestMsMax = 5_000
+const json = 'application/json; charset=utf-8'
+
+export function createHealthServer({ host, port, status, clock }: HealthServerOptions): HealthServer {
+  let server: Server | undefined
+  let bound = port
+
+  async function answer(path: string): Promise<Answer> {
+    if (path === '/healthz') return { code: 200, type: json, body: '{"status":"ok"}' }
+    if (path !== '/readyz' && path !== '/metrics') {
+      const detail = `There is no ${path.slice(0, 100)} here: /healthz, /readyz and /metrics are.`
+      const problem = { type: '/problems/not-found', title: 'Not found', status: 404, detail }
+      return { code: 404, type: 'application/problem+json', body: JSON.stringify(problem) }
+    }
+    const statuses = await status.all()
+    const readiness = readinessOf(statuses, clock.nowMicros() / 1000)
+    if (path === '/readyz')
+      return { code: readiness.status === 'ready' ? 200 : 503, type: json, body: JSON.stringify(readiness) }
+    const body = renderInstruments(statuses.map(({ instruments }) => instruments)) + renderPartsUp(readiness.parts)
+    return { code: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body }
+  }
+
+  return {
+    name: 'health',
+
+    async start() {
+      const created = createServer(
+        { requestTimeout: requestMsMax, headersTimeout: requestMsMax },
+        (request, response) => {
+          const isRead = request.method === 'GET' || request.method === 'HEAD'
+          if (!isRead) {
+            response.writeHead(405, { allow: 'GET, HEAD', connection: 'close' }).end()
+            return
+          }
+          const path = (request.url ?? '/').split('?', 1)[0]!
+          answer(path).then(
+            ({ code, type, body }) =>
+              response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store' }).end(body),
+            (error: Error) => response.destroy(error),
+          )
+        },
+      )
+      created.maxConnections = connectionsMax
+      server = created
+      await new Promise<void>((done, fail) => {
+        created.once('error', (error) =>
+          fail(listenError(error, { what: 'The health', host, port, option: 'WEIR_HEALTH_PORT' })),
+        )
+        created.listen({ host, port, exclusive: true }, done)
+      })
+      bound = (created.address() as AddressInfo).port
+    },
+
+    /** Says "not ready" until the end. */
+    async drain() {},
+
+    async stop() {
+      server?.close()
+      server?.closeAllConnections()
+      server = undefined
+    },
+
+    health: () => ({ state: 'ok' }),
+    url: () => `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
+  }
+}

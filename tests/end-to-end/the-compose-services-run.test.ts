@@ -1,0 +1,203 @@
+// docker-compose.yml without Docker: each Weir service by its own command and environment, from the image's own files, as nobody, with nothing changed
+// but addresses, ports and volumes; against a real Kafka with the compose file's settings. The ClickHouse server is the embedded engine standing
+// alone: it speaks the same protocol, and a real server can't be had here.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { ask, counterOf, type ReadingItem } from '../helpers/ask.ts'
+import { type ClickHouseProcess, startClickHouse } from '../helpers/clickhouse-process.ts'
+import { type ComposeService, readCompose, weirImage } from '../helpers/compose.ts'
+import { buildImage, type Container, type TestImage } from '../helpers/image.ts'
+import { freePorts, kafkaMissing, startKafka, type TestKafka } from '../helpers/kafka.ts'
+import { RawMqtt } from '../helpers/mqtt-raw.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+
+const missing = kafkaMissing()
+const roleServices = ['ingest', 'writer', 'detector', 'api'] as const
+type ServiceName = (typeof roleServices)[number] | 'demo'
+
+describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${missing})` : ''}`, () => {
+  let kafka: TestKafka
+  let clickhouse: ClickHouseProcess
+  let image: TestImage
+  let services: Readonly<Record<string, ComposeService>>
+  const environments = new Map<string, Record<string, string>>()
+  const containers = new Map<ServiceName, Container>()
+  let mqtt: { host: string; port: number }
+  let http: string
+
+  const up = (name: ServiceName): void => {
+    containers.set(name, image.run(containerCommand(name), environments.get(name)!))
+  }
+  const containerCommand = (name: ServiceName): string[] => services[name]!.command!.map(reached)
+  /** Names of services are addresses in their network. */
+  const reached = (text: string): string =>
+    text
+      .replace(/\bkafka:9092\b/, kafka.brokers.join(','))
+      .replace('http://clickhouse:8123', clickhouse.url())
+      .replace(/:\/\/(ingest|api):/, '://127.0.0.1:')
+
+  const isHealthy = async (name: ServiceName): Promise<{ code: number | null; output: string }> => {
+    const [kind, program, main, ...words] = services[name]!.healthcheck!.test!
+    expect([kind, program, main]).toEqual(['CMD', 'node', '/app/dist/main.js'])
+    const asked = image.run(words, environments.get(name)!)
+    const { code } = await asked.exited
+    return { code, output: asked.output() }
+  }
+  const healthy = (name: ServiceName): Promise<unknown> =>
+    waitFor(async () => (await isHealthy(name)).code === 0, {
+      withinMs: 90_000,
+      everyMs: 250,
+      what: () => `${name} to be healthy; it said: ${containers.get(name)?.output().slice(-3_000)}`,
+    })
+  const healthUrl = (name: ServiceName): string => `http://127.0.0.1:${environments.get(name)!.WEIR_HEALTH_PORT}`
+
+  beforeAll(async () => {
+    const [mqttPort, gatewayPort, httpPort, livePort, ...healthPorts] = await freePorts(4 + roleServices.length)
+    const variables = {
+      WEIR_CLICKHOUSE_PASSWORD: 'from .env',
+      WEIR_MQTT_PORT: String(mqttPort),
+      WEIR_GATEWAY_PORT: String(gatewayPort),
+      WEIR_HTTP_PORT: String(httpPort),
+      WEIR_LIVE_PORT: String(livePort),
+    }
+    services = readCompose(variables).services
+    kafka = await startKafka({ properties: kafkaProperties(services.kafka!) })
+    clickhouse = await startClickHouse()
+    image = buildImage()
+    const { username, password } = JSON.parse(readFileSync(join(clickhouse.data, 'clickhouse/endpoint.json'), 'utf8'))
+    for (const [name, { image: of, environment = {} }] of Object.entries(services)) {
+      if (!weirImage.test(of)) continue
+      const given = Object.entries(environment).map(([key, value]) => [key, reached(value)])
+      environments.set(name, {
+        ...Object.fromEntries(given),
+        WEIR_DATA: image.volume(name),
+        ...(name !== 'demo' && {
+          WEIR_HOST: '127.0.0.1',
+          WEIR_HEALTH_PORT: String(healthPorts.shift()),
+          WEIR_CLICKHOUSE_USER: username,
+          WEIR_CLICKHOUSE_PASSWORD: password,
+        }),
+      })
+    }
+    mqtt = { host: '127.0.0.1', port: mqttPort! }
+    http = `http://127.0.0.1:${httpPort}`
+  }, 300_000)
+  afterAll(async () => {
+    image?.dispose()
+    await clickhouse?.dispose()
+    await kafka?.dispose()
+  }, 60_000)
+
+  const publish = async (metric: string, value: number): Promise<void> => {
+    const device = await RawMqtt.connected(mqtt, 'boiler-1')
+    await device.publish('devices/boiler-1/telemetry', `{"ts": ${1_700_000_000_000 + value}, "${metric}": ${value}}`)
+    device.destroy()
+  }
+  const stored = async (metric: string): Promise<number[]> => {
+    const url = `${http}/v1/readings?device=boiler-1&metric=${metric}&from=0`
+    return (await ask<{ items: ReadingItem[] }>(url)).items.map(({ value }) => Number(value))
+  }
+
+  it('each comes up by its own command, and its own health check says so', async () => {
+    for (const name of roleServices) up(name)
+    for (const name of roleServices) await healthy(name)
+  }, 180_000)
+
+  it('a reading goes the whole way, to the API and the page', async () => {
+    await publish('temperature', 71)
+    await waitFor(async () => (await stored('temperature')).join() === '71', { withinMs: 20_000, what: 'the reading' })
+    const page = await waitFor(
+      async () => {
+        const text = await (await fetch(`${http}/`)).text()
+        return text.includes('boiler-1') && text
+      },
+      { withinMs: 20_000, what: 'the page' },
+    )
+    expect(page).toContain('</html>')
+  }, 60_000)
+
+  it('each tells its numbers on its own health port', async () => {
+    expect(await counterOf(healthUrl('ingest'), 'weir_part_up', { part: 'log' })).toBe(1)
+    expect(await counterOf(healthUrl('writer'), 'weir_part_up', { part: 'writer' })).toBe(1)
+    await waitFor(async () => (await counterOf(healthUrl('detector'), 'weir_detector_readings')) > 0, {
+      withinMs: 20_000,
+      what: 'the detector to have looked',
+    })
+  }, 60_000)
+
+  it('a writer that was killed is started again, and what waited is stored once', async () => {
+    containers.get('writer')!.kill('SIGKILL')
+    await containers.get('writer')!.exited
+    for (const value of [1, 2, 3]) await publish('pressure', value)
+    up('writer')
+    await waitFor(async () => (await stored('pressure')).join() === '1,2,3', { withinMs: 60_000, what: 'the three' })
+  }, 120_000)
+
+  it('a dead letter is put back through the ingest elsewhere', async () => {
+    const device = await RawMqtt.connected(mqtt, 'boiler-1')
+    await device.publish('devices/boiler-1/telemetry', '{"flow": ')
+    device.destroy()
+    const letters = (): Promise<{ items: { id: string }[] }> => ask(`${http}/v1/dead-letters?device=boiler-1`)
+    const id = await waitFor(async () => (await letters()).items[0]?.id, { withinMs: 20_000, what: 'the dead letter' })
+    const url = `${http}/v1/dead-letters/${encodeURIComponent(id)}/replay`
+    const mended = await fetch(url, { method: 'POST', body: '{"ts": 1700000000000, "flow": 5}' })
+    expect(mended.status, await mended.text()).toBeLessThan(300)
+    await waitFor(async () => (await stored('flow')).join() === '5', { withinMs: 20_000, what: 'the mended reading' })
+  }, 60_000)
+
+  it('the demo is the one that npm start has, anomalies included', async () => {
+    up('demo')
+    const fleet = async (): Promise<string[]> =>
+      (await ask<{ items: { device: string }[] }>(`${http}/v1/devices`)).items.map(({ device }) => device)
+    await waitFor(
+      async () => (await fleet()).filter((each) => /^(nyc-taxi|office-hvac|server-5f5533)$/.test(each)).length === 3,
+      { withinMs: 60_000, what: 'the fleet' },
+    )
+    const found = await waitFor(
+      async () => {
+        const { items } = await ask<{ items: { device: string }[] }>(`${http}/v1/anomalies?from=0`)
+        return items.length > 0 && items
+      },
+      { withinMs: 90_000, what: () => `anomalies; ${containers.get('detector')?.output().slice(-2_000)}` },
+    )
+    expect(['nyc-taxi', 'office-hvac', 'server-5f5533']).toContain(found[0]!.device)
+  }, 180_000)
+
+  it('says what is not well: without its store, the writer', async () => {
+    await clickhouse.kill()
+    const { output } = await waitFor(
+      async () => {
+        const asked = await isHealthy('writer')
+        return asked.code === 1 && asked
+      },
+      { withinMs: 60_000, what: 'the writer to say so' },
+    )
+    expect(output).toMatch(/clickhouse|writer/)
+    // Devices are acknowledged all the same.
+    await publish('pressure', 4)
+    expect((await isHealthy('ingest')).code).toBe(0)
+  }, 90_000)
+
+  it('each ends in order within its grace period', async () => {
+    for (const name of ['demo', ...roleServices] as const) {
+      const container = containers.get(name)!
+      const graceMs = Number(/^(\d+)s$/.exec(services[name]!.stop_grace_period!)![1]) * 1_000
+      const began = performance.now()
+      container.kill('SIGTERM')
+      const { code, signal } = await container.exited
+      expect({ name, code, signal }, container.output().slice(-2_000)).toEqual({ name, code: 0, signal: null })
+      expect(performance.now() - began).toBeLessThan(graceMs)
+    }
+  }, 120_000)
+})
+
+/** As the image makes them: KAFKA_BROKER_SESSION_TIMEOUT_MS is broker.session.timeout.ms. Where it listens and keeps its disks is the test's. */
+function kafkaProperties({ environment = {} }: ComposeService): Record<string, string> {
+  const own = /LISTENER|LOG_DIRS|NODE_ID|QUORUM|HEAP|ROLES|SEGMENT_BYTES/
+  return Object.fromEntries(
+    Object.entries(environment)
+      .filter(([name]) => name.startsWith('KAFKA_') && !own.test(name))
+      .map(([name, value]) => [name.slice('KAFKA_'.length).toLowerCase().replaceAll('_', '.'), value]),
+  )
+}

@@ -57,9 +57,10 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const { registerPages } = await import('./dashboards/pages.tsx')
     const pages = (app: FastifyInstance): Promise<void> =>
       registerPages(app, {
-        ask: (path) => askInside(app, path),
+        ask: (path, body) => askInside(app, path, body),
         mqttUrl: () => addresses.mqtt,
         gatewayUrl: () => addresses.gateway,
+        liveUrl: () => addresses.live,
       })
     // Started apart from ingest, nobody says where the gateway listens: then it is where the configuration says.
     const configured = config.gatewayPort === 0 ? undefined : `http://${config.host}:${config.gatewayPort}`
@@ -122,8 +123,11 @@ async function insertAnomalies(
 }
 
 /** Pages ask the public API, in the same process but through its whole path. */
-async function askInside(app: FastifyInstance, path: string): Promise<unknown> {
-  const answer = await app.inject({ method: 'GET', url: path })
+async function askInside(app: FastifyInstance, path: string, body?: Uint8Array): Promise<unknown> {
+  const headers = { 'content-type': 'application/octet-stream' }
+  const answer = await app.inject(
+    body === undefined ? { method: 'GET', url: path } : { method: 'POST', url: path, headers, payload: Buffer.from(body) },
+  )
   return answer.json()
 }
 

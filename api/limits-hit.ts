@@ -11,8 +11,11 @@ const kinds: Readonly<Record<string, LimitKind>> = {
   weir_mqtt_reading_stopped_total: 'reading-stopped',
   weir_gateway_sockets_closed_total: 'socket-closed',
   weir_gateway_requests_refused_total: 'request-refused',
-  weir_live_viewers_closed_total: 'viewer-closed',
+  weir_live_closes_total: 'viewer-closed',
+  weir_live_slow: 'viewer-closed',
 }
+/** Close codes of live viewers that say a limit was hit; slow ones, over whatever transport, have a count of their own. */
+const closeCodes: Readonly<Record<string, string>> = { 1009: 'size', 4000: 'malformed', 4029: 'flood' }
 
 /** Most first. */
 export function limitsHit(statuses: readonly ProcessStatus[]): PipelineAnswer['limits'] {
@@ -22,10 +25,15 @@ export function limitsHit(statuses: readonly ProcessStatus[]): PipelineAnswer['l
       const kind = kinds[name]
       if (kind === undefined) continue
       for (const { labels, value } of values) {
-        const { cause = '' } = labels as { cause?: string }
-        if (value > 0) limits.push({ kind, cause: String(cause), count: value })
+        const cause = causeOf(name, labels as Readonly<Record<string, unknown>>)
+        if (value > 0 && cause !== undefined) limits.push({ kind, cause, count: value })
       }
     }
   }
   return limits.sort((a, b) => b.count - a.count)
+}
+
+function causeOf(name: string, { cause = '', code }: Readonly<Record<string, unknown>>): string | undefined {
+  if (name === 'weir_live_slow') return 'slow'
+  return name === 'weir_live_closes_total' ? closeCodes[String(code)] : String(cause)
 }

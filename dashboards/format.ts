@@ -20,6 +20,7 @@ export const {
   isGap,
   lagText,
   limitText,
+  newestOfEach,
   orDash,
   ranges,
   resolutionText,

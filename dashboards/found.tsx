@@ -1,7 +1,7 @@
 // What was found last, each with its sentence and a step away from where it is: most lie outside of what is shown. Goes on live (assets/found.js).
 import type { AnomalyAnswer } from '../api/wire.ts'
 import { minuteText } from './chart-card.tsx'
-import { aroundQuery, deviceHref } from './format.ts'
+import { aroundQuery, deviceHref, newestOfEach } from './format.ts'
 import { attribute } from './layout.tsx'
 
 interface FoundProperties {
@@ -27,7 +27,7 @@ export function Found({ anomalies, max, ofFleet, title }: FoundProperties): JSX.
         Nothing odd has been found yet.
       </p>
       <ul data-max={String(max)} data-fleet={String(ofFleet)} aria-live="polite">
-        {anomalies.slice(0, max).map(({ id, device, metric, observedAt, explanation }) => {
+        {newestOfEach(anomalies, max).map(({ id, device, metric, observedAt, explanation }) => {
           const base = deviceHref(device)
           const href = `${base}${base.includes('?') ? '&' : '?'}${aroundQuery(observedAt)}`
           return (

@@ -26,7 +26,7 @@ interface OverviewProperties {
 }
 
 /** Anomalies that are listed. */
-export const fleetFoundMax = 3
+const fleetFoundMax = 3
 
 export function Overview({
   assets,
@@ -149,7 +149,7 @@ function Numbers({
         <p class="big" data-number="anomalies" safe>
           {orDash(anomaliesToday, formatCount)}
         </p>
-        <small id="anomalies-since">since 00:00 UTC</small>
+        <small id="anomalies-since">since midnight (UTC)</small>
       </div>
       <div class="number">
         <h2>Connections</h2>

@@ -11,7 +11,7 @@ import { FirstSteps } from './first-steps.tsx'
 import { type FleetQuery, loadFleet } from './fleet.ts'
 import { FleetTable } from './fleet-table.tsx'
 import { Notice } from './layout.tsx'
-import { fleetFoundMax, Overview } from './overview.tsx'
+import { Overview } from './overview.tsx'
 import { PipelinePage } from './pipeline.tsx'
 import { createRateHistory } from './rate-history.ts'
 import { pageSender, type SendPage } from './security.ts'
@@ -30,6 +30,8 @@ export interface PagesOptions {
 const firstPaintPoints = 400
 const textRowsMax = 10
 const anomaliesMax = 200
+/** Of which the overview's few, each of another device, are chosen. */
+const foundAskedMax = 50
 const dayMs = 86_400_000
 const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
@@ -63,7 +65,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
       questions.pipeline(),
       loadFleet(questions, query, at),
       questions.anomalyCounts(day),
-      questions.anomalies({ order: 'desc', limit: fleetFoundMax }),
+      questions.anomalies({ order: 'desc', limit: foundAskedMax }),
     ])
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {

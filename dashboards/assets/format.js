@@ -143,10 +143,28 @@ const gapCauses = {
   'log-unreadable': 'the log could not be read',
   'unknown-cursor': 'the server no longer knew where this page stood',
   'store-away': 'the table could not be asked',
+  'table-retention': 'the table had let go of what came between',
 }
 /** Why readings are missing between what was sent live. @param {string} cause @returns {string} */
 export function gapCauseText(cause) {
   return gapCauses[cause] ?? cause
+}
+
+/** Of what was found, newest first: the newest of each device, then the others. A device that is odd all day hides nobody.
+ * @template {{ device: string }} T @param {readonly T[]} anomalies @param {number} max @returns {T[]} */
+export function newestOfEach(anomalies, max) {
+  /** @type {Set<string>} */
+  const devices = new Set()
+  /** @type {T[]} */
+  const first = []
+  /** @type {T[]} */
+  const others = []
+  for (const each of anomalies) {
+    if (devices.has(each.device)) others.push(each)
+    else first.push(each)
+    devices.add(each.device)
+  }
+  return [...first, ...others].slice(0, max)
 }
 
 /** Where a sparkline begins: with the first point when that is well inside of the window, so that a line says no more than it knows.

@@ -1,8 +1,11 @@
 // The list of what was found last: as it was when the page was made, and what is found while someone looks on top. Each anomaly once.
-import { aroundQuery, deviceHref } from './format.js'
+import { aroundQuery, deviceHref, newestOfEach } from './format.js'
 import { ask, localTime, utcTime } from './page.js'
 
 /** @typedef {import('../../api/wire.ts').AnomalyAnswer} AnomalyAnswer */
+
+/** Of which a fleet's newest, each of another device, are chosen. As pages.tsx has it. */
+const askedMax = 50
 
 /** @param {string} device of which; '' for the whole fleet */
 export function createFound(device) {
@@ -67,12 +70,12 @@ export function createFound(device) {
     },
     /** Those that were found while nobody was connected. */
     async load() {
-      const query = new URLSearchParams({ order: 'desc', limit: String(max) })
+      const query = new URLSearchParams({ order: 'desc', limit: String(ofFleet ? askedMax : max) })
       if (device !== '') query.set('device', device)
       try {
         /** @type {import('../../api/wire.ts').AnomaliesAnswer} */
         const { items } = await (await ask(`/v1/anomalies?${query}`, AbortSignal.timeout(10_000))).json()
-        known = items
+        known = newestOfEach(items, max)
         show()
       } catch {
         // What is shown stays; it is asked again with the next connection.

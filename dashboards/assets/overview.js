@@ -77,7 +77,9 @@ async function countToday() {
 function showToday() {
   if (Number.isNaN(counted)) return
   setNumber('anomalies', formatCount(counted + told.size))
-  say(document.getElementById('anomalies-since'), `since 00:00 (${timeZone})`)
+  const since = document.getElementById('anomalies-since')
+  say(since, 'since midnight')
+  if (since) since.title = timeZone
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */

@@ -12,8 +12,8 @@ const slideEveryMs = 250
 /** Buckets that live readings went into are asked for again, so that they are what the table says. */
 const refreshEveryMs = 60_000
 const mendAfterMs = 2_500
-/** A revision is in the table by then, as a rule. */
-const revisedAfterMs = 1_200
+/** What revised something is in the table by then, as a rule; and, when the table is behind, by then. */
+const revisedAfterMs = [1_200, 6_000]
 /** What came live is put on top of history again for so long: the table may be a little behind the stream. */
 const recentMs = 60_000
 const gapsMax = 20
@@ -221,18 +221,15 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       recent = recent.slice(-rawMax).filter(({ cameAt }) => cameAt >= since)
   }
 
-  /** What was sent has changed, or came late. @param {import('./live.js').LiveRevision} item */
-  function revision(item) {
-    const card = cards.get(item.metric)
-    const { device: of, metric, observedAt, value, text } = item
-    if (of !== device || !card || card.store.step === 0 || value === undefined) {
-      const item = { device: of, metric, observedAt }
-      readings([value === undefined ? { ...item, text: text ?? '' } : { ...item, value }])
-      return
-    }
-    // Into which bucket it went, only the table knows: a correction is not one more reading.
-    flash(card.element)
-    loadWithin(revisedAfterMs)
+  /** What was sent has changed, or came late; of several it is the last, so the table is asked for the others. Into which bucket they went, only
+   * the table knows too. @param {import('./live.js').LiveRevision} item */
+  function revision({ device: of, metric, observedAt, value, text }) {
+    const item = { device: of, metric, observedAt }
+    const card = cards.get(metric)
+    const isBucketed = of === device && card !== undefined && card.store.step > 0 && value !== undefined
+    if (isBucketed) flash(card.element)
+    else readings([value === undefined ? { ...item, text: text ?? '' } : { ...item, value }])
+    for (const ms of revisedAfterMs) setTimeout(() => loadWithin(0), ms)
   }
 
   /** Readings between these instants were not sent: a break, until history has them. @param {import('./live.js').LiveGap} declared */

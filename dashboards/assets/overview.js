@@ -237,6 +237,13 @@ function growRow(row, at, value, now) {
   say(row.row.querySelector('[data-part="span"]'), trendText(times.length, from, to))
 }
 
+/** The device in whose row the focus is, '' for another place in the fleet: it is put back there when the table is replaced under it. */
+function focusInFleet() {
+  const focused = document.activeElement
+  if (!document.getElementById('fleet')?.contains(focused)) return undefined
+  return focused?.closest('tr')?.dataset.device ?? ''
+}
+
 /** @type {AbortController | undefined} */
 let loading
 /** @param {boolean} bySearch */
@@ -255,9 +262,11 @@ async function loadFleet(bySearch) {
     // Our own server's rendering, escaped there; scripts that arrive in this way never run.
     const next = new DOMParser().parseFromString(html, 'text/html').getElementById('fleet')
     if (!next) return
+    const standing = focusInFleet()
     document.getElementById('fleet')?.replaceWith(document.adoptNode(next))
     if (bySearch) history.replaceState(null, '', query.size > 0 ? `/?${query}` : '/')
     readRows()
+    if (standing !== undefined) (rows.get(standing)?.row.querySelector('a') ?? search)?.focus({ preventScroll: true })
     if (liveQuery() !== subscribed) live.reconnect()
   } catch {
     // A newer search took its place, or the server is away: the mark in the header says the latter.

@@ -1,11 +1,12 @@
 // The known trouble of the demo fleet, the failing cooling of an office, is found by itself and said on its device's page, with scripts and without.
 import type { Browser } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { AnomaliesAnswer } from '../../api/wire.ts'
 import { ask } from '../helpers/ask.ts'
-import { waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { launchBrowser, noBrowser, openPage, scrollsSideways } from './browser.ts'
+import { launchBrowser, noBrowser, openPage, scrollsSideways, testMsMax, waitFor } from './browser.ts'
+
+vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })
 
 describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
   let weir: WeirProcess
@@ -16,9 +17,8 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
     browser = await launchBrowser()
     await waitFor(
       async () => (await ask<AnomaliesAnswer>(`${weir.http}/v1/anomalies?device=office-hvac`)).items.length > 0,
-      { withinMs: 30_000 },
     )
-  }, 90_000)
+  })
   afterAll(() => browser?.close())
 
   it('are markers on the chart, and a sentence', async () => {
@@ -38,7 +38,7 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
       await page.screenshot({ path: `${process.env.WEIR_TEST_SCREENSHOTS}/anomaly.png` })
     expect(troubles).toEqual([])
     await close()
-  }, 40_000)
+  })
 
   it('are there without scripts', async () => {
     const { items } = await ask<AnomaliesAnswer>(`${weir.http}/v1/anomalies?device=office-hvac`)
@@ -48,7 +48,7 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
     expect(await page.locator('.still line.anomaly').count()).toBe(1)
     expect(await page.textContent('.anomalies li span:last-child')).toBe(items[0]!.explanation)
     await close()
-  }, 40_000)
+  })
 
   it('are a badge in the fleet', async () => {
     const { page, troubles, close } = await openPage(browser)
@@ -58,5 +58,5 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
       await page.screenshot({ path: `${process.env.WEIR_TEST_SCREENSHOTS}/overview.png` })
     expect(troubles).toEqual([])
     await close()
-  }, 40_000)
+  })
 })

@@ -69,7 +69,8 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     services.push(api)
     http = () => {
       const { host, port } = api.httpAddress()
-      return { http: `http://${host}:${port}` }
+      const live = api.liveAddress()
+      return { http: `http://${host}:${port}`, ...(live && { live: `ws://${live.host}:${live.port}` }) }
     }
   }
   if (config.roles.includes('writer')) {

@@ -245,15 +245,31 @@ export const liveReadingsSchema = z.strictObject({ cursor: z.string(), items: z.
 export type LiveReadings = z.infer<typeof liveReadingsSchema>
 export const liveCaughtUpSchema = z.strictObject({ cursor: z.string() })
 export type LiveCaughtUp = z.infer<typeof liveCaughtUpSchema>
-export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away'] as const
-/** Readings received between `from` and `to` (null: not known) were not sent; with `store-away`, those observed between them. */
+/** Late readings of a series that was sent newer ones, or a correction: the last of them, and the range (`to` is out) in which they lie. */
+export const liveRevisionSchema = z.strictObject({
+  cursor: z.string(),
+  device: deviceName,
+  metric: metricName,
+  observedAt: instant,
+  value: z.number().optional().meta({ description: 'Of a number reading' }),
+  text: z.string().optional().meta({ description: 'Of a text reading, instead of `value`' }),
+  resolution: z.enum(['raw', ...bucketSteps]),
+  from: instant,
+  to: instant,
+})
+export type LiveRevision = z.infer<typeof liveRevisionSchema>
+export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away', 'table-retention'] as const
+/**
+ * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
+ * those observed between them.
+ */
 export const liveGapSchema = z.strictObject({
   cause: z.enum(gapCauses),
   from: instant.nullable(),
   to: instant.nullable(),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
-export const byeReasons = ['slow', 'stopping', 'failed'] as const
+export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed'] as const
 export const liveByeSchema = z.strictObject({ reason: z.enum(byeReasons), cursor: z.string() })
 export type LiveBye = z.infer<typeof liveByeSchema>
 

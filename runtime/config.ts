@@ -89,7 +89,7 @@ export const options = {
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
-  livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
+  livePort: option(port, '8082', 'Live viewers over WebSocket'),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
   partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),

@@ -17,7 +17,8 @@ describe.skipIf(noBrowser !== undefined)('a live page', () => {
   const opened: OpenPage[] = []
   beforeAll(async () => {
     weir = await startWeir()
-    browser = await launchBrowser()
+    // A page that the test has changed came from nowhere, as the browser sees it, and might not speak to this machine.
+    browser = await launchBrowser(['--disable-features=LocalNetworkAccessChecks'])
     device = await connectPublisher(weir)
     livePort = await passLivePort(weir)
   })

@@ -75,9 +75,10 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const { registerPages } = await import('./dashboards/pages.tsx')
     const pages = (app: FastifyInstance): Promise<void> =>
       registerPages(app, {
-        ask: (path) => askInside(app, path, access),
+        ask: (path, body) => askInside(app, path, access, body),
         mqttUrl: () => addresses.mqtt ?? configured('mqtt', config.mqttPort),
         gatewayUrl: () => addresses.gateway ?? configured('http', config.gatewayPort),
+        liveUrl: () => addresses.live,
       })
     // Started apart from ingest, nobody says where it listens: then it is where the configuration says.
     const configured = (protocol: string, port: number): string | undefined =>
@@ -90,7 +91,8 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     services.push(api)
     http = () => {
       const { host, port } = api.httpAddress()
-      return { http: `http://${host}:${port}` }
+      const live = api.liveAddress()
+      return { http: `http://${host}:${port}`, ...(live && { live: `ws://${live.host}:${live.port}` }) }
     }
   }
   if (config.roles.includes('writer')) {
@@ -198,9 +200,23 @@ async function insertAnomalies(clickhouse: ClickHouse): Promise<AppendAnomalies>
 }
 
 /** Pages ask the public API, in the same process but through its whole path. */
-async function askInside(app: FastifyInstance, path: string, access: ViewerAccess): Promise<unknown> {
+async function askInside(
+  app: FastifyInstance,
+  path: string,
+  access: ViewerAccess,
+  body?: Uint8Array,
+): Promise<unknown> {
   const headers = { authorization: access.ownAuthorization }
-  const answer = await app.inject({ method: 'GET', url: path, headers })
+  const answer = await app.inject(
+    body === undefined
+      ? { method: 'GET', url: path, headers }
+      : {
+          method: 'POST',
+          url: path,
+          headers: { ...headers, 'content-type': 'application/octet-stream' },
+          payload: Buffer.from(body),
+        },
+  )
   return answer.json()
 }
 

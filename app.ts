@@ -218,7 +218,12 @@ class FirstProcess {
       logger,
       // A restart listens where the last one did: whoever asked there goes on asking there.
       environment: () => {
-        const settled = { ...config, httpPort: portOf(this.addresses.http) ?? config.httpPort }
+        const { http, live } = this.addresses
+        const settled = {
+          ...config,
+          httpPort: portOf(http) ?? config.httpPort,
+          livePort: portOf(live) ?? config.livePort,
+        }
         return childEnvironment(world, settled, environment)
       },
       onListening: (each, url) => this.listening(each, url),

@@ -5,7 +5,13 @@ import { partitionOf } from '../domain/event-log.ts'
 import { SseViewer } from '../tests/helpers/sse.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { openWorld, type World } from './test-world.ts'
-import { type AnomaliesAnswer, anomaliesSchema, anomalySchema } from './wire.ts'
+import {
+  type AnomaliesAnswer,
+  type AnomalyCountsAnswer,
+  anomaliesSchema,
+  anomalyCountsSchema,
+  anomalySchema,
+} from './wire.ts'
 
 const startAt = Date.UTC(2026, 0, 1) * 1000
 
@@ -102,6 +108,35 @@ describe('anomalies', () => {
       const ids = all.map(({ id }) => id).sort()
       expect(seen).toEqual(order === 'asc' ? ids : ids.reverse())
     }
+  })
+
+  it('are counted by device, in pages, each page with the total', async () => {
+    const names = ['count-a', 'count-b', 'count-c']
+    const all = names.flatMap((name, index) =>
+      Array.from({ length: index + 1 }, (_, minute) => {
+        const anomaly = anomalyAt(minute, { device: name })
+        return { ...anomaly, id: anomalyId(anomaly, 'coverage-net/1') }
+      }),
+    )
+    await tell(...all)
+    const counts = async (query: string): Promise<AnomalyCountsAnswer> =>
+      anomalyCountsSchema.parse((await world.get(`/v1/anomalies/counts?device=count-*${query}`)).body)
+    await waitFor(async () => (await counts('')).total === 6, { withinMs: 15_000 })
+    const first = await counts('&limit=2')
+    expect(first).toMatchObject({
+      total: 6,
+      items: [
+        { device: 'count-a', count: 1 },
+        { device: 'count-b', count: 2 },
+      ],
+    })
+    expect(await counts(`&limit=2&after=${first.next}`)).toEqual({
+      total: 6,
+      items: [{ device: 'count-c', count: 3 }],
+      next: null,
+    })
+    expect(await counts(`&from=${(startAt + 90e6) / 1000}`)).toMatchObject({ total: 1, items: [{ device: 'count-c' }] })
+    expect((await world.problem('/v1/anomalies/counts?after=x')).status).toBe(400)
   })
 
   it('are refused for what makes no sense', async () => {

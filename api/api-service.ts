@@ -1,7 +1,7 @@
 // The role api as a service: last values, live hub and HTTP server, started and ended in order.
 //
 //   log ──▶ feed ──▶ last values ──▶ routes ──▶ HTTP
-//    │          └──▶ live hub ─────▶ SSE
+//    │          └──▶ live hub ─────▶ SSE on HTTP, WebSocket on the live port
 //    └─▶ anomaly feed ─────────────────┘
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
@@ -18,15 +18,18 @@ import type { StatusBoard } from '../runtime/status.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
 import { createApp } from './create-app.ts'
 import { AnomalyFeed } from './live/anomaly-feed.ts'
-import { type AskHistory, LiveHub } from './live/hub.ts'
+import type { AskHistory, AskReceived } from './live/catch-up.ts'
+import { LiveHub } from './live/hub.ts'
 import { LastValues } from './live/last-values.ts'
+import { type Authorize, authorizeAll, LiveServer } from './live/live-server.ts'
 import { LogFeed } from './live/log-feed.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { askReadings } from './queries/readings.ts'
+import { askReceivedReadings } from './queries/received-readings.ts'
 import { askStoredSeries } from './queries/stored-series.ts'
 
 export interface ApiServiceOptions {
-  readonly config: Pick<Config, 'host' | 'httpPort'>
+  readonly config: Pick<Config, 'host' | 'httpPort'> & Partial<Pick<Config, 'livePort' | 'retentionRaw'>>
   /** Opened for reading. */
   readonly log: EventLog
   readonly clickhouse: ClickHouse
@@ -36,6 +39,8 @@ export interface ApiServiceOptions {
   readonly clock: Clock
   /** Most live viewers at once. */
   readonly viewersMax?: number
+  /** Asked at each upgrade on the live port; without it everybody may. */
+  readonly authorizeLive?: Authorize
   /** Registered into the same server. */
   readonly pages?: (app: FastifyInstance) => Promise<void>
   /** Who may look; everybody when left out. */
@@ -49,7 +54,11 @@ export interface ApiServiceOptions {
 }
 
 export interface ApiService extends Service {
+  /** Connections of viewers that were let go because they stayed behind. */
+  slowViewers(): number
   httpAddress(): { readonly host: string; readonly port: number }
+  /** undefined: without a live port. */
+  liveAddress(): { readonly host: string; readonly port: number } | undefined
 }
 
 const rateSampleMs = 1_000
@@ -59,13 +68,15 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const lastValues = new LastValues()
   const history: AskHistory = (question, signal) =>
     askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc' }, signal)
-  const hub = new LiveHub({ log, lastValues, clock, logger, history, ...(viewersMax && { viewersMax }) })
+  const received: AskReceived = (question, signal) => askReceivedReadings(clickhouse, question, signal)
+  const retentionMs = config.retentionRaw
+  const hubOptions = { log, lastValues, clock, logger, history, received, retentionMs }
+  const hub = new LiveHub({ ...hubOptions, ...(viewersMax && { viewersMax }) })
   const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
   const anomalies = new AnomalyFeed({ log, logger })
   const rates = new PipelineRates()
-  const open = { auth: 'open', publishedHost: undefined, hostNames: undefined, adminToken: undefined } as const
-  const openConfig = { host: config.host, ...open }
+  const openConfig = { host: config.host, auth: 'open' } as const
   const { access = createViewerAccess({ config: openConfig, clock }), registry } = options
   let app: FastifyInstance | undefined
   let port = 0
@@ -73,23 +84,25 @@ export function createApiService(options: ApiServiceOptions): ApiService {
 
   instruments.gauge('weir_api_series', 'Series with a latest value', () => lastValues.seriesCount)
   instruments.gauge('weir_api_untracked_readings', 'Readings of series beyond the limit', () => lastValues.untracked)
+  const { host, livePort } = config
+  const authorize = options.authorizeLive ?? authorizeAll
+  const socketOptions = { hub, anomalies, instruments, authorize, partitions: log.partitions, clock }
+  const live = livePort === undefined ? undefined : new LiveServer({ host, port: livePort, ...socketOptions })
+
   instruments.gauge('weir_live_viewers', 'Live subscriptions', () => hub.viewerCount)
+  instruments.gauge('weir_live_slow', 'Viewers let go because they stayed behind', () => hub.slowCount)
+  instruments.gauge('weir_live_queued_bytes', 'Bytes that viewers have not taken', () => hub.queuedBytes)
 
   async function sample(): Promise<void> {
     rates.add(await status.all(), feed.seenReadings, clock.nowMicros() / 1000)
   }
 
-  /** A connection that a frozen peer holds would keep the server from closing. */
-  async function close(deadline?: AbortSignal): Promise<void> {
+  async function close(deadline: AbortSignal): Promise<void> {
     clearInterval(sampler)
     hub.close()
+    live?.drain()
     await Promise.all([feed.stop(), anomalies.stop()])
-    const server = app?.server
-    const cut = (): void => server?.closeAllConnections()
-    if (deadline?.aborted) cut()
-    deadline?.addEventListener('abort', cut)
-    await app?.close()
-    deadline?.removeEventListener('abort', cut)
+    if (app) await closeServer(app, deadline)
   }
 
   return {
@@ -120,12 +133,14 @@ export function createApiService(options: ApiServiceOptions): ApiService {
         throw listenError(error as NodeJS.ErrnoException, { what: 'HTTP', host, port, option: 'WEIR_HTTP_PORT' })
       }
       port = (app.server.address() as AddressInfo).port
+      await live?.listen()
     },
 
-    drain: (deadline) => close(deadline),
+    drain: close,
 
     async stop() {
       await close(AbortSignal.abort())
+      live?.close()
     },
 
     health(): Health {
@@ -133,5 +148,28 @@ export function createApiService(options: ApiServiceOptions): ApiService {
     },
 
     httpAddress: () => ({ host: config.host, port }),
+    liveAddress: () => live?.address(),
+    slowViewers: () => hub.slowCount,
+  }
+}
+
+const closeLookMs = 50
+
+/**
+ * Waits for answers under way until the deadline. Connections are looked at again and again, not once: one that becomes idle while the server closes,
+ * or is accepted in the last moment, would hold it for as long as an idle connection may stay.
+ */
+async function closeServer(app: FastifyInstance, deadline: AbortSignal): Promise<void> {
+  const { server } = app
+  const look = (): void => {
+    if (deadline.aborted) server.closeAllConnections()
+    else server.closeIdleConnections()
+  }
+  look()
+  const looking = setInterval(look, closeLookMs)
+  try {
+    await app.close()
+  } finally {
+    clearInterval(looking)
   }
 }

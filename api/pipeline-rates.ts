@@ -1,11 +1,16 @@
 // How fast readings pass each stage: made from the totals that processes publish, over the last few seconds.
+import { readInstrument } from '../runtime/instruments.ts'
 import type { ProcessStatus } from '../runtime/status.ts'
+
+/** The detector's own count, by which others know it. */
+export const detectedReadings = 'weir_detector_readings'
 
 export interface StageTotals {
   readonly received: number
   readonly durable: number
   readonly stored: number
   readonly seen: number
+  readonly detected: number
 }
 
 interface Sample {
@@ -28,30 +33,41 @@ class Rate {
     while (this.samples.length > 2 && this.samples[1]!.atMs <= sample.atMs - windowMs) this.samples.shift()
   }
 
-  get perSecond(): number {
+  /** Undefined: two samples have to be there first. */
+  get perSecond(): number | undefined {
     const first = this.samples[0]
     const last = this.samples.at(-1)
-    if (!first || !last || first === last) return 0
+    if (!first || !last || first === last) return undefined
     return ((last.total - first.total) / (last.atMs - first.atMs)) * 1000
   }
 }
 
 export class PipelineRates {
-  private readonly rates = { received: new Rate(), durable: new Rate(), stored: new Rate(), seen: new Rate() }
+  private readonly rates = {
+    received: new Rate(),
+    durable: new Rate(),
+    stored: new Rate(),
+    seen: new Rate(),
+    detected: new Rate(),
+  }
 
   /** Each total with the time at which its process stated it. */
   add(statuses: readonly ProcessStatus[], seen: number, nowMs: number): void {
-    for (const { process, at, ingest, stored } of statuses) {
+    for (const { process, at, ingest, stored, instruments } of statuses) {
       if (ingest) {
         this.rates.received.add({ atMs: at, total: ingest.receivedReadings, process })
         this.rates.durable.add({ atMs: at, total: ingest.durableReadings, process })
       }
+      const detected = readInstrument(instruments, detectedReadings)
+      if (detected !== undefined) this.rates.detected.add({ atMs: at, total: detected, process })
       if (stored) this.rates.stored.add({ atMs: at, total: stored.storedReadings, process })
     }
     this.rates.seen.add({ atMs: nowMs, total: seen, process: 'api' })
   }
 
-  perSecond(stage: keyof StageTotals): number {
-    return Math.round(this.rates[stage].perSecond * 10) / 10
+  /** Null: not known (yet). */
+  perSecond(stage: keyof StageTotals): number | null {
+    const { perSecond } = this.rates[stage]
+    return perSecond === undefined ? null : Math.round(perSecond * 10) / 10
   }
 }

@@ -10,6 +10,7 @@ import {
   type DeviceDetailAnswer,
   type DevicesAnswer,
   deadLetterDetailSchema,
+  deadLetterReasonsSchema,
   deadLettersSchema,
   deviceDetailSchema,
   devicesSchema,
@@ -210,6 +211,13 @@ describe('dead letters', () => {
       id: a,
       payload: Buffer.from([0, 255, 10]).toString('base64'),
     })
+    const reasons = await world.get<{ items: unknown[] }>('/v1/dead-letters/reasons')
+    expect(deadLetterReasonsSchema.parse(reasons.body).items).toEqual([
+      { reason: 'malformed-payload', count: 2, newestAt: (start + 3) / 1000 },
+      { reason: 'invalid-value', count: 1, newestAt: (start + 2) / 1000 },
+    ])
+    const ofOne = await world.get<{ items: unknown[] }>('/v1/dead-letters/reasons?device=other')
+    expect(ofOne.body.items).toEqual([{ reason: 'malformed-payload', count: 1, newestAt: (start + 3) / 1000 }])
     expect(await world.problem('/v1/dead-letters/nothing')).toMatchObject({
       status: 404,
       type: '/problems/unknown-dead-letter',
@@ -295,6 +303,46 @@ describe('what operators ask', () => {
       },
       ...{ connections: 3, deadLettered: 1, refused: 2 },
     })
+    world.statuses = []
+  })
+
+  it('/v1/pipeline says null, and why, where it does not know', async () => {
+    const { body } = await world.get('/v1/pipeline')
+    const nothing = { total: null, perSecond: null, lagMs: null }
+    const answer = pipelineSchema.parse(body)
+    expect(answer).toMatchObject({
+      stages: { received: nothing, durable: nothing, stored: nothing, detected: nothing, seen: { lagMs: 0 } },
+      ...{ connections: null, doors: null, deadLettered: null, refused: null, log: null, limits: [] },
+    })
+    expect(answer.unknown.ingest).toContain('does not run together with this api')
+    // What the log itself says is known whoever runs the roles.
+    expect(answer.consumers).toContainEqual({ group: 'writer', topic: 'readings', waitingChunks: 0 })
+
+    const instruments = createInstruments('ingest')
+    instruments.counter('weir_mqtt_connections_closed_total', 'Closed', ['cause']).inc({ cause: 'keepalive' }, 3)
+    instruments.gauge('weir_mqtt_connections', 'MQTT', () => 5)
+    instruments.gauge('weir_gateway_sockets', 'Sockets', () => 2)
+    const at = world.clock.micros / 1000
+    const ingest = {
+      receivedReadings: 9,
+      durableReadings: 9,
+      deadLettered: 0,
+      refused: 0,
+      connections: 7,
+      durableLagMs: 0,
+    }
+    const status = { process: 'ingest', at, parts: {}, instruments: await instruments.snapshot(), ingest }
+    world.statuses = [status]
+    expect(pipelineSchema.parse((await world.get('/v1/pipeline')).body)).toMatchObject({
+      doors: { mqtt: 5, gateway: 2 },
+      limits: [{ kind: 'connection-closed', cause: 'keepalive', count: 3 }],
+      unknown: { ingest: null },
+    })
+    // What a process said a minute ago is not how things are.
+    world.statuses = [{ ...status, at: at - 60_000 }]
+    const old = pipelineSchema.parse((await world.get('/v1/pipeline')).body)
+    expect(old.stages.received.total).toBeNull()
+    expect(old.unknown.ingest).toBe('The process ingest has said nothing for 60 s.')
     world.statuses = []
   })
 

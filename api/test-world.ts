@@ -6,6 +6,7 @@ import { type DeadLetter, encodeDeadLetter } from '../domain/dead-letter.ts'
 import { type EventLog, partitionOf } from '../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { OffsetOutOfRangeError } from '../runtime/errors.ts'
 import { createInstruments } from '../runtime/instruments.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import type { ProcessStatus } from '../runtime/status.ts'
@@ -39,12 +40,16 @@ export interface World {
   readonly api: ApiService
   /** Without a slash at the end. */
   readonly url: string
+  /** Of the live port: `ws://…`. */
+  readonly liveUrl: string
   statuses: ProcessStatus[]
   /** Appends, as one payload of ingest would come: one chunk a partition. Durable when it resolves. */
   send(readings: readonly SentReading[]): Promise<void>
   sendDeadLetter(letter: DeadLetter): Promise<void>
   /** Everything sent is in the table and seen by the api. */
   settle(): Promise<void>
+  /** Sends until the log has taken away its first segments. */
+  fillLog(): Promise<void>
   get<Body>(path: string): Promise<Answer<Body>>
   problem(path: string): Promise<Problem>
   /** A second api on the same log and store, as after a restart; or on a store that does not do what it should. */
@@ -53,6 +58,8 @@ export interface World {
 }
 
 const partitions = 4
+
+const retentionMs = 3_600_000
 
 export async function openWorld(): Promise<World> {
   const directory = await mkdtemp(join(tmpdir(), 'weir-api-'))
@@ -66,7 +73,7 @@ export async function openWorld(): Promise<World> {
     mode: 'append',
     partitions,
     quotaBytes: 1024 ** 3,
-    retentionMs: 3_600_000,
+    retentionMs,
     groups: ['writer'],
     segmentBytes: 1024 * 1024,
     logger: silentLogger,
@@ -79,7 +86,7 @@ export async function openWorld(): Promise<World> {
   const urls: string[] = []
 
   async function startApi(store = clickhouse) {
-    const config = { host: '127.0.0.1', httpPort: 0 }
+    const config = { host: '127.0.0.1', httpPort: 0, livePort: 0 }
     const status = { all: async () => world.statuses }
     const api = createApiService({
       ...shared,
@@ -108,6 +115,10 @@ export async function openWorld(): Promise<World> {
     },
     get url() {
       return urls[0]!
+    },
+    get liveUrl() {
+      const { host, port } = apis[0]!.liveAddress()!
+      return `ws://${host}:${port}`
     },
     statuses: [],
 
@@ -147,6 +158,28 @@ export async function openWorld(): Promise<World> {
         async () =>
           (await this.get<{ stages: { seen: { lagMs: number } } }>('/v1/pipeline')).body.stages.seen.lagMs === 0,
       )
+    },
+
+    async fillLog() {
+      await this.settle()
+      clock.micros += 2 * retentionMs * 1000
+      const filling = Array.from({ length: 500 }, (_, i) => ({
+        ...{ device: 'filler', metric: `m${i}`, value: 'x'.repeat(900) },
+      }))
+      await waitFor(
+        async () => {
+          await this.send(filling.map((each) => ({ ...each, observedAt: clock.micros })))
+          const signal = AbortSignal.timeout(10_000)
+          try {
+            for await (const _ of log.tail('readings', new Map(), signal)) return false
+          } catch (error) {
+            return error instanceof OffsetOutOfRangeError
+          }
+          return false
+        },
+        { withinMs: 40_000, everyMs: 1, what: 'retention to have passed the beginning of the log' },
+      )
+      await this.settle()
     },
 
     async get<Body>(path: string) {

@@ -140,21 +140,68 @@ export type AnomalyAnswer = z.infer<typeof anomalySchema>
 export const anomaliesSchema = z.strictObject({ items: z.array(anomalySchema), next }).meta({ id: 'Anomalies' })
 export type AnomaliesAnswer = z.infer<typeof anomaliesSchema>
 
+/** `GET /v1/anomalies/counts`: by device, so that nobody has to fetch what it only wants to count. */
+export const anomalyCountsSchema = z
+  .strictObject({
+    total: z.number().meta({ description: 'Over all devices asked for, whatever the page' }),
+    items: z.array(z.strictObject({ device: deviceName, count: z.number() })),
+    next,
+  })
+  .meta({ id: 'AnomalyCounts' })
+export type AnomalyCountsAnswer = z.infer<typeof anomalyCountsSchema>
+
+/** What is not known here is null, never 0: `unknown` says why. */
 const stage = z.strictObject({
-  total: z.number().meta({ description: 'Readings since the process started' }),
-  perSecond: z.number(),
-  lagMs: z.number().meta({ description: 'Age of the oldest reading that has not come through this stage; 0 if none' }),
+  total: z.number().nullable().meta({ description: 'Readings since the process started; null: not known here' }),
+  perSecond: z.number().nullable(),
+  lagMs: z
+    .number()
+    .nullable()
+    .meta({ description: 'Age of the oldest reading that has not come through this stage; 0 if none' }),
 })
+const why = z.string().nullable().meta({ description: 'Why what it would say is null; null: it is known' })
+export const limitKinds = [
+  'connection-closed',
+  'publish-refused',
+  'subscription-refused',
+  'message-dropped',
+  'reading-stopped',
+  'socket-closed',
+  'request-refused',
+  'viewer-closed',
+] as const
+export type LimitKind = (typeof limitKinds)[number]
 export const pipelineSchema = z
   .strictObject({
     at: instant,
-    stages: z.strictObject({ received: stage, durable: stage, stored: stage, seen: stage }),
-    connections: z.number().meta({ description: 'MQTT and WebSocket connections of devices' }),
+    stages: z.strictObject({ received: stage, durable: stage, stored: stage, seen: stage, detected: stage }),
+    connections: z.number().nullable().meta({ description: 'MQTT and WebSocket connections of devices' }),
+    doors: z
+      .strictObject({ mqtt: z.number(), gateway: z.number() })
+      .nullable()
+      .meta({ description: 'The same by door: MQTT (over TCP or WebSocket), and WebSockets of the gateway' }),
     viewers: z.number(),
-    deadLettered: z.number(),
-    refused: z.number(),
+    deadLettered: z.number().nullable(),
+    refused: z.number().nullable(),
     devices: z.strictObject({ total: z.number(), online: z.number() }),
     series: z.number(),
+    consumers: z
+      .array(
+        z.strictObject({
+          group: z.string(),
+          topic: z.string(),
+          waitingChunks: z.number().nullable().meta({ description: 'Durable, and not committed by this group' }),
+        }),
+      )
+      .meta({ description: 'Readers of the log that keep a place in it' }),
+    log: z
+      .strictObject({ bytes: z.number(), quotaBytes: z.number() })
+      .nullable()
+      .meta({ description: 'Null: not known here, or not our disk' }),
+    limits: z.array(z.strictObject({ kind: z.enum(limitKinds), cause: z.string(), count: z.number() })).meta({
+      description: 'Limits that were hit, by cause, since each process started; those never hit are left out',
+    }),
+    unknown: z.strictObject({ ingest: why, writer: why, detector: why }),
   })
   .meta({ id: 'Pipeline' })
 export type PipelineAnswer = z.infer<typeof pipelineSchema>
@@ -174,11 +221,17 @@ export const deadLetterSchema = z
 export type DeadLetterAnswer = z.infer<typeof deadLetterSchema>
 export const deadLettersSchema = z.strictObject({ items: z.array(deadLetterSchema), next }).meta({ id: 'DeadLetters' })
 export type DeadLettersAnswer = z.infer<typeof deadLettersSchema>
+/** `GET /v1/dead-letters/reasons`: all that are kept, most first. */
+export const deadLetterReasonsSchema = z
+  .strictObject({ items: z.array(z.strictObject({ reason: z.string(), count: z.number(), newestAt: instant })) })
+  .meta({ id: 'DeadLetterReasons' })
+export type DeadLetterReasonsAnswer = z.infer<typeof deadLetterReasonsSchema>
 export const deadLetterDetailSchema = z
   .strictObject({ ...deadLetterSchema.shape, payload: z.string().meta({ description: 'The bytes as base64' }) })
   .meta({ id: 'DeadLetterDetail' })
 export type DeadLetterDetailAnswer = z.infer<typeof deadLetterDetailSchema>
 export const putBackSchema = z.strictObject({ accepted: z.number(), deadLettered: z.number() }).meta({ id: 'PutBack' })
+export type PutBackAnswer = z.infer<typeof putBackSchema>
 export const putBackAllSchema = z
   .strictObject({
     replayed: z.number().meta({ description: 'Payloads of which something was accepted' }),
@@ -210,15 +263,31 @@ export const liveReadingsSchema = z.strictObject({ cursor: z.string(), items: z.
 export type LiveReadings = z.infer<typeof liveReadingsSchema>
 export const liveCaughtUpSchema = z.strictObject({ cursor: z.string() })
 export type LiveCaughtUp = z.infer<typeof liveCaughtUpSchema>
-export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away'] as const
-/** Readings received between `from` and `to` (null: not known) were not sent; with `store-away`, those observed between them. */
+/** Late readings of a series that was sent newer ones, or a correction: the last of them, and the range (`to` is out) in which they lie. */
+export const liveRevisionSchema = z.strictObject({
+  cursor: z.string(),
+  device: deviceName,
+  metric: metricName,
+  observedAt: instant,
+  value: z.number().optional().meta({ description: 'Of a number reading' }),
+  text: z.string().optional().meta({ description: 'Of a text reading, instead of `value`' }),
+  resolution: z.enum(['raw', ...bucketSteps]),
+  from: instant,
+  to: instant,
+})
+export type LiveRevision = z.infer<typeof liveRevisionSchema>
+export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away', 'table-retention'] as const
+/**
+ * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
+ * those observed between them.
+ */
 export const liveGapSchema = z.strictObject({
   cause: z.enum(gapCauses),
   from: instant.nullable(),
   to: instant.nullable(),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
-export const byeReasons = ['slow', 'stopping', 'failed'] as const
+export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed'] as const
 export const liveByeSchema = z.strictObject({ reason: z.enum(byeReasons), cursor: z.string() })
 export type LiveBye = z.infer<typeof liveByeSchema>
 

@@ -2,17 +2,23 @@
 // value, because the rest of the page still has something to show.
 import type {
   AnomaliesAnswer,
+  AnomalyCountsAnswer,
+  DeadLetterDetailAnswer,
+  DeadLetterReasonsAnswer,
+  DeadLettersAnswer,
   DeviceDetailAnswer,
   DevicesAnswer,
   LatestAnswer,
   PipelineAnswer,
   Problem,
+  PutBackAnswer,
   ReadingsAnswer,
+  ReadyAnswer,
   SeriesAnswer,
 } from '../api/wire.ts'
 
-/** The JSON of a GET of the public API. An error answer may come as a throw or as its problem+json: both are understood. */
-export type Ask = (path: string) => Promise<unknown>
+/** The JSON of a GET of the public API, or of a POST where there is a body. An error answer may come as a throw or as its problem+json. */
+export type Ask = (path: string, body?: Uint8Array) => Promise<unknown>
 
 export type Answered<T> = { readonly ok: true; readonly value: T } | NotAnswered
 /** `status` 0: the API itself could not be asked. */
@@ -24,6 +30,8 @@ export interface NotAnswered {
 
 /** A page is worth more without its history than late: the store may hang, and what is live still works. */
 const answerMsMax = 4_000
+/** To put something back is worth waiting for: only an answer says what became of it. */
+const putBackMsMax = 20_000
 
 type Parameters = Readonly<Record<string, string | number | readonly string[] | undefined>>
 
@@ -35,6 +43,13 @@ export interface Questions {
   readings(parameters: Parameters): Promise<Answered<ReadingsAnswer>>
   series(parameters: Parameters): Promise<Answered<SeriesAnswer>>
   anomalies(parameters: Parameters): Promise<Answered<AnomaliesAnswer>>
+  anomalyCounts(parameters: Parameters): Promise<Answered<AnomalyCountsAnswer>>
+  ready(): Promise<Answered<ReadyAnswer>>
+  deadLetters(parameters: Parameters): Promise<Answered<DeadLettersAnswer>>
+  deadLetterReasons(): Promise<Answered<DeadLetterReasonsAnswer>>
+  deadLetter(id: string): Promise<Answered<DeadLetterDetailAnswer>>
+  /** An empty payload puts back what was kept. */
+  putBack(id: string, payload: Uint8Array): Promise<Answered<PutBackAnswer>>
 }
 
 export function questionsTo(ask: Ask): Questions {
@@ -42,15 +57,39 @@ export function questionsTo(ask: Ask): Questions {
   return {
     pipeline: () => get('/v1/pipeline'),
     devices: (parameters) => get('/v1/devices', parameters),
-    device: (name) => get(`/v1/devices/${encodeURIComponent(name)}`),
+    device: (name) => (isDots(name) ? dotsDevice(get, name) : get(`/v1/devices/${encodeURIComponent(name)}`)),
     latest: (parameters) => get('/v1/latest', parameters),
     readings: (parameters) => get('/v1/readings', parameters),
     series: (parameters) => get('/v1/series', parameters),
     anomalies: (parameters) => get('/v1/anomalies', parameters),
+    anomalyCounts: (parameters) => get('/v1/anomalies/counts', parameters),
+    ready: () => get('/readyz'),
+    deadLetters: (parameters) => get('/v1/dead-letters', parameters),
+    deadLetterReasons: () => get('/v1/dead-letters/reasons'),
+    deadLetter: (id) => get(`/v1/dead-letters/${encodeURIComponent(id)}`),
+    putBack: (id, payload) =>
+      answer((path) => ask(path, payload), `/v1/dead-letters/${encodeURIComponent(id)}/replay`, {}, putBackMsMax),
   }
 }
 
-async function answer<T>(ask: Ask, path: string, parameters: Parameters): Promise<Answered<T>> {
+/** A path loses these names on its way, so that the device's own route can't be asked for them. */
+function isDots(name: string): boolean {
+  return name === '.' || name === '..'
+}
+
+type Get = <T>(path: string, parameters?: Parameters) => Promise<Answered<T>>
+
+async function dotsDevice(get: Get, name: string): Promise<Answered<DeviceDetailAnswer>> {
+  const devices = await get<DevicesAnswer>('/v1/devices', { search: name, limit: 1_000 })
+  if (!devices.ok) return devices
+  const device = devices.value.items.find((each) => each.device === name)
+  if (!device) return { ok: false, status: 404, detail: 'No device of this name has been heard of.' }
+  const latest = await get<LatestAnswer>('/v1/latest', { device: name, limit: 1_000 })
+  if (!latest.ok) return latest
+  return { ok: true, value: { ...device, latest: latest.value.items.map(({ device: _, ...reading }) => reading) } }
+}
+
+async function answer<T>(ask: Ask, path: string, parameters: Parameters, withinMs = answerMsMax): Promise<Answered<T>> {
   const query = new URLSearchParams()
   for (const [name, value] of Object.entries(parameters)) {
     if (value === undefined) continue
@@ -58,8 +97,8 @@ async function answer<T>(ask: Ask, path: string, parameters: Parameters): Promis
   }
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, fail) => {
-    const error = Object.assign(new Error(`no answer within ${answerMsMax / 1_000} s`), { status: 503 })
-    timer = setTimeout(() => fail(error), answerMsMax)
+    const error = Object.assign(new Error(`no answer within ${withinMs / 1_000} s`), { status: 503 })
+    timer = setTimeout(() => fail(error), withinMs)
   })
   try {
     const value = await Promise.race([ask(query.size > 0 ? `${path}?${query}` : path), late])

@@ -32,6 +32,8 @@ function findPackage(from: string): string {
 }
 
 export interface Assets {
+  /** Where this page's browser finds live readings over WebSocket, `ws://host:port`; undefined: over HTTP alone. */
+  readonly live?: string | undefined
   /** The address of a file of the set. */
   url(name: string): string
   readonly names: readonly string[]

@@ -4,13 +4,14 @@ import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import { CardTemplate, ChartCard, minuteText } from './chart-card.tsx'
 import { liveRange, newestReading, rangeAround, type ShownRange } from './device-range.ts'
-import { formatAge, ranges } from './format.ts'
-import { Age, attribute, Notice, Page } from './layout.tsx'
+import { deviceHref, formatAge, ranges } from './format.ts'
+import { Found } from './found.tsx'
+import { Age, attribute, Gaps, Notice, Page } from './layout.tsx'
 
 /** Charts that a page draws at once; the other metrics are listed and shown on demand. */
 export const chartsMax = 12
-/** Shown on either side of an anomaly that someone goes to. */
-const aroundMs = 86_400_000
+/** Anomalies that are listed, wherever in time. */
+export const foundMax = 5
 
 export interface TextHistory {
   readonly metric: string
@@ -56,6 +57,7 @@ export function DevicePage({
         data-from={range.from}
         data-to={range.to}
         data-newest-at={newest ? newest.observedAt : 0}
+        data-now={now}
         data-metrics={attribute(JSON.stringify(metrics))}
       >
         <div class="device-head">
@@ -77,7 +79,7 @@ export function DevicePage({
             · first <Age at={device.firstReceivedAt} now={now} ago />
           </p>
         </div>
-        <RangeBar range={range} />
+        <RangeBar range={range} device={device.device} />
         <div id="notices" aria-live="polite">
           {!series.ok && (
             <Notice
@@ -85,8 +87,11 @@ export function DevicePage({
               detail={`What arrives is kept and appears here live; history comes back by itself. (${series.detail})`}
             />
           )}
-          {empty && newest && metrics.length > 0 && <NothingHere newestAt={newest.observedAt} now={now} />}
+          {empty && newest && metrics.length > 0 && (
+            <NothingHere newestAt={newest.observedAt} now={now} device={device.device} />
+          )}
         </div>
+        <Gaps />
         <div id="charts" class="charts">
           {metrics.map((metric, index) => {
             const latest = device.latest.find((each) => each.metric === metric)
@@ -110,11 +115,12 @@ export function DevicePage({
         </div>
         {metricsLeft > 0 && (
           <p class="aside">
-            {String(metricsLeft)} more metrics: <a href="?metrics=all">draw them all</a>
+            {String(metricsLeft)} more metrics:{' '}
+            <a href={attribute(hereWith(device.device, 'metrics=all'))}>draw them all</a>
           </p>
         )}
         <CardTemplate />
-        <Found anomalies={found} />
+        <Found anomalies={found} max={foundMax} ofFleet={false} title="Found lately" />
         <div id="texts">
           {texts.map((history) => (
             <TextTable history={history} now={now} />
@@ -131,13 +137,19 @@ export function DevicePage({
   )
 }
 
-function RangeBar({ range }: { range: ShownRange }): JSX.Element {
+/** The same page with another query; the device itself is in the query where its name can't be in the path. */
+function hereWith(device: string, query: string): string {
+  const base = deviceHref(device)
+  return base.includes('?') ? `${base.slice(base.indexOf('?'))}&${query}` : `?${query}`
+}
+
+function RangeBar({ range, device }: { range: ShownRange; device: string }): JSX.Element {
   return (
     <div class="ranges">
       <nav class="segments" aria-label="Range">
         {ranges.map(({ name, label }) => (
           <a
-            href={`?range=${name}`}
+            href={attribute(hereWith(device, `range=${name}`))}
             data-range={name}
             aria-current={range.kind === 'live' && range.name === name ? 'true' : undefined}
           >
@@ -161,34 +173,12 @@ function RangeBar({ range }: { range: ShownRange }): JSX.Element {
   )
 }
 
-/** The newest that were found, each a step away: most lie outside of what is shown. */
-function Found({ anomalies }: { anomalies: readonly AnomalyAnswer[] }): JSX.Element {
-  if (anomalies.length === 0) return <></>
-  return (
-    <section class="panel found" aria-labelledby="found-title">
-      <h2 id="found-title">Found lately</h2>
-      <ul>
-        {anomalies.map(({ id, observedAt, metric, explanation }) => {
-          const href = `?from=${Math.floor(observedAt - aroundMs)}&to=${Math.ceil(observedAt + aroundMs)}`
-          return (
-            <li data-id={attribute(id)}>
-              <a href={attribute(href)} data-go={attribute(href)} safe>
-                {minuteText(observedAt)}
-              </a>{' '}
-              <b safe>{metric}</b> <span safe>{explanation}</span>
-            </li>
-          )
-        })}
-      </ul>
-    </section>
-  )
-}
-
 /** Not a dead end: offers the shortest range that has the newest reading in it. */
-function NothingHere({ newestAt, now }: { newestAt: number; now: number }): JSX.Element {
+function NothingHere({ newestAt, now, device }: { newestAt: number; now: number; device: string }): JSX.Element {
   const longest = ranges.at(-1)!
   const there = now - newestAt > longest.ms ? rangeAround(newestAt, newestAt) : liveRange(now, now - newestAt)
-  const href = there.kind === 'live' ? `?range=${there.name}` : `?from=${there.from}&to=${there.to}`
+  const query = there.kind === 'live' ? `range=${there.name}` : `from=${there.from}&to=${there.to}`
+  const href = hereWith(device, query)
   const label = there.kind === 'live' ? `Show ${ranges.find(({ name }) => name === there.name)!.label}` : 'Go there'
   return (
     <div class="notice note" id="nothing-here">
@@ -251,15 +241,16 @@ export function UnknownDevice({
   mqtt: URL
 }): JSX.Element {
   return (
-    <Page assets={assets} title="Unknown device · Weir" scripts={['plain.js']}>
-      <section class="panel lost">
+    <Page assets={assets} title="Unknown device · Weir" scripts={[isName ? 'unknown-device.js' : 'plain.js']}>
+      <section class="panel lost" id="unknown-device" data-device={attribute(name)}>
         <h1>
           No device <q safe>{name}</q> has been heard of
         </h1>
         {isName ? (
           <>
             <p>
-              A device appears with its first reading; it does not have to be registered. To send one under this name:
+              A device appears with its first reading; it does not have to be registered. To send one under this name
+              (this page then becomes its own):
             </p>
             <pre tabindex="0">
               <code

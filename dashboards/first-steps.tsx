@@ -34,6 +34,7 @@ export function FirstSteps({ assets, mqtt, gateway }: FirstStepsProps): JSX.Elem
         "import { connectAsync } from 'mqtt'",
         `const client = await connectAsync('${address}')`,
         `await client.publishAsync('devices/boiler-1/telemetry', '${payload}', { qos: 1 })`,
+        'await client.endAsync()',
       ].join('\n'),
     },
     {

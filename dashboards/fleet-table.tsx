@@ -1,16 +1,12 @@
 // The fleet as a table: status, last heard, latest values, a sparkline each. Also served alone (/fragments/fleet), for search as you type.
 import type { ReadingAnswer } from '../api/wire.ts'
 import { anomalyDays, type Fleet, type FleetQuery, type FleetRow } from './fleet.ts'
-import { formatDuration, formatNumber } from './format.ts'
+import { deviceHref, formatNumber, trendText } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 import { Sparkline } from './sparkline.tsx'
 
 /** Latest values that a row has room for. */
 const valuesMax = 3
-
-export function deviceHref(device: string): string {
-  return `/devices/${encodeURIComponent(device)}`
-}
 
 export function FleetTable({ fleet, query, now }: { fleet: Fleet; query: FleetQuery; now: number }): JSX.Element {
   const { rows, next } = fleet
@@ -102,7 +98,9 @@ function Row({ row, now }: { row: FleetRow; now: number }): JSX.Element {
         {spark ? (
           <>
             <Sparkline {...spark} />
-            <small safe>{formatDuration(spark.to - spark.from)}</small>
+            <small data-part="span" safe>
+              {trendText(spark.times.length, spark.from, spark.to)}
+            </small>
           </>
         ) : (
           <svg class="spark" viewBox="0 0 120 28" preserveAspectRatio="none" aria-hidden="true" />

@@ -1,10 +1,11 @@
 // One page of the fleet with what its table shows: latest values and a sparkline each. Few questions whatever the number of rows.
 import type { DeviceAnswer, ReadingAnswer } from '../api/wire.ts'
 import type { NotAnswered, Questions } from './ask.ts'
+import { sparkFrom } from './format.ts'
 
 export const fleetRowsMax = 100
 export const anomalyDays = 7
-const anomaliesMax = 1_000
+const countsMax = 1_000
 const latestMax = 1_000
 const latestPagesMax = 5
 /** Tried in this order, each for the rows that none before it filled: a week for what reports rarely, five minutes for what is new. */
@@ -28,6 +29,8 @@ export interface Spark {
   readonly values: readonly number[]
   readonly from: number
   readonly to: number
+  /** What it may grow to: at least what is drawn. */
+  readonly windowMs: number
 }
 export interface Fleet {
   readonly rows: readonly FleetRow[]
@@ -101,9 +104,8 @@ async function countAnomalies(
 ): Promise<Map<string, number>> {
   const counts = new Map<string, number>()
   const from = now - anomalyDays * 86_400_000
-  const answer = await questions.anomalies({ device, from, order: 'desc', limit: anomaliesMax })
-  if (!answer.ok) return counts
-  for (const { device } of answer.value.items) counts.set(device, (counts.get(device) ?? 0) + 1)
+  const answer = await questions.anomalyCounts({ device, from, limit: countsMax })
+  if (answer.ok) for (const { device, count } of answer.value.items) counts.set(device, count)
   return counts
 }
 
@@ -133,7 +135,8 @@ async function loadSparks(
       const values = 'value' in series ? series.value : series.mean
       if (values.length >= pointsMin) filled.add(series.device)
       if (values.length <= (sparks.get(series.device)?.times.length ?? 0)) continue
-      sparks.set(series.device, { times: series.observedAt, values, from, to: now })
+      const times = series.observedAt
+      sparks.set(series.device, { times, values, from: sparkFrom(times, from, now), to: now, windowMs: ms })
     }
     wanted = wanted.filter(([device]) => !filled.has(device))
   }

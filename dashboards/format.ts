@@ -8,19 +8,30 @@ import { packageDirectory } from './assets.ts'
 const format: typeof Format = await import(pathToFileURL(join(packageDirectory, 'dashboards/assets/format.js')).href)
 
 export const {
+  aroundQuery,
+  deviceHref,
   formatAge,
   formatAgo,
+  formatBytes,
   formatCount,
   formatDuration,
   formatNumber,
   formatRate,
   isGap,
+  lagText,
+  limitText,
+  newestOfEach,
+  orDash,
   ranges,
   resolutionText,
+  slowestLag,
   sparkFrame,
+  sparkFrom,
   sparkHeight,
   sparkPoints,
   sparkWidth,
+  stageState,
   stepMs,
+  trendText,
 } = format
 export type SparkFrame = Format.SparkFrame

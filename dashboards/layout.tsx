@@ -8,7 +8,7 @@ interface PageProperties {
   readonly assets: Assets
   readonly title: string
   /** Which entry of the navigation is here. */
-  readonly here?: 'overview'
+  readonly here?: 'overview' | 'pipeline'
   /** Module scripts of assets/, run after uPlot where that is asked for. */
   readonly scripts?: readonly string[]
   readonly charts?: boolean
@@ -19,7 +19,7 @@ export function Page({ assets, title, here, scripts = [], charts = false, childr
   return (
     <>
       {'<!doctype html>'}
-      <html lang="en">
+      <html lang="en" data-live={attribute(assets.live ?? '')}>
         <head>
           <meta charset="utf-8" />
           <meta name="viewport" content="width=device-width, initial-scale=1" />
@@ -45,6 +45,9 @@ export function Page({ assets, title, here, scripts = [], charts = false, childr
             <nav aria-label="Pages">
               <a href="/" aria-current={here === 'overview' ? 'page' : undefined}>
                 Overview
+              </a>
+              <a href="/pipeline" aria-current={here === 'pipeline' ? 'page' : undefined}>
+                Pipeline
               </a>
               <a href="/docs">API</a>
             </nav>
@@ -101,6 +104,11 @@ export function Notice({
       <p safe>{detail}</p>
     </div>
   )
+}
+
+/** Stretches that the live stream could not send, in words: filled by the scripts when the server declares one. */
+export function Gaps(): JSX.Element {
+  return <ul id="gaps" class="gaps" aria-label="Gaps in what came live" aria-live="polite" hidden />
 }
 
 /** For attributes: the JSX runtime escapes quotes there, but not the ampersand, which would change a name such as `&lt;`. */

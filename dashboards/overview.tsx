@@ -1,12 +1,13 @@
 // `/`: how the fleet and the pipeline are, in numbers that move.
-import type { PipelineAnswer } from '../api/wire.ts'
+import type { AnomalyAnswer, PipelineAnswer } from '../api/wire.ts'
 import type { Answered, NotAnswered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import type { Fleet, FleetQuery } from './fleet.ts'
 import { FleetTable } from './fleet-table.tsx'
-import { formatCount, formatDuration, formatRate } from './format.ts'
-import { attribute, Notice, Page } from './layout.tsx'
-import { PathStrip, stageNames } from './path-strip.tsx'
+import { formatCount, formatDuration, formatRate, orDash, slowestLag } from './format.ts'
+import { Found } from './found.tsx'
+import { attribute, Gaps, Notice, Page } from './layout.tsx'
+import { PathStrip, pathStages } from './path-strip.tsx'
 import type { RateHistory } from './rate-history.ts'
 import { rateHistoryMs } from './rate-history.ts'
 import { Sparkline } from './sparkline.tsx'
@@ -17,16 +18,32 @@ interface OverviewProperties {
   readonly fleet: Fleet | NotAnswered
   readonly query: FleetQuery
   readonly rates: RateHistory
+  /** Since the day began in UTC: the server does not know the viewer's zone. Undefined: not known. */
+  readonly anomaliesToday: number | undefined
+  /** The newest, newest first. */
+  readonly found: readonly AnomalyAnswer[]
   readonly now: number
 }
 
-export function Overview({ assets, pipeline, fleet, query, rates, now }: OverviewProperties): JSX.Element {
+/** Anomalies that are listed. */
+const fleetFoundMax = 3
+
+export function Overview({
+  assets,
+  pipeline,
+  fleet,
+  query,
+  rates,
+  anomaliesToday,
+  found,
+  now,
+}: OverviewProperties): JSX.Element {
   return (
     <Page assets={assets} title="Weir · Overview" here="overview" scripts={['overview.js']}>
       <h1 class="unseen">Overview</h1>
       {pipeline.ok ? (
         <>
-          <Numbers pipeline={pipeline.value} rates={rates} now={now} />
+          <Numbers pipeline={pipeline.value} rates={rates} anomaliesToday={anomaliesToday} now={now} />
           <PathStrip pipeline={pipeline.value} />
         </>
       ) : (
@@ -35,6 +52,8 @@ export function Overview({ assets, pipeline, fleet, query, rates, now }: Overvie
           detail={`${pipeline.detail} Readings that were acknowledged are kept all the same; this page tries again by itself.`}
         />
       )}
+      <Gaps />
+      <Found anomalies={found} max={fleetFoundMax} ofFleet title="Odd readings" />
       <section class="panel" aria-labelledby="fleet-title">
         <div class="panel-head">
           <h2 id="fleet-title">Fleet</h2>
@@ -68,15 +87,25 @@ export function Overview({ assets, pipeline, fleet, query, rates, now }: Overvie
   )
 }
 
-function Numbers({ pipeline, rates, now }: { pipeline: PipelineAnswer; rates: RateHistory; now: number }): JSX.Element {
+function Numbers({
+  pipeline,
+  rates,
+  anomaliesToday,
+  now,
+}: {
+  pipeline: PipelineAnswer
+  rates: RateHistory
+  anomaliesToday: number | undefined
+  now: number
+}): JSX.Element {
   const { devices, stages, connections, series, viewers, deadLettered } = pipeline
-  const behind = Math.max(...stageNames.map((name) => stages[name].lagMs))
+  const behind = slowestLag(pathStages.map((name) => stages[name]))
   return (
     <section class="numbers" aria-label="Now" id="numbers">
       <div class="number wide">
         <h2>Readings a second</h2>
         <p class="big" data-number="rate" safe>
-          {formatRate(stages.received.perSecond)}
+          {orDash(stages.received.perSecond, formatRate)}
         </p>
         <Sparkline {...rates.read(now)} from={now - rateHistoryMs} to={now} class="rate-spark" id="rate-spark" zero />
         <small>last 2 min</small>
@@ -111,24 +140,33 @@ function Numbers({ pipeline, rates, now }: { pipeline: PipelineAnswer; rates: Ra
       <div class="number">
         <h2>Behind</h2>
         <p class="big" data-number="behind" safe>
-          {formatDuration(behind)}
+          {orDash(behind, formatDuration)}
         </p>
         <small>the slowest stage</small>
       </div>
       <div class="number">
+        <h2>Anomalies today</h2>
+        <p class="big" data-number="anomalies" safe>
+          {orDash(anomaliesToday, formatCount)}
+        </p>
+        <small id="anomalies-since">since midnight (UTC)</small>
+      </div>
+      <div class="number">
         <h2>Connections</h2>
         <p class="big" data-number="connections" safe>
-          {formatCount(connections)}
+          {orDash(connections, formatCount)}
         </p>
         <small>
           <span data-number="viewers" safe>
             {formatCount(viewers)}
           </span>{' '}
           watching ·{' '}
-          <span data-number="deadLettered" safe>
-            {formatCount(deadLettered)}
-          </span>{' '}
-          dead letters
+          <a href="/dead-letters">
+            <span data-number="deadLettered" safe>
+              {orDash(deadLettered, formatCount)}
+            </span>{' '}
+            dead letters
+          </a>
         </small>
       </div>
     </section>

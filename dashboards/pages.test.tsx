@@ -1,7 +1,14 @@
 // The pages as strings, over a small API of canned answers: what is escaped, what is said when something is missing, what a browser loads.
 import { type FastifyInstance, fastify } from 'fastify'
 import { afterEach, expect, test } from 'vitest'
-import type { DeviceAnswer, LatestAnswer, ReadingAnswer } from '../api/wire.ts'
+import type {
+  AnomalyAnswer,
+  DeadLetterDetailAnswer,
+  DeviceAnswer,
+  LatestAnswer,
+  PipelineAnswer,
+  ReadingAnswer,
+} from '../api/wire.ts'
 import { registerPages } from './pages.tsx'
 
 const now = 1_790_000_000_000
@@ -9,13 +16,42 @@ const hostile = `"><script>alert(1)</script>&lt;b onclick='x'`
 const stage = { total: 10, perSecond: 2, lagMs: 0 }
 const pipeline = {
   at: now,
-  stages: { received: stage, durable: stage, stored: stage, seen: stage },
+  stages: { received: stage, durable: stage, stored: stage, seen: stage, detected: stage },
   connections: 1,
+  doors: { mqtt: 1, gateway: 0 },
   viewers: 0,
   deadLettered: 0,
   refused: 0,
   devices: { total: 1, online: 1 },
   series: 2,
+  consumers: [{ group: 'writer', topic: 'readings', waitingChunks: 4 }],
+  log: { bytes: 2_048, quotaBytes: 4_096 },
+  limits: [{ kind: 'connection-closed', cause: 'keepalive', count: 3 }],
+  unknown: { ingest: null, writer: null, detector: null },
+} satisfies PipelineAnswer
+const unknownStage = { total: null, perSecond: null, lagMs: null }
+const anomaly: AnomalyAnswer = {
+  id: 'a1',
+  device: 'boiler-1',
+  metric: hostile,
+  observedAt: now - 3_600_000,
+  value: 99,
+  score: 0.5,
+  detector: 'coverage-net/1',
+  expected: { low: 60, high: 80 },
+  explanation: `99 is above everything ${hostile}`,
+  evidence: {},
+}
+const letter: DeadLetterDetailAnswer = {
+  id: '0006000000000000-0000abcd',
+  device: 'boiler-1',
+  reason: 'malformed-payload',
+  detail: `Not JSON ${hostile}`,
+  metric: hostile,
+  codec: 'json',
+  origin: 'devices/boiler-1/telemetry',
+  receivedAt: now - 1_000,
+  payload: Buffer.from(`{"a": </textarea>${hostile}`).toString('base64'),
 }
 const boiler: DeviceAnswer = {
   device: 'boiler-1',
@@ -37,6 +73,13 @@ const usual: Canned = {
   '/v1/devices': { items: [boiler], next: null },
   '/v1/latest': { items: readings, next: null } satisfies LatestAnswer,
   '/v1/readings': { items: readings, next: null },
+  '/v1/anomalies': { items: [anomaly], next: null },
+  '/v1/anomalies/counts': { total: 12, items: [{ device: 'boiler-1', count: 12 }], next: null },
+  '/readyz': { status: 'ready', parts: { log: { state: 'failed', detail: 'fsync failed', process: 'ingest' } } },
+  '/v1/dead-letters': { items: [letter], next: null },
+  '/v1/dead-letters/reasons': { items: [{ reason: 'malformed-payload', count: 7, newestAt: now }] },
+  [`/v1/dead-letters/${letter.id}`]: letter,
+  [`/v1/dead-letters/${letter.id}/replay`]: { accepted: 1, deadLettered: 0 },
   '/v1/series': {
     from: now - 900_000,
     to: now,
@@ -53,14 +96,19 @@ afterEach(async () => {
   for (const app of apps.splice(0)) await app.close()
 })
 
+const posted: { path: string; body: string }[] = []
+
 async function pages(answers: Canned): Promise<FastifyInstance> {
   const app = fastify()
   apps.push(app)
-  const ask = async (path: string): Promise<unknown> => {
+  posted.length = 0
+  const ask = async (path: string, body?: Uint8Array): Promise<unknown> => {
+    if (body) posted.push({ path, body: Buffer.from(body).toString() })
     const known = Object.keys(answers).find((each) => path.split('?')[0] === each)
     return known ? answers[known] : { type: '/problems/unknown', title: 'unknown', status: 404, detail: 'unknown' }
   }
-  await registerPages(app, { ask, now: () => now, mqttUrl: () => 'mqtt://127.0.0.1:41883' })
+  const mqttUrl = () => 'mqtt://127.0.0.1:41883'
+  await registerPages(app, { ask, now: () => now, mqttUrl, liveUrl: () => 'ws://127.0.0.1:48082' })
   return app
 }
 
@@ -69,16 +117,23 @@ const get = async (app: FastifyInstance, url: string): Promise<{ status: number;
   return { status: answer.statusCode, html: answer.body }
 }
 
-test.each(['/', '/?search=%22%3E%3Cscript%3Ealert(1)%3C/script%3E', '/devices/boiler-1', '/fragments/fleet?search=x'])(
-  'hostile names and values stay text: %s',
-  async (url) => {
-    const { html } = await get(await pages(usual), url)
-    expect(html).not.toContain('<script>alert')
-    expect(html).not.toContain('<b onclick')
-    // As text and, with its ampersand kept, in attributes: what a script reads back is the name itself.
-    if (!url.includes('%3C')) expect(html).toContain('&lt;script>alert(1)&lt;/script>&amp;lt;b onclick=&#39;x&#39;')
-  },
-)
+const letterUrl = `/dead-letters/${letter.id}`
+test.each([
+  '/pipeline',
+  '/dead-letters',
+  letterUrl,
+  '/',
+  '/?search=%22%3E%3Cscript%3Ealert(1)%3C/script%3E',
+  '/devices/boiler-1',
+  '/fragments/fleet?search=x',
+])('hostile names and values stay text: %s', async (url) => {
+  const { html } = await get(await pages(usual), url)
+  expect(html).not.toContain('<script>alert')
+  expect(html).not.toContain('<b onclick')
+  // As text and, with its ampersand kept, in attributes: what a script reads back is the name itself.
+  if (!url.includes('%3C') && url !== '/pipeline')
+    expect(html).toContain('&lt;script>alert(1)&lt;/script>&amp;lt;b onclick=&#39;x&#39;')
+})
 
 test('an unknown device is a page that helps, even under a hostile name', async () => {
   const app = await pages(usual)
@@ -141,7 +196,7 @@ test('nothing inline, nothing from elsewhere, and no more than 120 KB of script 
   const loaded = [...answer.body.matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)].map(([, url]) => url!)
   expect(loaded.length).toBeGreaterThan(3)
   const directory = loaded[0]!.slice(0, loaded[0]!.lastIndexOf('/'))
-  const modules = ['format.js', 'page.js', 'live.js', 'view.js', 'chart.js', 'series.js'].map(
+  const modules = ['format.js', 'page.js', 'live.js', 'view.js', 'chart.js', 'series.js', 'found.js', 'stages.js'].map(
     (name) => `${directory}/${name}`,
   )
   let bytes = 0
@@ -159,4 +214,115 @@ test('an asset of another version is not kept under its name', async () => {
   const asset = await app.inject('/assets/000000000000/weir.css')
   expect(asset.headers['cache-control']).toBe('no-store')
   expect((await app.inject('/assets/000000000000/..%2Fpages.tsx')).statusCode).toBe(404)
+})
+
+test('what is not known is a dash with why, never 0', async () => {
+  const why = 'The role ingest does not run together with this api, or has not said anything yet.'
+  const answers: Canned = {
+    ...usual,
+    '/v1/pipeline': {
+      ...pipeline,
+      stages: { ...pipeline.stages, received: unknownStage, durable: unknownStage },
+      ...{ connections: null, doors: null, deadLettered: null, refused: null, log: null, limits: [] },
+      unknown: { ...pipeline.unknown, ingest: why },
+    },
+    '/v1/anomalies/counts': away,
+  }
+  const app = await pages(answers)
+  const numberOf = (html: string, name: string) => new RegExp(`data-number="${name}">([^<]*)`).exec(html)?.[1]
+  const overview = await get(app, '/')
+  for (const name of ['rate', 'connections', 'deadLettered', 'anomalies'])
+    expect([name, numberOf(overview.html, name)]).toEqual([name, '–'])
+  const { html } = await get(app, '/pipeline')
+  for (const name of ['rate', 'mqtt', 'gateway', 'refused', 'deadLettered', 'log'])
+    expect([name, numberOf(html, name)]).toEqual([name, '–'])
+  expect(html).toMatch(/data-stage="received" data-state="unknown"/)
+  expect(html).toContain(why)
+  expect(html).toContain(`Not known here. ${why}`)
+})
+
+test('the pipeline page has stages, limits, dead letters, readers and parts without scripts', async () => {
+  const { status, html } = await get(await pages(usual), '/pipeline')
+  expect(status).toBe(200)
+  for (const stage of ['received', 'durable', 'stored', 'detected', 'seen'])
+    expect(html).toContain(`data-stage="${stage}"`)
+  expect(html).toContain('MQTT connection closed')
+  expect(html).toContain('keepalive')
+  expect(html).toContain('/dead-letters?reason=malformed-payload')
+  expect(html).toContain('failed: fsync failed')
+  expect(html).toContain('2 KiB')
+  expect((await get(await pages({}), '/pipeline')).status).toBe(200)
+})
+
+test('the live port reaches the page by the name that the page was reached by, and its policy', async () => {
+  const app = await pages(usual)
+  const reached = async (host: string) => {
+    const { headers, body } = await app.inject({ url: '/pipeline', headers: { host } })
+    return [
+      /data-live="([^"]*)"/.exec(body)?.[1],
+      /connect-src ([^;]*)/.exec(String(headers['content-security-policy']))?.[1],
+    ]
+  }
+  expect(await reached('weir.example:8080')).toEqual(['ws://weir.example:48082', "'self' ws://weir.example:48082"])
+  expect(await reached('[::1]:8080')).toEqual(['ws://[::1]:48082', "'self' ws://[::1]:48082"])
+  expect((await reached(`x;script-src'unsafe-inline'`))[1]).toBe("'self' ws://127.0.0.1:48082")
+})
+
+test('names that can’t stand in a path have a page', async () => {
+  const dots = { ...boiler, device: '..' }
+  const answers = { ...usual, '/v1/devices': { items: [boiler, dots], next: null } }
+  const app = await pages(answers)
+  expect((await get(app, '/')).html).toContain('href="/devices?device=.."')
+  const { status, html } = await get(app, '/devices?device=..')
+  expect(status).toBe(200)
+  expect(html).toContain('data-device=".."')
+  expect(html).toContain('href="?device=..&amp;range=1h"')
+  expect((await get(app, '/devices?device=.')).status).toBe(404)
+})
+
+test('a dead letter is shown as text and byte by byte, and given out as it is', async () => {
+  const app = await pages(usual)
+  const { html } = await get(app, letterUrl)
+  expect(html).toContain('000000  7b 22 61 22 3a 20 3c 2f  74 65 78 74 61 72 65 61  |{&#34;a&#34;: &lt;/textarea|')
+  const bytes = await app.inject(`${letterUrl}/bytes`)
+  expect(bytes.headers['content-disposition']).toBe(`attachment; filename="dead-letter-${letter.id}.bin"`)
+  expect(bytes.rawPayload.toString('base64')).toBe(letter.payload)
+  expect((await app.inject(`${letterUrl}/base64`)).body).toBe(letter.payload)
+  expect((await get(app, '/dead-letters/none')).status).toBe(404)
+  const binary = await pages({ ...usual, [`/v1/dead-letters/${letter.id}`]: { ...letter, payload: 'AP8B' } })
+  expect((await get(binary, letterUrl)).html).toContain('These bytes are no text.')
+})
+
+test('a dead letter is put back by a form of our own page alone', async () => {
+  const app = await pages(usual)
+  const send = (headers: Record<string, string>, form: Record<string, string>) =>
+    app.inject({
+      method: 'POST',
+      url: `${letterUrl}/put-back`,
+      headers: { host: 'weir.example:8080', 'content-type': 'application/x-www-form-urlencoded', ...headers },
+      payload: new URLSearchParams(form).toString(),
+    })
+  const own = { origin: 'http://weir.example:8080' }
+  for (const headers of [
+    {},
+    { origin: 'null' },
+    { origin: 'http://evil.example' },
+    { ...own, 'sec-fetch-site': 'cross-site' },
+  ]) {
+    expect((await send(headers as Record<string, string>, { as: 'kept' })).statusCode).toBe(403)
+  }
+  expect(posted).toEqual([])
+  const kept = await send(own, { as: 'kept' })
+  expect([kept.statusCode, kept.headers.location]).toEqual([303, `${letterUrl}?accepted=1&deadLettered=0`])
+  await send(own, { as: 'mended', encoding: 'text', payload: '{"a": 1}\r\n{"a": 2}' })
+  await send(own, { as: 'mended', encoding: 'base64', payload: 'eyJh\r\nIjoxfQ==' })
+  expect(posted.map(({ body }) => body)).toEqual(['', '{"a": 1}\n{"a": 2}', '{"a":1}'])
+  const wrong = await send(own, { as: 'mended', encoding: 'base64', payload: 'no <base64>' })
+  expect(wrong.statusCode).toBe(422)
+  // What was written is still there.
+  expect(wrong.body).toContain('no &lt;base64')
+  expect(posted.length).toBe(3)
+  expect((await get(app, kept.headers.location as string)).html).toContain(
+    'Put back: 1 accepted, 0 dead-lettered again.',
+  )
 })

@@ -1,10 +1,11 @@
 // The pages that people see, rendered on the server from the public API's answers. Registered into the API's own server, so that pages and API
 // share one address.
-import type { FastifyInstance, FastifyReply } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { DeviceDetailAnswer } from '../api/wire.ts'
 import { type Ask, type Questions, questionsTo } from './ask.ts'
 import { type Assets, registerAssets } from './assets.ts'
-import { chartsMax, DeviceAway, DevicePage, type TextHistory, UnknownDevice } from './device.tsx'
+import { registerDeadLetterPages } from './dead-letter-pages.tsx'
+import { chartsMax, DeviceAway, DevicePage, foundMax, type TextHistory, UnknownDevice } from './device.tsx'
 import { defaultRange, type RangeQuery, rangeFromQuery, type ShownRange } from './device-range.ts'
 import { FirstSteps } from './first-steps.tsx'
 import { type FleetQuery, loadFleet } from './fleet.ts'
@@ -12,8 +13,9 @@ import { FleetTable } from './fleet-table.tsx'
 import { Notice } from './layout.tsx'
 import { Login } from './login.tsx'
 import { Overview } from './overview.tsx'
+import { PipelinePage } from './pipeline.tsx'
 import { createRateHistory } from './rate-history.ts'
-import { sendPage } from './security.ts'
+import { pageSender, type SendPage } from './security.ts'
 
 export interface PagesOptions {
   readonly ask: Ask
@@ -21,20 +23,25 @@ export interface PagesOptions {
   /** Where devices publish, `mqtt://host:port`; without it, the page's own host and port 1883. */
   readonly mqttUrl?: () => string | undefined
   readonly gatewayUrl?: () => string | undefined
+  /** Where live viewers connect over WebSocket, `ws://host:port`; without it, pages live on server-sent events. */
+  readonly liveUrl?: () => string | undefined
 }
 
 /** Points that the first paint draws; the browser asks again for its own width. */
 const firstPaintPoints = 400
 const textRowsMax = 10
 const anomaliesMax = 200
-const foundMax = 5
+/** Of which the overview's few, each of another device, are chosen. */
+const foundAskedMax = 50
+const dayMs = 86_400_000
 const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
 
 export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
-  const { ask, now = Date.now, mqttUrl = () => undefined, gatewayUrl = () => undefined } = options
+  const { ask, now = Date.now } = options
+  const { mqttUrl = () => undefined, gatewayUrl = () => undefined, liveUrl = () => undefined } = options
   const questions = questionsTo(ask)
-  const assets = registerAssets(app)
+  const files = registerAssets(app)
   const rates = createRateHistory(questions)
   app.addHook('onReady', async () => rates.start())
   app.addHook('onClose', async () => rates.stop())
@@ -46,22 +53,44 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     return /^(0\.0\.0\.0|\[::\])$/.test(told.hostname) && URL.canParse(reached) ? new URL(reached) : told
   }
 
+  const liveOf = (request: FastifyRequest): string | undefined => liveAddress(liveUrl(), request.hostname)
+  const assetsFor = (request: FastifyRequest): Assets => ({ ...files, live: liveOf(request) })
+  const sendPage = pageSender(liveOf)
+
   app.get('/', hidden, async (request, reply) => {
     const query = fleetQuery(request.query)
     const at = now()
-    const [pipeline, fleet] = await Promise.all([questions.pipeline(), loadFleet(questions, query, at)])
+    const assets = assetsFor(request)
+    const day = { from: Math.floor(at / dayMs) * dayMs, to: at + dayMs, limit: 1 }
+    const [pipeline, fleet, today, found] = await Promise.all([
+      questions.pipeline(),
+      loadFleet(questions, query, at),
+      questions.anomalyCounts(day),
+      questions.anomalies({ order: 'desc', limit: foundAskedMax }),
+    ])
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {
       const mqtt = mqttAddress(request.hostname)
       return sendPage(reply, await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} />))
     }
-    const page = <Overview assets={assets} pipeline={pipeline} fleet={fleet} query={query} rates={rates} now={at} />
+    const page = (
+      <Overview
+        assets={assets}
+        pipeline={pipeline}
+        fleet={fleet}
+        query={query}
+        rates={rates}
+        anomaliesToday={today.ok ? today.value.total : undefined}
+        found={found.ok ? found.value.items : []}
+        now={at}
+      />
+    )
     return sendPage(reply, await page)
   })
 
   app.get('/login', hidden, async (request, reply) => {
     const { next = '/', wrong } = request.query as { next?: unknown; wrong?: unknown }
-    const page = <Login assets={assets} next={String(next).slice(0, 2_048)} wrong={wrong !== undefined} />
+    const page = <Login assets={assetsFor(request)} next={String(next).slice(0, 2_048)} wrong={wrong !== undefined} />
     return sendPage(reply, await page, wrong === undefined ? 200 : 401)
   })
 
@@ -74,22 +103,51 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     return sendPage(reply, await (<FleetTable fleet={fleet} query={query} now={at} />))
   })
 
-  app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
+  app.get('/pipeline', hidden, async (request, reply) => {
+    const [pipeline, ready, reasons] = await Promise.all([
+      questions.pipeline(),
+      questions.ready(),
+      questions.deadLetterReasons(),
+    ])
+    const shown = { pipeline, ready, reasons, rates, now: now() }
+    return sendPage(reply, await (<PipelinePage assets={assetsFor(request)} {...shown} />))
+  })
+
+  const device = (request: FastifyRequest, reply: FastifyReply, name: string) =>
     answerDevice({
       questions,
-      assets,
+      assets: assetsFor(request),
+      send: sendPage,
       reply,
-      name: request.params.device,
+      name,
       query: request.query,
       now: now(),
       mqtt: mqttAddress(request.hostname),
-    }),
+    })
+  app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
+    device(request, reply, request.params.device),
   )
+  // For names that can't stand in a path.
+  app.get<{ Querystring: { device?: unknown } }>('/devices', hidden, (request, reply) => {
+    const { device: name } = request.query
+    return typeof name === 'string' ? device(request, reply, name) : reply.redirect('/', 302)
+  })
+
+  registerDeadLetterPages(app, { questions, assetsFor, send: sendPage, now })
+}
+
+/** By the name that the page itself was reached by: that one works from where it was reached. */
+function liveAddress(told: string | undefined, hostname: string): string | undefined {
+  if (told === undefined || !URL.canParse(told)) return undefined
+  const { protocol, port, host } = new URL(told)
+  const isHost = /^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])$/.test(hostname)
+  return `${protocol}//${isHost ? `${hostname}:${port}` : host}`
 }
 
 interface DeviceRequest {
   readonly questions: Questions
   readonly assets: Assets
+  readonly send: SendPage
   readonly reply: FastifyReply
   readonly name: string
   readonly query: unknown
@@ -100,6 +158,7 @@ interface DeviceRequest {
 async function answerDevice({
   questions,
   assets,
+  send,
   reply,
   name,
   query,
@@ -110,8 +169,8 @@ async function answerDevice({
   const known = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
   if (!known.ok) {
     if (known.status === 404)
-      return sendPage(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} mqtt={mqtt} />), 404)
-    return sendPage(reply, await (<DeviceAway assets={assets} name={name} detail={known.detail} />), 503)
+      return send(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} mqtt={mqtt} />), 404)
+    return send(reply, await (<DeviceAway assets={assets} name={name} detail={known.detail} />), 503)
   }
   const device = known.value
   const asked = query as RangeQuery & { metrics?: string }
@@ -138,7 +197,7 @@ async function answerDevice({
       now={now}
     />
   )
-  return sendPage(reply, await page)
+  return send(reply, await page)
 }
 
 function loadSeries(

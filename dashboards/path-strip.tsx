@@ -1,42 +1,47 @@
-// The way of a reading, stage by stage: received → durable → stored → seen, each with its rate and how far behind it is, red where it stands still.
+// The way of a reading, stage by stage, each with its rate and how far behind it is, red where it stands still. What is not known here is a dash.
 import type { PipelineAnswer } from '../api/wire.ts'
-import { formatCount, formatDuration, formatRate } from './format.ts'
+import { formatCount, formatRate, lagText, orDash, stageState } from './format.ts'
+import { attribute } from './layout.tsx'
 
-export const stageNames = ['received', 'durable', 'stored', 'seen'] as const
-type StageName = (typeof stageNames)[number]
-type Stage = PipelineAnswer['stages'][StageName]
+type StageName = keyof PipelineAnswer['stages']
+/** The way to a page; detection goes beside it. */
+export const pathStages = ['received', 'durable', 'stored', 'seen'] as const satisfies readonly StageName[]
+export const allStages = ['received', 'durable', 'stored', 'detected', 'seen'] as const satisfies readonly StageName[]
 
 const meanings: Readonly<Record<StageName, string>> = {
   received: 'taken in from devices',
   durable: 'safe on disk, acknowledged',
   stored: 'in the table, answered by every query',
+  detected: 'looked at by detection',
   seen: 'sent to open pages',
 }
 
-/** Behind by more than this, a stage is said to be late, and to stand still when nothing comes through it either. */
-export const lateMs = 5_000
-
-export function stageState(stage: Stage): 'flows' | 'rests' | 'late' | 'stands' {
-  if (stage.lagMs > lateMs) return stage.perSecond > 0 ? 'late' : 'stands'
-  return stage.perSecond > 0 ? 'flows' : 'rests'
+/** Which part says how a stage is; the api itself knows what is seen. */
+const teller: Readonly<Record<StageName, 'ingest' | 'writer' | 'detector' | undefined>> = {
+  received: 'ingest',
+  durable: 'ingest',
+  stored: 'writer',
+  detected: 'detector',
+  seen: undefined,
 }
 
-export function lagText(stage: Stage): string {
-  const state = stageState(stage)
-  if (state === 'stands') return `stands still for ${formatDuration(stage.lagMs)}`
-  if (state === 'late') return `${formatDuration(stage.lagMs)} behind`
-  return stage.lagMs > 0 ? `${formatDuration(stage.lagMs)} behind` : 'nothing waits'
-}
-
-export function PathStrip({ pipeline }: { pipeline: PipelineAnswer }): JSX.Element {
+export function PathStrip({
+  pipeline,
+  stages = pathStages,
+}: {
+  pipeline: PipelineAnswer
+  stages?: readonly StageName[]
+}): JSX.Element {
   return (
     <section class="panel" aria-labelledby="path-title">
       <h2 id="path-title">Path of a reading</h2>
-      <ol class="path" id="path">
-        {stageNames.map((name) => {
+      <ol class={`path of-${stages.length}`} id="path">
+        {stages.map((name) => {
           const stage = pipeline.stages[name]
+          const by = teller[name]
+          const why = by === undefined ? null : pipeline.unknown[by]
           return (
-            <li data-stage={name} data-state={stageState(stage)}>
+            <li data-stage={name} data-state={stageState(stage)} data-teller={by ?? ''} title={attribute(why ?? '')}>
               <h3>
                 <span class="dot" aria-hidden="true" />
                 {name}
@@ -44,7 +49,7 @@ export function PathStrip({ pipeline }: { pipeline: PipelineAnswer }): JSX.Eleme
               <p class="meaning">{meanings[name]}</p>
               <p class="rate">
                 <b data-part="rate" safe>
-                  {formatRate(stage.perSecond)}
+                  {orDash(stage.perSecond, formatRate)}
                 </b>{' '}
                 <span class="unit">/s</span>
               </p>
@@ -53,7 +58,7 @@ export function PathStrip({ pipeline }: { pipeline: PipelineAnswer }): JSX.Eleme
               </p>
               <p class="total">
                 <span data-part="total" safe>
-                  {formatCount(stage.total)}
+                  {orDash(stage.total, formatCount)}
                 </span>{' '}
                 since start
               </p>
@@ -61,6 +66,17 @@ export function PathStrip({ pipeline }: { pipeline: PipelineAnswer }): JSX.Eleme
           )
         })}
       </ol>
+      <Unknown pipeline={pipeline} />
     </section>
+  )
+}
+
+/** Why there are dashes, in words. */
+function Unknown({ pipeline }: { pipeline: PipelineAnswer }): JSX.Element {
+  const whys = [...new Set(Object.values(pipeline.unknown).filter((why) => why !== null))]
+  return (
+    <p class="aside" id="unknown" hidden={whys.length === 0} safe>
+      {whys.join(' ')}
+    </p>
   )
 }

@@ -21,6 +21,8 @@ export function createRateHistory(questions: Questions): RateHistory {
     asking = false
     if (!pipeline.ok) return
     const { at, stages } = pipeline.value
+    // What is not known leaves no mark.
+    if (stages.received.perSecond === null) return
     samples.push({ at, rate: stages.received.perSecond })
     while (samples.length > 0 && samples[0]!.at < at - rateHistoryMs) samples.shift()
     if (samples.length > (2 * rateHistoryMs) / everyMs) samples.shift()

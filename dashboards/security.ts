@@ -1,25 +1,41 @@
 // The headers of every page: nothing but our own files runs or loads, so a hostile metric name that slipped through unescaped would still do nothing.
-import type { FastifyReply } from 'fastify'
+// And who may send a form: our own pages alone.
+import type { FastifyReply, FastifyRequest } from 'fastify'
 
-const policy = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self'",
-  "img-src 'self'",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'self'",
-  "frame-ancestors 'none'",
-].join('; ')
+/** `live`: where the page may open its WebSocket, beside its own address. */
+function policy(live: string | undefined): string {
+  return [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self'",
+    `connect-src 'self'${live === undefined ? '' : ` ${live}`}`,
+    "base-uri 'none'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+  ].join('; ')
+}
 
-export function sendPage(reply: FastifyReply, html: string, status = 200): FastifyReply {
+export type SendPage = (reply: FastifyReply, html: string, status?: number) => FastifyReply
+
+export function pageSender(liveOf: (request: FastifyRequest) => string | undefined): SendPage {
+  return (reply, html, status = 200) =>
+    withPageHeaders(reply, liveOf(reply.request)).code(status).type('text/html; charset=utf-8').send(html)
+}
+
+export function withPageHeaders(reply: FastifyReply, live?: string): FastifyReply {
   return reply
-    .code(status)
-    .header('content-security-policy', policy)
+    .header('content-security-policy', policy(live))
     .header('x-content-type-options', 'nosniff')
     .header('referrer-policy', 'same-origin')
     .header('cross-origin-opener-policy', 'same-origin')
     .header('cache-control', 'no-store')
-    .type('text/html; charset=utf-8')
-    .send(html)
+}
+
+/** Browsers say with every form where it comes from; a page of another site must not do things in a person's name. */
+export function isFromOurPage({ headers }: FastifyRequest): boolean {
+  const { origin, host } = headers
+  const site = headers['sec-fetch-site']
+  if (site !== undefined && site !== 'same-origin') return false
+  return origin !== undefined && URL.canParse(origin) && new URL(origin).host === host
 }

@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { packageDirectory } from './assets.ts'
-import { isGap, sparkFrame, sparkPoints } from './format.ts'
+import { isGap, sparkFrame, sparkFrom, sparkPoints, trendText } from './format.ts'
 
 interface Store {
   times: number[]
@@ -15,7 +15,9 @@ interface Store {
   highs: number[]
   add(at: number, value: number): 'appended' | 'late' | 'repeat'
   load(series: object | undefined, answer: { resolution: string; source: string }, keepNewer: boolean): void
-  columns(): [number[], (number | null)[], (number | null)[], (number | null)[]]
+  columns(
+    declared?: { from: number; to: number }[],
+  ): [number[], (number | null)[], (number | null)[], (number | null)[]]
   dropBefore(at: number): void
 }
 const at = (name: string): string => pathToFileURL(join(packageDirectory, 'dashboards/assets', name)).href
@@ -87,4 +89,23 @@ test('a sparkline can be read back from its drawing', () => {
   values.forEach((value, i) => {
     expect(value).toBeCloseTo([1, 5, 3][i]!, 2)
   })
+})
+
+test('a declared gap breaks the line between the points around it, and nowhere else', () => {
+  const store = new SeriesStore()
+  for (const instant of [1_000, 2_000, 3_000, 4_000]) store.add(instant, instant)
+  const [, , , whole] = store.columns()
+  expect(whole).toEqual([1_000, 2_000, 3_000, 4_000])
+  const [times, , , values] = store.columns([{ from: 2_100, to: 2_900 }])
+  expect(values).toEqual([1_000, 2_000, null, 3_000, 4_000])
+  expect(times[2]).toBe(2_500)
+})
+
+test('a sparkline says no more than it knows', () => {
+  const day = 86_400_000
+  expect(trendText(1, 0, 7 * day)).toBe('just begun')
+  // Three hours of a week: three hours.
+  const times = [7 * day - 3 * 3_600_000, 7 * day - 3_600_000]
+  expect(trendText(2, sparkFrom(times, 0, 7 * day), 7 * day)).toBe('3 h')
+  expect(sparkFrom([day / 2, 6 * day], 0, 7 * day)).toBe(0)
 })

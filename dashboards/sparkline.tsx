@@ -6,6 +6,8 @@ interface SparklineProperties {
   readonly values: readonly number[]
   readonly from: number
   readonly to: number
+  /** What it may grow to; default: what is drawn. */
+  readonly windowMs?: number
   readonly class?: string
   readonly id?: string
   /** Sets the drawing's floor, for what can't be negative. */
@@ -17,6 +19,7 @@ export function Sparkline({
   values,
   from,
   to,
+  windowMs = to - from,
   class: name = '',
   id,
   zero = false,
@@ -37,6 +40,7 @@ export function Sparkline({
       aria-label={said}
       data-from={frame.from}
       data-to={frame.to}
+      data-window={windowMs}
       data-min={frame.min}
       data-max={frame.max}
     >

@@ -5,7 +5,7 @@ import { type DeviceName, defaultTenant } from '../domain/reading.ts'
 import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import { bearerOf, isSameSecret, sha256Of } from '../runtime/access/device-token.ts'
 import { insideName, insideToken } from '../runtime/access/viewer-access.ts'
-import { type Config, requiresAuth } from '../runtime/config.ts'
+import { type AccessOptions, requiresAuth } from '../runtime/config.ts'
 import { RequestError } from '../runtime/errors.ts'
 import type { ConnackCode, ConnectPacket } from './mqtt-frames.ts'
 
@@ -44,10 +44,7 @@ const inside: DeviceCredential = {
   speaksFor: ['*'],
 }
 
-export function createDeviceAuth(
-  config: Pick<Config, 'auth' | 'host' | 'publishedHost' | 'adminToken'>,
-  registry: DeviceRegistry | undefined,
-): DeviceAuth {
+export function createDeviceAuth(config: AccessOptions, registry: DeviceRegistry | undefined): DeviceAuth {
   if (!requiresAuth(config)) return openAuth
   const insideHash = config.adminToken === undefined ? undefined : sha256Of(insideToken(config.adminToken))
 

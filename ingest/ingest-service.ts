@@ -3,7 +3,7 @@ import type { EventLog } from '../domain/event-log.ts'
 import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import { originRulesOf } from '../runtime/access/viewer-access.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { Config } from '../runtime/config.ts'
+import type { AccessOptions, Config } from '../runtime/config.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
@@ -22,7 +22,8 @@ export interface IngestServiceOptions {
     Config,
     'host' | 'mqttPort' | 'gatewayPort' | 'mqttTopicsOpen' | 'mqttConnectionsMax' | 'ingestMemory'
   > &
-    Partial<Pick<Config, 'auth' | 'adminToken' | 'hostNames' | 'rateLimitReadingsPerS'>>
+    Partial<Pick<Config, 'rateLimitReadingsPerS'>> &
+    AccessOptions
   readonly log: EventLog
   readonly clock: Clock
   readonly logger: Logger

@@ -113,7 +113,7 @@ export const options = {
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
-  livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
+  livePort: option(port, '8082', 'Live viewers over WebSocket'),
   auth: option(
     z.enum(['open', 'required'], 'must be open or required').optional(),
     undefined,
@@ -359,8 +359,12 @@ function checkAccess(config: Partial<Config>): string[] {
   return [`${reached}authentication is required, and without an admin token nobody could look: ${how}`]
 }
 
+/** What decides who is let in, and by which names. */
+export type AccessOptions = Pick<Config, 'host'> &
+  Partial<Pick<Config, 'publishedHost' | 'auth' | 'adminToken' | 'hostNames'>>
+
 /** `open` is for what only this machine can reach. */
-export function requiresAuth({ auth, host, publishedHost }: Pick<Config, 'auth' | 'host' | 'publishedHost'>): boolean {
+export function requiresAuth({ auth, host, publishedHost }: AccessOptions): boolean {
   return (auth ?? (isLoopback(publishedHost ?? host) ? 'open' : 'required')) === 'required'
 }
 

@@ -41,6 +41,12 @@ export function createInstruments(process: string): Instruments {
   }
 }
 
+/** The sum of an instrument's samples; undefined: this process has no such instrument. */
+export function readInstrument(snapshot: InstrumentsSnapshot, name: string): number | undefined {
+  const found = snapshot.find((each) => each.name === name)
+  return found?.values.reduce((sum, { value }) => sum + value, 0)
+}
+
 /** Prometheus text (version 0.0.4) of the snapshots of all processes. */
 export function renderInstruments(snapshots: readonly InstrumentsSnapshot[]): string {
   const families = new Map<string, { help: string; type: string; lines: string[] }>()

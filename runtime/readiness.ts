@@ -15,7 +15,7 @@ export interface Readiness {
 }
 
 /** A process that has not been heard of for this long does not do its job, whatever it said last. */
-const statusAgeMsMax = 10_000
+export const statusAgeMsMax = 10_000
 
 export function readinessOf(statuses: readonly ProcessStatus[], nowMs: number): Readiness {
   const parts: Record<string, PartReadiness> = {}

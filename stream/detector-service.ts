@@ -62,6 +62,11 @@ export function createDetectorService(options: DetectorServiceOptions): Detector
     const inSnake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
     instruments.gauge(`weir_detector_${inSnake}`, helps[name], () => totals?.[name] ?? 0)
   }
+  instruments.gauge(
+    'weir_detector_reached_seconds',
+    'When the last chunk that detection came to was received, as epoch seconds; 0: none yet',
+    () => (totals?.reachedAt ?? 0) / 1_000_000,
+  )
 
   function begin(): void {
     const startedAt = performance.now()

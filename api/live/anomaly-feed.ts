@@ -6,6 +6,7 @@ import type { EventLog } from '../../domain/event-log.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { anomalyOfRow } from '../routes/answers.ts'
 import { matchesSeries, type Subscription } from './channel.ts'
+import { LiveFrame } from './frame.ts'
 import type { Viewer } from './viewer.ts'
 
 const retryMs = 500
@@ -63,11 +64,11 @@ export class AnomalyFeed {
     if (this.seen.has(anomaly.id)) return
     this.seen.add(anomaly.id)
     if (this.seen.size > idsRememberedMax) for (const oldest of this.seen) if (this.seen.delete(oldest)) break
-    let data: string | undefined
+    let frame: LiveFrame | undefined
     for (const [viewer, subscription] of this.watching) {
       if (!matchesSeries(subscription, anomaly)) continue
-      data ??= JSON.stringify(anomalyOfRow({ ...anomaly, observedMicros: anomaly.observedAt }))
-      viewer.send('anomaly', '', data)
+      frame ??= LiveFrame.anomaly(JSON.stringify(anomalyOfRow({ ...anomaly, observedMicros: anomaly.observedAt })))
+      viewer.send(frame)
     }
   }
 }

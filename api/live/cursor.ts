@@ -1,31 +1,66 @@
-// Where a viewer stands, as text that it gives back to resume. Opaque outside; inside it is the log position just past what was sent, and the
-// newest receivedAt of that, so that a gap can name where it begins.
-import type { LogPosition } from '../../domain/event-log.ts'
+// Where a viewer stands, as text that it gives back to resume. Opaque outside; inside, by partition: the log offset just past what was sent, the
+// newest receivedAt before it, so that the table can go on when the log no longer reaches back, and the rows sent of a chunk that is not done.
+import type { Chunk, LogPosition, Partition } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 
 export interface LiveCursor {
   readonly position: LogPosition
-  /** 0: nothing was sent yet. */
-  readonly receivedAt: Micros
+  /** By partition: what was received up to here has been sent, or was not asked for. A partition that is missing: not known. */
+  readonly receivedAt: ReadonlyMap<Partition, Micros>
+  /** Rows already sent of the chunk that lies next in this partition. */
+  readonly within?: { readonly partition: Partition; readonly rows: number }
 }
 
 export const cursorLengthMax = 4_096
 
-export function encodeCursor({ position, receivedAt }: LiveCursor): string {
-  const places = [...position].map(([partition, offset]) => `${partition}.${offset}`)
-  return `l1~${receivedAt}~${places.join('_')}`
+/** Just past these chunks. */
+export function cursorAfter(chunks: readonly Chunk[], before: LiveCursor): LiveCursor {
+  const position = new Map(before.position)
+  const receivedAt = new Map(before.receivedAt)
+  for (const chunk of chunks) {
+    position.set(chunk.partition, chunk.offset + 1)
+    receivedAt.set(chunk.partition, chunk.receivedAt)
+  }
+  return { position, receivedAt }
 }
+
+/** Past so many rows of this chunk. */
+export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor): LiveCursor {
+  if (rows >= chunk.count) return cursorAfter([chunk], before)
+  const position = new Map(before.position).set(chunk.partition, chunk.offset)
+  return { position, receivedAt: before.receivedAt, within: { partition: chunk.partition, rows } }
+}
+
+export function rowsSent({ within, position }: LiveCursor, chunk: Chunk): number {
+  return within?.partition === chunk.partition && position.get(chunk.partition) === chunk.offset ? within.rows : 0
+}
+
+export function encodeCursor({ position, receivedAt, within }: LiveCursor): string {
+  const partitions = new Set([...position.keys(), ...receivedAt.keys()])
+  const places = [...partitions].map((partition) => {
+    const rows = within?.partition === partition ? `.${within.rows}` : ''
+    return `${partition}.${position.get(partition) ?? 0}.${receivedAt.get(partition) ?? 0}${rows}`
+  })
+  return `l2~${places.join('_')}`
+}
+
+const placePattern = /^(\d{1,5})\.(\d{1,16})\.(\d{1,16})(?:\.(\d{1,9}))?$/
 
 /** undefined: not a cursor of ours. */
 export function decodeCursor(text: string): LiveCursor | undefined {
-  const match = /^l1~(\d{1,16})~((?:\d{1,5}\.\d{1,16})(?:_\d{1,5}\.\d{1,16})*)?$/.exec(text)
-  if (!match || text.length > cursorLengthMax) return undefined
-  const position = new Map<number, number>()
-  for (const place of match[2]?.split('_') ?? []) {
-    const [partition, offset] = place.split('.').map(Number) as [number, number]
+  if (!text.startsWith('l2~') || text.length > cursorLengthMax) return undefined
+  const position = new Map<Partition, number>()
+  const receivedAt = new Map<Partition, Micros>()
+  let within: LiveCursor['within']
+  for (const place of text.slice(3).split('_').filter(Boolean)) {
+    const match = placePattern.exec(place)
+    if (!match) return undefined
+    const [partition, offset, received] = [Number(match[1]), Number(match[2]), Number(match[3])]
     position.set(partition, offset)
+    if (received > 0) receivedAt.set(partition, received)
+    if (match[4] !== undefined) within = { partition, rows: Number(match[4]) }
   }
-  return { position, receivedAt: Number(match[1]) }
+  return { position, receivedAt, ...(within && { within }) }
 }
 
 /** Whether `a` has come at least as far as `b` in every partition. */

@@ -6,6 +6,7 @@ import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
+import type { ReceivedKey } from '../queries/received-readings.ts'
 
 /** Where the table ends and the log begins. */
 export interface Seam {
@@ -15,13 +16,22 @@ export interface Seam {
 }
 
 /** Where a viewer stands in history. */
-export interface HistoryCursor {
-  /** Readings observed from here on. */
-  readonly since: Micros
-  /** The last reading that was sent; undefined: none yet. */
-  readonly after: ReadingKey | undefined
-  readonly seam: Seam
-}
+export type HistoryCursor =
+  | {
+      readonly by: 'observed'
+      /** Readings observed from here on. */
+      readonly since: Micros
+      /** The last reading that was sent; undefined: none yet. */
+      readonly after: ReadingKey | undefined
+      readonly seam: Seam
+    }
+  | {
+      readonly by: 'received'
+      /** By partition: readings received after this. */
+      readonly past: readonly Micros[]
+      readonly after: ReceivedKey | undefined
+      readonly seam: Seam
+    }
 
 /** Up to here the table has it all. Where the file that says so can't be read (the writer says that), the whole log is read instead. */
 export async function writersPlace(log: EventLog): Promise<LogPosition> {
@@ -59,15 +69,24 @@ export function isBeforeSeam({ receivedBefore }: Seam, tenant: string, row: Read
   return row.receivedMicros < receivedBefore[partitionOf(tenant, row.device, receivedBefore.length)]!
 }
 
-export function encodeHistoryCursor({ since, after, seam }: HistoryCursor): string {
+/** Whether this row of the table was received after these instants, by partition. */
+export function isReceivedAfter(past: readonly Micros[], tenant: string, row: ReadingRow): boolean {
+  return row.receivedMicros > past[partitionOf(tenant, row.device, past.length)]!
+}
+
+export function encodeHistoryCursor(cursor: HistoryCursor): string {
+  const { seam } = cursor
   const place = seam.receivedBefore.map((_, partition) => seam.place.get(partition) ?? 0)
-  const key = after ? [after.observedAt, after.device, after.metric] : []
-  return `h1~${Buffer.from(JSON.stringify([since, place, seam.receivedBefore, ...key])).toString('base64url')}`
+  const fields: unknown[] = [cursor.by === 'observed' ? cursor.since : cursor.past, place, seam.receivedBefore]
+  if (cursor.after) fields.push(cursor.after.observedAt, cursor.after.device, cursor.after.metric)
+  if (cursor.by === 'received' && cursor.after) fields.push(cursor.after.receivedAt)
+  const kind = cursor.by === 'observed' ? 'h1' : 'r1'
+  return `${kind}~${Buffer.from(JSON.stringify(fields)).toString('base64url')}`
 }
 
 /** undefined: not a cursor of ours, or of a log with other partitions. */
 export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
-  const encoded = /^h1~([A-Za-z0-9_-]+)$/.exec(text)?.[1]
+  const [, kind, encoded] = /^(h1|r1)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
   if (encoded === undefined) return undefined
   let fields: unknown
   try {
@@ -76,12 +95,18 @@ export function decodeHistoryCursor(text: string, partitions: number): HistoryCu
     return undefined
   }
   if (!Array.isArray(fields)) return undefined
-  const [since, place, receivedBefore, observedAt, device, metric] = fields as unknown[]
-  if (!isMicros(since) || !isPlaces(place, partitions) || !isPlaces(receivedBefore, partitions)) return undefined
+  const [begin, place, receivedBefore, observedAt, device, metric, receivedAt] = fields as unknown[]
+  if (!isPlaces(place, partitions) || !isPlaces(receivedBefore, partitions)) return undefined
   const seam = { place: new Map(place.entries()), receivedBefore }
-  if (fields.length === 3) return { since, after: undefined, seam }
-  if (!isMicros(observedAt) || typeof device !== 'string' || typeof metric !== 'string') return undefined
-  return { since, after: { observedAt, device, metric }, seam }
+  let after: ReadingKey | undefined
+  if (fields.length > 3) {
+    if (!isMicros(observedAt) || typeof device !== 'string' || typeof metric !== 'string') return undefined
+    after = { observedAt, device, metric }
+  }
+  if (kind === 'h1') return isMicros(begin) ? { by: 'observed', since: begin, after, seam } : undefined
+  if (!isPlaces(begin, partitions)) return undefined
+  if (after === undefined) return { by: 'received', past: begin, after, seam }
+  return isMicros(receivedAt) ? { by: 'received', past: begin, after: { ...after, receivedAt }, seam } : undefined
 }
 
 function isMicros(value: unknown): value is Micros {

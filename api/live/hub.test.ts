@@ -5,9 +5,10 @@ import { systemClock } from '../../runtime/clock.ts'
 import { silentLogger } from '../../runtime/logger.ts'
 import { everyName } from '../parameters.ts'
 import type { LiveReadings } from '../wire.ts'
+import type { LiveFrame } from './frame.ts'
 import { LiveHub } from './hub.ts'
 import { LastValues } from './last-values.ts'
-import type { ViewerTransport } from './viewer.ts'
+import type { ViewerTransport } from './outbox.ts'
 
 const prefix = encodeRowPrefix('default', 'd', 'v')
 
@@ -22,10 +23,14 @@ class Recorder implements ViewerTransport {
   readonly values: (number | undefined)[] = []
   isCaughtUp = false
 
-  write(event: string, _cursor: string, data: string): boolean {
-    if (event === 'caught-up') this.isCaughtUp = true
-    if (event === 'readings')
-      this.values.push(...(JSON.parse(data) as LiveReadings).items.map((reading) => reading.value))
+  sizeOf(frame: LiveFrame): number {
+    return frame.data().length
+  }
+
+  write(frame: LiveFrame): boolean {
+    if (frame.event === 'caught-up') this.isCaughtUp = true
+    if (frame.event === 'readings')
+      this.values.push(...(JSON.parse(frame.data()) as LiveReadings).items.map((reading) => reading.value))
     return true
   }
 
@@ -36,16 +41,18 @@ it('a viewer that was ahead of the hub joins those with the same question withou
   let end: LogPosition = new Map([[0, 0]])
   const lastValues = new LastValues()
   const hub = new LiveHub({
-    log: { end: async () => end } as unknown as EventLog,
+    log: { partitions: 1, end: async () => end, receivedAtMax: () => 0 } as unknown as EventLog,
     lastValues,
     clock: systemClock,
     logger: silentLogger,
     history: async () => [],
+    received: async () => [],
   })
   hub.startAt(end)
   const open = async (): Promise<Recorder> => {
     const recorder = new Recorder()
-    hub.open({ tenant: 'default', device: everyName, metric: everyName, mode: 'every' }, recorder)
+    const subscription = { tenant: 'default', device: everyName, metric: everyName, mode: 'every' } as const
+    hub.open(subscription, hub.connect(recorder))
     await expect.poll(() => recorder.isCaughtUp).toBe(true)
     return recorder
   }

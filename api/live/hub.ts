@@ -1,71 +1,77 @@
 // Fans the log out to viewers. It is handed every batch of new chunks, after the last values took them in, and looks into them only when
-// somebody is there. A viewer that resumes, or asks for an instant, reads the table and the log by itself, at the pace of its socket, until it
-// has reached the hub; from then on it shares the frames of its channel.
+// somebody is there. A viewer that resumes, or asks for an instant, reads the table, the ring and the log by itself, at the pace of its socket, until it
+// has reached the hub (catch-up.ts); from then on it shares the frames of its channel.
 //
-//   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ socket
-//     └──────────── own tail of a viewer that catches up ────────────────────▶┘
-import { type Chunk, type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
-import type { Micros } from '../../domain/reading.ts'
+//   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ outbox ──▶ socket
+//     └──────────── own reading of a viewer that catches up ─────────────────▶┘
+import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { LimitError, OffsetOutOfRangeError } from '../../runtime/errors.ts'
+import { LimitError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { toMillis } from '../instant.ts'
-import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
-import type { LiveGap, LiveReading } from '../wire.ts'
-import { Channel, framesOf, ItemWriter, matchesSeries, readingsJson, type Subscription } from './channel.ts'
-import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
-import { encodeHistoryCursor, findSeam, type HistoryCursor, isBeforeSeam } from './history.ts'
+import { type AskHistory, type AskReceived, CatchUp, type LiveStart } from './catch-up.ts'
+import { Channel, ItemMaker, matchesSeries, type Subscription } from './channel.ts'
+import { ChunkRing } from './chunk-ring.ts'
+import { cursorAfter, cursorWithin, encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
+import { LiveFrame, type LiveItem } from './frame.ts'
 import type { LastValues } from './last-values.ts'
+import { NewestSentTable } from './newest-sent.ts'
+import {
+  type ByeReason,
+  Outbox,
+  type OutboxLimits,
+  OutboxMemory,
+  outboxLimits,
+  type ViewerTransport,
+} from './outbox.ts'
+import type { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
-import { type ByeReason, Viewer, type ViewerLimits, type ViewerTransport, viewerLimits } from './viewer.ts'
-
-/** A page of the table's readings, by observedAt, device and metric. */
-export type AskHistory = (
-  question: Subscription & { readonly from: Micros; readonly after: ReadingKey | undefined; readonly limit: number },
-  signal: AbortSignal,
-) => Promise<readonly ReadingRow[]>
-
-/** From now, after a cursor of live or of history, or from an instant by observedAt on. */
-export type LiveStart = 'now' | LiveCursor | HistoryCursor | { readonly instant: Micros }
+import { Viewer } from './viewer.ts'
 
 export interface LiveHubOptions {
   readonly log: EventLog
   readonly history: AskHistory
+  readonly received: AskReceived
   readonly lastValues: LastValues
   readonly clock: Clock
   readonly logger: Logger
   readonly viewersMax?: number
-  readonly limits?: ViewerLimits
+  readonly limits?: OutboxLimits
+  readonly ring?: ChunkRing
+  /** Age at which readings leave the table; undefined: never. */
+  readonly retentionMs?: number | undefined
+  readonly patienceMs?: number
 }
 
 /** `latest` gets at most twenty frames a second. */
 const frameMs = 50
-
-const historyPage = 2_000
+/** Revisions a frame of `latest`, the rest with the next one: a device that sends a day late is not everybody's flood. */
+const revisionsPerFrameMax = 200
 
 /** A viewer that has read past the hub, and gets what comes by itself until the hub is there too. */
 interface AheadViewer {
   readonly viewer: Viewer
-  readonly subscription: Subscription
-  cursor: LiveCursor
+  readonly frames: OwnFrames
 }
 
 export class LiveHub {
-  private readonly log: EventLog
-  private readonly history: AskHistory
+  /** Connections that were let go because they stayed behind. */
+  slowCount = 0
   private readonly lastValues: LastValues
-  private readonly clock: Clock
   private readonly logger: Logger
   private readonly viewersMax: number
-  private readonly limits: ViewerLimits
-  private readonly items: ItemWriter
+  private readonly limits: OutboxLimits
+  private readonly memory = new OutboxMemory()
+  private readonly items: ItemMaker
+  private readonly ring: ChunkRing
+  private readonly catchUp: CatchUp
   private readonly viewers = new Set<Viewer>()
   private readonly channels = new Map<string, Channel>()
   private readonly ahead = new Set<AheadViewer>()
   /** By series: the channels that want it; undefined: not asked yet. */
   private interested: (Channel[] | undefined)[] = []
-  private cursor: LiveCursor = { position: new Map(), receivedAt: 0 }
+  private readonly newestSent = new NewestSentTable()
+  private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
   private lastFrameMs = 0
   /** Where the last whole `latest` frame ended. */
@@ -75,18 +81,31 @@ export class LiveHub {
   private isClosed = false
 
   constructor(options: LiveHubOptions) {
-    this.log = options.log
-    this.history = options.history
-    this.lastValues = options.lastValues
-    this.clock = options.clock
-    this.logger = options.logger
+    const { lastValues, logger, retentionMs, patienceMs = 10_000 } = options
+    this.lastValues = lastValues
+    this.logger = logger
     this.viewersMax = options.viewersMax ?? 1_000
-    this.limits = options.limits ?? viewerLimits
-    this.items = new ItemWriter(options.lastValues)
+    this.limits = options.limits ?? outboxLimits
+    this.items = new ItemMaker(lastValues)
+    this.ring = options.ring ?? new ChunkRing()
+    this.catchUp = new CatchUp({
+      ...options,
+      items: this.items,
+      ring: this.ring,
+      retentionMs,
+      patienceMs,
+      place: () => this.cursor,
+      meet: (viewer, frames) => this.meet(viewer, frames),
+    })
   }
 
   get viewerCount(): number {
     return this.viewers.size
+  }
+
+  /** Bytes that viewers have not taken. */
+  get queuedBytes(): number {
+    return this.memory.bytes
   }
 
   get position(): LogPosition {
@@ -95,36 +114,51 @@ export class LiveHub {
 
   /** Where the feed begins to read. */
   startAt(position: LogPosition): void {
-    this.cursor = { position, receivedAt: 0 }
+    this.cursor = { position, receivedAt: new Map() }
+    this.ring.startAt(position)
   }
 
   /** The next chunks of the log, right after the last values took them in. */
   accept(chunks: readonly Chunk[]): void {
+    this.ring.push(chunks)
     if (this.everyChannels > 0) this.fanOut(chunks)
-    for (const each of [...this.ahead]) this.sendAhead(each, chunks)
-    this.cursor = advanced(this.cursor, chunks)
-    if (this.everyChannels > 0) {
-      const cursor = encodeCursor(this.cursor)
-      for (const channel of this.channels.values()) if (channel.subscription.mode === 'every') channel.flush(cursor)
-    }
+    for (const { viewer, frames } of [...this.ahead]) for (const frame of frames.take(chunks)) viewer.send(frame)
+    this.cursor = cursorAfter(chunks, this.cursor)
+    if (this.everyChannels > 0) this.flushEvery(encodeCursor(this.cursor))
     // After the frames of these chunks: who was ahead has had what it wants of them.
     for (const each of [...this.ahead]) this.joinIfReached(each)
     if (this.latestChannels > 0) this.scheduleFrame()
   }
 
-  /**
-   * Begins a subscription. Throws a LimitError when there are as many viewers as there may be.
-   * The transport tells the viewer when it can take more and when it is closed.
-   */
-  open(subscription: Subscription, transport: ViewerTransport, since: LiveStart = 'now'): Viewer {
-    if (this.isClosed) throw new LimitError('viewersMax', 'The server is stopping.')
-    if (this.viewers.size >= this.viewersMax) {
-      throw new LimitError('viewersMax', `There are ${this.viewersMax} live viewers already, the most there may be.`)
+  /** A connection that holds viewers. The transport tells it when it can take more and when it is closed. */
+  connect(transport: ViewerTransport): Outbox {
+    const counted: ViewerTransport = {
+      sizeOf: (frame, viewer) => transport.sizeOf(frame, viewer),
+      write: (frame, viewer) => transport.write(frame, viewer),
+      ...(transport.together && { together: (write: () => void) => transport.together!(write) }),
+      end: (reason) => {
+        if (reason === 'slow') this.slowCount++
+        transport.end(reason)
+      },
     }
-    const viewer = new Viewer(transport, this.limits)
+    return new Outbox(counted, this.limits, this.memory)
+  }
+
+  /** Throws a LimitError when there are as many viewers as there may be. */
+  requireRoom(): void {
+    if (this.isClosed) throw new LimitError('viewersMax', 'The server is stopping.')
+    if (this.viewers.size < this.viewersMax) return
+    throw new LimitError('viewersMax', `There are ${this.viewersMax} live viewers already, the most there may be.`)
+  }
+
+  /** Begins a subscription, which the connection knows by `id` (JSON, or '' for that of the address). Throws as `requireRoom` does. */
+  open(subscription: Subscription, outbox: Outbox, since: LiveStart = 'now', id = ''): Viewer {
+    this.requireRoom()
+    const viewer = new Viewer(outbox, id)
     this.viewers.add(viewer)
     viewer.gone.addEventListener('abort', () => this.viewers.delete(viewer))
-    this.catchUp(viewer, subscription, since).catch((error) => {
+    this.catchUp.run(viewer, subscription, since).catch((error) => {
+      if (viewer.gone.aborted) return
       this.logger.error({ error }, 'a live viewer could not be served')
       viewer.bye('failed')
     })
@@ -143,130 +177,45 @@ export class LiveHub {
     for (const viewer of [...this.viewers]) viewer.bye(reason)
   }
 
-  private async catchUp(viewer: Viewer, subscription: Subscription, since: LiveStart): Promise<void> {
-    if (since !== 'now' && 'instant' in since) {
-      const seam = await findSeam(this.log, viewer.gone)
-      return this.readHistory(viewer, subscription, { since: since.instant, after: undefined, seam })
-    }
-    const end = await this.log.end('readings')
-    if (viewer.gone.aborted) return
-    if (since === 'now') {
-      // The hub stands at the end but for a moment; after a start it may have to read much first, which nobody asked for.
-      const position = hasReached(this.cursor.position, end) ? this.cursor.position : end
-      return this.meet(viewer, subscription, { position, receivedAt: 0 })
-    }
-    const position = 'seam' in since ? since.seam.place : since.position
-    if (!hasReached(end, position)) {
-      const receivedAt = 'seam' in since ? 0 : since.receivedAt
-      const cursor = { position: end, receivedAt: 0 }
-      viewer.gap(this.gapSince(receivedAt, 'unknown-cursor'), cursor)
-      return this.meet(viewer, subscription, cursor)
-    }
-    if ('seam' in since) return this.readHistory(viewer, subscription, since)
-    return this.readUpToHub(viewer, subscription, since)
-  }
-
-  /** The table up to the seam, paced by the socket, then the log. */
-  private async readHistory(viewer: Viewer, subscription: Subscription, from: HistoryCursor): Promise<void> {
-    const { since, seam } = from
-    let after = from.after
-    const live = { position: seam.place, receivedAt: 0 }
-    try {
-      for (;;) {
-        const question = { ...subscription, from: since, after, limit: historyPage }
-        const rows = await this.history(question, viewer.gone)
-        const last = rows.at(-1)
-        if (last) after = { observedAt: last.observedMicros, device: last.device, metric: last.metric }
-        const items = rows.filter((row) => isBeforeSeam(seam, subscription.tenant, row)).map(historyItem)
-        if (items.length > 0) {
-          const cursor = encodeHistoryCursor({ since, after, seam })
-          viewer.send('readings', cursor, readingsJson(cursor, items))
-          await viewer.writable()
-        }
-        if (viewer.gone.aborted) return
-        if (rows.length < historyPage) break
-      }
-    } catch (error) {
-      if (viewer.gone.aborted) return
-      this.logger.warn({ error }, 'the table could not be read for a viewer')
-      const gap: LiveGap = {
-        cause: 'store-away',
-        from: toMillis(after?.observedAt ?? since),
-        to: toMillis(this.clock.nowMicros()),
-      }
-      viewer.gap(gap, live)
-    }
-    return this.readUpToHub(viewer, subscription, live, since)
-  }
-
-  /** Everything from the cursor on until the hub's place, paced by the socket. */
-  private async readUpToHub(
-    viewer: Viewer,
-    subscription: Subscription,
-    since: LiveCursor,
-    observedFrom: Micros = 0,
-  ): Promise<void> {
-    let cursor = since
-    if (hasReached(cursor.position, this.cursor.position)) return this.meet(viewer, subscription, cursor)
-    try {
-      for await (const chunks of this.log.tail('readings', cursor.position, viewer.gone)) {
-        for (const frame of framesOf(chunks, cursor, subscription, this.lastValues, this.items, observedFrom)) {
-          cursor = frame.cursor
-          if (frame.items.length === 0) continue
-          const encoded = encodeCursor(cursor)
-          viewer.send('readings', encoded, readingsJson(encoded, frame.items))
-          await viewer.writable()
-          if (viewer.gone.aborted) return
-        }
-        // Met in the same turn in which it is seen: the hub goes on as soon as this function waits for anything.
-        if (hasReached(cursor.position, this.cursor.position)) return this.meet(viewer, subscription, cursor)
-      }
-    } catch (error) {
-      if (viewer.gone.aborted) return
-      const isPast = error instanceof OffsetOutOfRangeError
-      if (!isPast) this.logger.warn({ error }, 'the log could not be read for a viewer')
-      viewer.gap(this.gapSince(cursor.receivedAt, isPast ? 'log-retention' : 'log-unreadable'), this.cursor)
-      this.meet(viewer, subscription, this.cursor)
-    }
-  }
-
   /** The viewer has come as far as the hub, or further: from here on the hub hands it what comes. */
-  private meet(viewer: Viewer, subscription: Subscription, cursor: LiveCursor): void {
+  private meet(viewer: Viewer, frames: OwnFrames): void {
+    viewer.caughtUp(frames.cursor)
     if (viewer.gone.aborted) return
-    viewer.caughtUp(cursor)
-    const each = { viewer, subscription, cursor }
+    const each = { viewer, frames }
     this.ahead.add(each)
     viewer.gone.addEventListener('abort', () => this.ahead.delete(each))
     this.joinIfReached(each)
   }
 
-  private gapSince(receivedAt: Micros, cause: LiveGap['cause']): LiveGap {
-    const from = receivedAt === 0 ? null : toMillis(receivedAt)
-    return { cause, from, to: toMillis(this.clock.nowMicros()) }
-  }
-
-  private sendAhead(each: AheadViewer, chunks: readonly Chunk[]): void {
-    const { viewer, subscription } = each
-    const fresh = chunks.filter((chunk) => chunk.offset >= (each.cursor.position.get(chunk.partition) ?? 0))
-    for (const frame of framesOf(fresh, each.cursor, subscription, this.lastValues, this.items)) {
-      each.cursor = frame.cursor
-      if (frame.items.length === 0) continue
-      const encoded = encodeCursor(frame.cursor)
-      viewer.send('readings', encoded, readingsJson(encoded, frame.items))
-    }
-  }
-
   private joinIfReached(each: AheadViewer): void {
-    const { viewer, subscription, cursor } = each
-    if (viewer.gone.aborted || !hasReached(this.cursor.position, cursor.position)) return
+    const { viewer, frames } = each
+    const { subscription } = frames
+    const { position, receivedAt } = frames.cursor
+    if (viewer.gone.aborted || !hasReached(this.cursor.position, position)) return
     this.ahead.delete(each)
+    this.learnReceived(position, receivedAt)
     const key = new Channel(subscription).key
     const channel = this.channels.get(key) ?? this.openChannel(subscription)
     channel.viewers.add(viewer)
+    for (const [id, { observedAt, value }] of frames.newest) this.newestSent.note(id, observedAt, value)
+    frames.newest.clear()
     viewer.gone.addEventListener('abort', () => {
       channel.viewers.delete(viewer)
       if (channel.viewers.size === 0) this.closeChannel(channel)
     })
+  }
+
+  /** What was received before the place where the feed began, a viewer may know. */
+  private learnReceived(position: LogPosition, receivedAt: LiveCursor['receivedAt']): void {
+    const missing = [...receivedAt].filter(
+      ([partition]) =>
+        !this.cursor.receivedAt.has(partition) && position.get(partition) === this.cursor.position.get(partition),
+    )
+    if (missing.length === 0) return
+    this.cursor = {
+      position: this.cursor.position,
+      receivedAt: new Map([...this.cursor.receivedAt, ...missing]),
+    }
   }
 
   private openChannel(subscription: Subscription): Channel {
@@ -289,6 +238,7 @@ export class LiveHub {
     this.countModes()
     if (this.channels.size > 0) return
     this.interested = []
+    this.newestSent.forget()
     this.items.forget()
   }
 
@@ -300,6 +250,7 @@ export class LiveHub {
     this.latestCursor = encodeCursor(this.cursor)
     this.lastValues.collectChanged = this.latestChannels > 0
     this.lastValues.takeChanged()
+    this.lastValues.late.clear()
   }
 
   private channelsOf(id: number): Channel[] {
@@ -312,23 +263,47 @@ export class LiveHub {
   }
 
   private fanOut(chunks: readonly Chunk[]): void {
-    let cursor = this.cursor
+    const { newestSent } = this
+    let before = this.cursor
     for (const chunk of chunks) {
       const row = new RowCursor(chunk.rows)
+      let rows = 0
       while (row.next()) {
+        rows++
         const id = this.lastValues.identify(chunk.rows, row)
         if (id === noSeries) continue
-        let item: string | undefined
-        for (const channel of this.channelsOf(id)) {
+        const channels = this.channelsOf(id)
+        if (channels.length === 0) continue
+        const { observedAt } = row
+        const value = row.isText() ? row.text() : row.value
+        let item: LiveItem | undefined
+        for (const channel of channels) {
           if (channel.subscription.mode !== 'every') continue
-          item ??= this.items.reading(id, row)
-          channel.add(item)
+          item ??= this.items.make(id, observedAt, value)
+          if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
+          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, value })
         }
+        if (item) newestSent.note(id, observedAt, value)
       }
-      cursor = advanced(cursor, [chunk])
-      // A frame ends at a chunk's end, where its cursor can resume.
-      for (const channel of this.channels.values()) if (channel.isFull) channel.flush(encodeCursor(cursor))
+      before = cursorAfter([chunk], before)
+      for (const channel of this.channels.values()) if (channel.isFull) channel.flush('', encodeCursor(before))
     }
+  }
+
+  /** Frames stay in the order of the log: what came before it in the chunk goes out first, each with the cursor just past it. */
+  private sendRevision(
+    channel: Channel,
+    item: LiveItem,
+    at: { chunk: Chunk; rows: number; before: LiveCursor; id: number; observedAt: number; value: number | string },
+  ): void {
+    const { chunk, rows, before, id, observedAt, value } = at
+    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before)))
+    const { from, to } = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
+    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before)), { item, from, to }))
+  }
+
+  private flushEvery(cursor: string): void {
+    for (const channel of this.channels.values()) if (channel.subscription.mode === 'every') channel.flush('', cursor)
   }
 
   private scheduleFrame(): void {
@@ -340,31 +315,38 @@ export class LiveHub {
   private sendLatest(): void {
     this.frameTimer = undefined
     this.lastFrameMs = performance.now()
+    this.addRevisions()
     for (const id of this.lastValues.takeChanged()) {
-      let item: string | undefined
+      let item: LiveItem | undefined
       for (const channel of this.channelsOf(id)) {
         if (channel.subscription.mode !== 'latest') continue
         item ??= this.items.last(id)
         channel.add(item)
         // More is to come at this place in the log: who resumes from this frame begins where the one before ended.
-        if (channel.isFull) channel.flush(this.latestCursor)
+        if (channel.isFull) channel.flush(this.latestCursor, this.latestCursor)
       }
     }
-    const cursor = encodeCursor(this.cursor)
+    const before = this.latestCursor
+    const hasMore = this.lastValues.late.size > 0
+    // What is left for the next frame lies before the hub's place.
+    const cursor = hasMore ? before : encodeCursor(this.cursor)
     this.latestCursor = cursor
-    for (const channel of this.channels.values()) if (channel.subscription.mode === 'latest') channel.flush(cursor)
+    for (const channel of this.channels.values()) {
+      if (channel.subscription.mode === 'latest') channel.flush(before, cursor)
+    }
+    if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
-}
 
-function historyItem({ device, metric, observedMicros, value, text }: ReadingRow): string {
-  const observedAt = toMillis(observedMicros)
-  const item: LiveReading =
-    value === null ? { device, metric, observedAt, text } : { device, metric, observedAt, value }
-  return JSON.stringify(item)
-}
-
-function advanced(cursor: LiveCursor, chunks: readonly Chunk[]): LiveCursor {
-  let receivedAt = cursor.receivedAt
-  for (const chunk of chunks) receivedAt = Math.max(receivedAt, chunk.receivedAt)
-  return { position: positionAfter(chunks, cursor.position), receivedAt }
+  private addRevisions(): void {
+    const { late } = this.lastValues
+    let count = 0
+    for (const [id, readings] of late) {
+      if (count++ >= revisionsPerFrameMax) return
+      late.delete(id)
+      const channels = this.channelsOf(id).filter(({ subscription }) => subscription.mode === 'latest')
+      if (channels.length === 0) continue
+      const revised = this.items.revised(id, readings)
+      for (const channel of channels) channel.addRevision(revised)
+    }
+  }
 }

@@ -19,6 +19,15 @@ export interface StoredSeries extends LastReading {
   readonly intervalMicros: Micros
 }
 
+/** Readings of a series older than its newest, or in its place, since somebody last took them: the last of them and the range of all. */
+export interface LateReadings {
+  readonly observedAt: Micros
+  readonly value: number | string
+  readonly from: Micros
+  /** In. */
+  readonly to: Micros
+}
+
 export interface DeviceState {
   readonly tenant: string
   readonly device: string
@@ -44,6 +53,8 @@ export class LastValues {
   collectChanged = false
   private changed: number[] = []
   private isChanged = new Uint8Array(1_024)
+  /** By series; filled while `collectChanged`. Whoever sends them deletes them. */
+  readonly late = new Map<number, LateReadings>()
   private names: SeriesNames[] = []
   private deviceOf: DeviceState[] = []
   private observedAt = new Float64Array(1_024)
@@ -77,9 +88,12 @@ export class LastValues {
       if (receivedAt - device.slotAt >= slotMicros || device.slotAt === 0) heard(device, receivedAt)
       const observedAt = cursor.observedAt
       const last = this.observedAt[id]!
-      if (observedAt < last || (observedAt === last && receivedAt < this.receivedAt[id]!)) continue
-      this.set(id, observedAt, receivedAt, cursor.value)
-      if (cursor.isText()) this.texts.set(id, cursor.text())
+      if (observedAt > last) {
+        this.set(id, observedAt, receivedAt, cursor.value)
+        if (cursor.isText()) this.texts.set(id, cursor.text())
+      } else if (observedAt < last) {
+        if (this.collectChanged) this.noteLate(id, cursor)
+      } else if (receivedAt >= this.receivedAt[id]!) this.correct(id, cursor)
     }
   }
 
@@ -158,12 +172,39 @@ export class LastValues {
     return [...device.series].sort((a, b) => (metric(a) < metric(b) ? -1 : 1))
   }
 
+  /** The id of a series that is named, as `identify` gives it. */
+  identifyNamed(tenant: string, device: string, metric: string): number {
+    const prefix = encodeRowPrefix(tenant, device, metric)
+    const id = this.directory.find(prefix, 0, prefix.length)
+    if (id !== noSeries && id === this.names.length) this.register(tenant, device, metric)
+    return id
+  }
+
   /** Ids whose newest reading changed since the last call; needs `collectChanged`. */
   takeChanged(): readonly number[] {
     const changed = this.changed
     for (const id of changed) this.isChanged[id] = 0
     this.changed = []
     return changed
+  }
+
+  /** The newest reading again, or another in its place: what was told of it before is told as revised, what was not is told as it is now. */
+  private correct(id: number, cursor: RowCursor): void {
+    const { value, receivedAt } = cursor
+    const text = cursor.isText() ? cursor.text() : undefined
+    const isSame = text === undefined ? Object.is(value, this.value[id]) : text === this.texts.get(id)
+    this.receivedAt[id] = receivedAt
+    if (isSame) return
+    if (Number.isNaN(this.value[id]!)) this.texts.delete(id)
+    this.value[id] = value
+    if (text !== undefined) this.texts.set(id, text)
+    if (this.collectChanged && this.isChanged[id] === 0) this.noteLate(id, cursor)
+  }
+
+  private noteLate(id: number, cursor: RowCursor): void {
+    const { observedAt } = cursor
+    const value = cursor.isText() ? cursor.text() : cursor.value
+    widen(this.late, id, observedAt, value)
   }
 
   private set(id: number, observedAt: Micros, receivedAt: Micros, value: number): void {
@@ -202,6 +243,14 @@ export class LastValues {
     this.value = enlarged(this.value, new Float64Array(size))
     this.isChanged = enlarged(this.isChanged, new Uint8Array(size))
   }
+}
+
+/** One more of these late readings. */
+export function widen(late: Map<number, LateReadings>, id: number, observedAt: Micros, value: number | string): void {
+  const known = late.get(id)
+  const from = Math.min(observedAt, known?.from ?? observedAt)
+  const to = Math.max(observedAt, known?.to ?? observedAt)
+  late.set(id, { observedAt, value, from, to })
 }
 
 export function isOnline(device: DeviceState, now: Micros): boolean {

@@ -60,3 +60,27 @@ export async function askAnomalies(
   )
   return rows
 }
+
+export interface AnomalyCountsQuestion extends SeriesQuestion {
+  readonly minScore: number
+  /** The device after which the page begins. */
+  readonly after: string | undefined
+  readonly limit: number
+}
+
+/** By device; `total` over all of them. */
+export async function askAnomalyCounts(
+  clickhouse: ClickHouse,
+  { minScore, after = '', limit, ...series }: AnomalyCountsQuestion,
+  signal: AbortSignal,
+): Promise<{ readonly total: number; readonly rows: readonly { readonly device: string; readonly count: number }[] }> {
+  const condition = seriesCondition(series)
+  const { rows } = await clickhouse.query<{ device: string; count: number; total: number }>(
+    `SELECT * FROM (
+       SELECT device, toFloat64(count()) AS count, sum(count) OVER () AS total FROM ${folded(anomaliesTable)}
+       WHERE ${condition.sql} AND score >= {minScore:Float64} GROUP BY device)
+     WHERE device > {after:String} ORDER BY device LIMIT {limit:UInt32}`,
+    { parameters: { ...condition.parameters, minScore, after, limit }, settings: questionSettings, signal },
+  )
+  return { total: rows[0]?.total ?? 0, rows: rows.map(({ device, count }) => ({ device, count })) }
+}

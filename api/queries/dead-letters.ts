@@ -64,3 +64,26 @@ export async function askDeadLetter(
   )
   return rows[0]
 }
+
+export interface DeadLetterReason {
+  readonly reason: string
+  readonly count: number
+  readonly newestMicros: Micros
+}
+
+/** Reasons are a bounded set. */
+export async function askDeadLetterReasons(
+  clickhouse: ClickHouse,
+  { tenant, device }: Pick<DeadLettersQuestion, 'tenant' | 'device'>,
+  signal: AbortSignal,
+): Promise<readonly DeadLetterReason[]> {
+  const parameters: Record<string, unknown> = { tenant }
+  const conditions = ['tenant = {tenant:String}', nameCondition('device', device, parameters)]
+  const { rows } = await clickhouse.query<DeadLetterReason>(
+    `SELECT reason, toFloat64(count()) AS count, toUnixTimestamp64Micro(max(receivedAt)) AS newestMicros
+     FROM ${folded(deadLettersTable)} WHERE ${conditions.filter(Boolean).join(' AND ')}
+     GROUP BY reason ORDER BY count DESC, reason LIMIT 100`,
+    { parameters, settings: questionSettings, signal },
+  )
+  return rows
+}

@@ -14,8 +14,8 @@ import {
   thingsLimitMax,
   toParameter,
 } from '../parameters.ts'
-import { askAnomalies } from '../queries/anomalies.ts'
-import { anomaliesSchema, problemSchema } from '../wire.ts'
+import { askAnomalies, askAnomalyCounts } from '../queries/anomalies.ts'
+import { anomaliesSchema, anomalyCountsSchema, problemSchema } from '../wire.ts'
 import { anomalyOfRow } from './answers.ts'
 import { rangeOf } from './range.ts'
 
@@ -53,6 +53,38 @@ export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
       const last = rows[limit - 1]
       if (rows.length <= limit || !last) return { items, next: null }
       return { items, next: encodePage(kind, [last.observedMicros, last.id, from, to]) }
+    },
+  )
+
+  app.get(
+    '/v1/anomalies/counts',
+    {
+      schema: {
+        summary: 'How many anomalies there are, by device',
+        tags: ['anomalies'],
+        querystring: z.strictObject({
+          device: deviceParameter.optional(),
+          metric: metricParameter.optional(),
+          from: fromParameter.optional(),
+          to: toParameter.optional(),
+          minScore: scoreParameter.optional(),
+          limit: limitParameter(thingsLimitMax),
+          after: afterParameter.optional(),
+        }),
+        response: { 200: anomalyCountsSchema, 400: problemSchema, 503: problemSchema },
+      },
+    },
+    async ({ query }, reply) => {
+      const { device = everyName, metric = everyName, minScore = 0, limit } = query
+      const kind = 'anomaly-counts'
+      const page = query.after === undefined ? undefined : decodePage(kind, ['string', 'number', 'number'], query.after)
+      const { from, to } = rangeOf(query, clock.nowMicros(), page && { from: page[1], to: page[2] })
+      const question = { tenant: tenantOf(), device, metric, from, to, minScore, after: page?.[0], limit: limit + 1 }
+      const { total, rows } = await askAnomalyCounts(clickhouse, question, goneSignal(reply))
+      const items = rows.slice(0, limit)
+      const last = items.at(-1)
+      const next = rows.length > limit && last ? encodePage(kind, [last.device, from, to]) : null
+      return { total, items, next }
     },
   )
 }

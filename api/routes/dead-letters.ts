@@ -7,10 +7,11 @@ import { toMillis } from '../instant.ts'
 import { decodePage, encodePage } from '../page.ts'
 import { afterParameter, deviceParameter, everyName, limitParameter, thingsLimitMax } from '../parameters.ts'
 import { putBack } from '../put-back.ts'
-import { askDeadLetter, askDeadLetters, type DeadLetterRow } from '../queries/dead-letters.ts'
+import { askDeadLetter, askDeadLetterReasons, askDeadLetters, type DeadLetterRow } from '../queries/dead-letters.ts'
 import {
   type DeadLetterAnswer,
   deadLetterDetailSchema,
+  deadLetterReasonsSchema,
   deadLettersSchema,
   problemSchema,
   putBackAllSchema,
@@ -57,6 +58,24 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayT
       const last = rows[limit - 1]
       if (rows.length <= limit || !last) return { items, next: null }
       return { items, next: encodePage('dead-letters', [last.receivedMicros, last.id]) }
+    },
+  )
+
+  app.get(
+    '/v1/dead-letters/reasons',
+    {
+      schema: {
+        summary: 'How many are kept, by reason, most first',
+        tags: ['dead letters'],
+        querystring: z.strictObject({ device: deviceParameter.optional() }),
+        response: { 200: deadLetterReasonsSchema, 400: problemSchema, 503: problemSchema },
+      },
+    },
+    async ({ query: { device = everyName } }, reply) => {
+      const rows = await askDeadLetterReasons(clickhouse, { tenant: tenantOf(), device }, goneSignal(reply))
+      return {
+        items: rows.map(({ reason, count, newestMicros }) => ({ reason, count, newestAt: toMillis(newestMicros) })),
+      }
     },
   )
 

@@ -2,16 +2,12 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
-import type { Micros } from '../../domain/reading.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
-import { parseInstant, resolveInstant } from '../instant.ts'
-import { liveModes } from '../live/channel.ts'
-import { cursorLengthMax, decodeCursor } from '../live/cursor.ts'
-import { decodeHistoryCursor } from '../live/history.ts'
-import type { LiveStart } from '../live/hub.ts'
-import type { LiveEventName, ViewerTransport } from '../live/viewer.ts'
-import { deviceParameter, everyName, metricParameter } from '../parameters.ts'
+import type { LiveFrame } from '../live/frame.ts'
+import type { ViewerTransport } from '../live/outbox.ts'
+import { parseStart, subscriptionQuery } from '../live/subscription.ts'
+import { everyName } from '../parameters.ts'
 import { problemSchema } from '../wire.ts'
 
 const keepAliveMs = 15_000
@@ -26,24 +22,12 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
       schema: {
         summary: 'Live readings as server-sent events',
         description:
-          'Events: `readings` {cursor, items: [{device, metric, observedAt, value or text}]}, `anomaly` (as in /v1/anomalies), `caught-up` {cursor} (once), `gap` {cause, from, to}, ' +
-          '`bye` {reason, cursor} before every ordered close. `id:` is the cursor. A viewer that stays behind gets `bye` with the reason `slow`.',
+          'Events: `readings` {cursor, items: [{device, metric, observedAt, value or text}]}, `revision` {cursor, device, metric, observedAt, value or text, resolution, from, to} ' +
+          '(older than the newest sent of its series, or a correction), `anomaly` (as in /v1/anomalies), `caught-up` {cursor} (once), `gap` {cause, from, to}, ' +
+          '`bye` {reason, cursor} before every ordered close. `id:` is the cursor. A viewer that stays behind gets `bye` with the reason `slow`. ' +
+          'The same over WebSocket on the live port.',
         tags: ['live'],
-        querystring: z.strictObject({
-          device: deviceParameter.optional(),
-          metric: metricParameter.optional(),
-          mode: z.enum(liveModes, 'must be latest or every').default('latest').meta({
-            description:
-              '`latest`: at most 20 frames a second, the newest value a series; `every`: each reading once, in log order',
-          }),
-          anomalies: z.enum(['true', 'false'], 'must be true or false').default('false').meta({
-            description: 'Anomalies of these series too, as they are found; those of the past are in /v1/anomalies',
-          }),
-          since: z.string().max(cursorLengthMax).optional().meta({
-            description:
-              'A cursor, or an instant (history by observedAt, then live); default: now. The header Last-Event-ID leads',
-          }),
-        }),
+        querystring: subscriptionQuery,
         response: {
           200: {
             description: 'Events, until either side ends it',
@@ -58,16 +42,18 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
       const { device = everyName, metric = everyName, mode, since } = request.query
       const lastEventId = request.headers['last-event-id']
       const asked = typeof lastEventId === 'string' && lastEventId !== '' ? lastEventId : since
-      const start = startOf(asked, log.partitions, clock.nowMicros())
-      const transport = new SseTransport(reply.raw)
+      const start = parseStart(asked, { partitions: log.partitions, now: clock.nowMicros() })
       try {
-        const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, transport, start)
+        hub.requireRoom()
+        const transport = new SseTransport(reply.raw)
         transport.begin(reply)
+        const outbox = hub.connect(transport)
+        reply.raw.on('drain', () => outbox.onWritable())
+        reply.raw.on('close', () => outbox.leave())
+        const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, outbox, start)
         if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer)
-        reply.raw.on('drain', () => viewer.onWritable())
-        reply.raw.on('close', () => viewer.leave())
         // It went away while we looked.
-        if (reply.raw.destroyed) viewer.leave()
+        if (reply.raw.destroyed) outbox.leave()
       } catch (error) {
         if (!(error instanceof LimitError)) throw error
         throw new RequestError(503, 'too-many-viewers', 'There are too many live viewers', error.message)
@@ -76,19 +62,6 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
   )
 }
 
-function startOf(since: string | undefined, partitions: number, now: Micros): LiveStart {
-  if (since === undefined || since === 'now') return 'now'
-  const cursor = decodeCursor(since) ?? decodeHistoryCursor(since, partitions)
-  if (cursor) return cursor
-  const asked = parseInstant(since)
-  if (!('problem' in asked)) return { instant: resolveInstant(asked, now) }
-  const message = `is neither a cursor of this stream nor an instant: it ${asked.problem}`
-  throw new RequestError(400, 'invalid-parameter', 'A parameter is not usable', `since ${message}`, [
-    { path: 'since', message },
-  ])
-}
-
-/** Server-sent events (WHATWG HTML, 9.2). JSON has no line breaks, so each event has one data line. */
 class SseTransport implements ViewerTransport {
   private readonly response: ServerResponse
   private keepAlive: NodeJS.Timeout | undefined
@@ -116,9 +89,12 @@ class SseTransport implements ViewerTransport {
     this.response.on('close', () => clearInterval(this.keepAlive))
   }
 
-  write(event: LiveEventName, cursor: string, data: string): boolean {
-    const id = cursor === '' ? '' : `id: ${cursor}\n`
-    return this.response.write(`event: ${event}\n${id}data: ${data}\n\n`)
+  sizeOf(frame: LiveFrame): number {
+    return frame.streamBytes().length
+  }
+
+  write(frame: LiveFrame): boolean {
+    return this.response.write(frame.streamBytes())
   }
 
   end(): void {

@@ -1,12 +1,14 @@
 // One metric's uPlot: mean (or value) as a line, least to most as a band, one crosshair with all other charts of the page. Drag zooms, shift-drag
 // pans, double click goes back; the same by keyboard.
-import { formatNumber } from './format.js'
+import { formatNumber, gapCauseText } from './format.js'
 import { localTime, utcTime } from './page.js'
 
 /** What the page does when someone moves in time. All instants in ms.
  * @typedef {{ zoom(from: number, to: number): void, pan(from: number, to: number, done: boolean): void, back(): void }} Moves */
 
 /** An anomaly, as the chart marks it. @typedef {{ observedAt: number, value: number, explanation: string }} Marker */
+
+/** A stretch that the live stream could not send; `filled`: drawn from the table since. @typedef {{ from: number, to: number, cause: string, filled: boolean }} Gap */
 
 const crosshair = 'device'
 /** The crosshair this near to a marker reads it out. */
@@ -98,12 +100,15 @@ export function createChart(host, { moves, label, readout, resolution }) {
         },
       ],
       setCursor: [(plot) => readout(readoutText(plot))],
+      drawAxes: [(plot) => drawGaps(plot, gaps, colour('--late'))],
       draw: [(plot) => drawMarkers(plot, markers, colour('--bad'))],
     },
   }
 
   /** @type {readonly Marker[]} */
   let markers = []
+  /** @type {readonly Gap[]} */
+  let gaps = []
 
   host.replaceChildren()
   /** @type {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
@@ -139,7 +144,11 @@ export function createChart(host, { moves, label, readout, resolution }) {
   function readoutText(target) {
     const index = target.cursor.idx
     const left = target.cursor.left ?? -1
-    if (left < 0 || index === null || index === undefined) return ''
+    if (left < 0) return ''
+    const under = target.posToVal(left, 'x')
+    const gap = gaps.find(({ from, to, filled }) => !filled && under >= from && under <= to)
+    if (gap) return `not sent live: ${gapCauseText(gap.cause)}`
+    if (index === null || index === undefined) return ''
     const at = data[0][index]
     const value = data[3][index]
     if (at === undefined || value === null || value === undefined) return ''
@@ -193,6 +202,12 @@ export function createChart(host, { moves, label, readout, resolution }) {
       host.dataset.anomalies = String(anomalies.length)
       plot.redraw(false, false)
     },
+    /** @param {readonly Gap[]} declared */
+    showGaps(declared) {
+      gaps = declared
+      host.dataset.gaps = String(declared.length)
+      plot.redraw(false, false)
+    },
     redraw: () => plot.redraw(true, true),
     remove() {
       resized.disconnect()
@@ -229,6 +244,34 @@ function drawMarkers(plot, markers, colour) {
     ctx.stroke()
   }
   ctx.restore()
+}
+
+const hatchPx = 7
+
+/** Hatched, under the line; paler once the table has filled it. @param {UPlot} plot @param {readonly Gap[]} gaps @param {string} colour */
+function drawGaps(plot, gaps, colour) {
+  const { ctx, bbox } = plot
+  const ratio = devicePixelRatio || 1
+  for (const { from, to, filled } of gaps) {
+    const left = Math.max(plot.valToPos(from, 'x', true), bbox.left)
+    // A moment is seen too.
+    const right = Math.min(Math.max(plot.valToPos(to, 'x', true), left + 3 * ratio), bbox.left + bbox.width)
+    if (right <= left) continue
+    ctx.save()
+    ctx.beginPath()
+    ctx.rect(left, bbox.top, right - left, bbox.height)
+    ctx.clip()
+    ctx.globalAlpha = filled ? 0.25 : 0.7
+    ctx.strokeStyle = colour
+    ctx.lineWidth = ratio
+    ctx.beginPath()
+    for (let x = left - bbox.height; x < right; x += hatchPx * ratio) {
+      ctx.moveTo(x, bbox.top + bbox.height)
+      ctx.lineTo(x + bbox.height, bbox.top)
+    }
+    ctx.stroke()
+    ctx.restore()
+  }
 }
 
 /** @param {number[]} times @param {{ from: number, to: number }} window */

@@ -1,16 +1,19 @@
 // The device page: which stretch of time is shown (kept in the URL), how one moves in it, and the live subscription.
 import { formatAge, ranges } from './format.js'
+import { createFound } from './found.js'
 import { openLive } from './live.js'
-import { byId, localTime, say, serverNow, setAge, timeZone } from './page.js'
+import { byId, localTime, say, serverNow, setAge, setServerClock, timeZone } from './page.js'
 import { createView } from './view.js'
 
 const spanMsMin = 1_000
 const spanMsMax = 20 * 365 * 86_400_000
-/** What was acknowledged just before the subscription stood is in the table by now. */
-const joinAfterMs = 2_500
+/** What was acknowledged just before the subscription stood is in the table by now; or, when the table is behind, by then. */
+const joinAfterMs = [2_500, 10_000]
 
 const root = byId('device')
 const device = root.dataset.device ?? ''
+// A page may take a while to get here; a clock that is wrong is so by more.
+if (Math.abs(Number(root.dataset.now) - Date.now()) > 30_000) setServerClock(Number(root.dataset.now))
 /** What the page shows when its URL says nothing. */
 const home = stateOf(root.dataset.range ?? '', root.dataset.from ?? '', root.dataset.to ?? '') ?? live('1h')
 /** Steps taken since the page was opened, so that "back" never leaves it. */
@@ -173,22 +176,35 @@ function showNothingHere(empty, newestAt) {
 /* Live */
 
 const heard = byId('heard').querySelector('time')
+const found = createFound(device)
+
+function showHeard() {
+  setAge(heard, serverNow())
+  byId('online').dataset.online = 'true'
+  byId('online').setAttribute('aria-label', 'online')
+  say(byId('online-text'), 'online')
+  document.getElementById('nothing-yet')?.remove()
+}
+
 openLive(() => new URLSearchParams({ mode: 'every', device, anomalies: 'true' }).toString(), {
   readings(items) {
     view.readings(items)
-    if (items.length === 0) return
-    setAge(heard, serverNow())
-    byId('online').dataset.online = 'true'
-    byId('online').setAttribute('aria-label', 'online')
-    say(byId('online-text'), 'online')
-    if (document.getElementById('nothing-yet')) byId('nothing-yet').remove()
+    if (items.length > 0) showHeard()
+  },
+  revision(item) {
+    view.revision(item)
+    showHeard()
   },
   opened() {
     void view.load()
-    setTimeout(() => view.loadWithin(0), joinAfterMs)
+    void found.load()
+    for (const ms of joinAfterMs) setTimeout(() => view.loadWithin(0), ms)
   },
-  anomaly: (anomaly) => view.anomaly(anomaly),
-  gap: () => view.loadWithin(500),
+  anomaly(anomaly) {
+    view.anomaly(anomaly)
+    found.add(anomaly)
+  },
+  gap: (gap) => view.gap(gap),
 })
 
 state = stateFromUrl()

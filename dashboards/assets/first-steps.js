@@ -1,5 +1,5 @@
 // The first five minutes: copies lines, listens to everything, and turns into the first device's chart when something is heard.
-import { formatNumber } from './format.js'
+import { deviceHref, formatNumber } from './format.js'
 import { openLive } from './live.js'
 import { ask, byId, say } from './page.js'
 import { createView } from './view.js'
@@ -27,7 +27,9 @@ openLive(() => new URLSearchParams(device ? { mode: 'every', device } : { mode: 
     if (!view) turnInto(first)
     view?.readings(items)
   },
+  revision: (item) => view?.revision(item),
   opened: () => void view?.load(),
+  gap: (gap) => view?.gap(gap),
 })
 
 /** @param {import('./live.js').LiveReading} first */
@@ -36,7 +38,7 @@ function turnInto(first) {
   const value = first.value === undefined ? (first.text ?? '') : formatNumber(first.value)
   say(byId('heard'), `Heard ${device}: ${first.metric} ${value}`)
   const link = document.createElement('a')
-  link.href = `/devices/${encodeURIComponent(device)}`
+  link.href = deviceHref(device)
   link.textContent = `Open ${device}`
   const overview = document.createElement('a')
   overview.href = '/'
@@ -62,8 +64,9 @@ async function pollPipeline() {
     try {
       /** @type {import('../../api/wire.ts').PipelineAnswer} */
       const pipeline = await (await ask('/v1/pipeline')).json()
-      if (deadLettered >= 0 && pipeline.deadLettered > deadLettered) await sayWhy()
-      deadLettered = pipeline.deadLettered
+      const now = pipeline.deadLettered ?? -1
+      if (deadLettered >= 0 && now > deadLettered) await sayWhy()
+      deadLettered = now
     } catch {
       // The mark in the header says that the server is away.
     }

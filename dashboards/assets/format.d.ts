@@ -25,3 +25,19 @@ export function stepMs(resolution: string): number
 export function resolutionText(resolution: string): string
 export function isGap(times: ArrayLike<number>, index: number, step: number): boolean
 export function formatAgo(ms: number): string
+export function orDash(value: number | null | undefined, format: (value: number) => string): string
+export function formatBytes(bytes: number): string
+export interface Stage {
+  readonly perSecond: number | null
+  readonly lagMs: number | null
+}
+export function stageState(stage: Stage): 'flows' | 'rests' | 'late' | 'stands' | 'unknown'
+export function lagText(stage: Stage): string
+export function slowestLag(stages: readonly Stage[]): number | null
+export function deviceHref(device: string): string
+export function aroundQuery(at: number): string
+export function gapCauseText(cause: string): string
+export function sparkFrom(times: ArrayLike<number>, from: number, to: number): number
+export function trendText(points: number, from: number, to: number): string
+export function limitText(kind: string): string
+export function newestOfEach<T extends { device: string }>(anomalies: readonly T[], max: number): T[]

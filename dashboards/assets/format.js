@@ -59,6 +59,126 @@ export function formatAgo(ms) {
   return age === 'now' ? 'just now' : ms < 0 ? age : `${age} ago`
 }
 
+/** What is not known is a dash, never 0.
+ * @param {number | null | undefined} value @param {(value: number) => string} format @returns {string} */
+export function orDash(value, format) {
+  return value === null || value === undefined ? '–' : format(value)
+}
+
+/** @param {number} bytes @returns {string} */
+export function formatBytes(bytes) {
+  if (bytes < 1_024) return `${bytes} B`
+  const units = ['KiB', 'MiB', 'GiB', 'TiB']
+  let size = bytes / 1_024
+  let unit = 0
+  while (size >= 1_024 && unit < units.length - 1) {
+    size /= 1_024
+    unit++
+  }
+  return `${tenths.format(size)} ${units[unit]}`
+}
+
+/** A stage of the pipeline that is behind by more than this is late, and stands still when nothing comes through it either. */
+const lateMs = 5_000
+
+/** @typedef {{ perSecond: number | null, lagMs: number | null }} Stage */
+
+/** @param {Stage} stage @returns {'flows' | 'rests' | 'late' | 'stands' | 'unknown'} */
+export function stageState({ perSecond, lagMs }) {
+  if (perSecond === null && lagMs === null) return 'unknown'
+  if (lagMs !== null && lagMs > lateMs) return perSecond === 0 ? 'stands' : 'late'
+  return perSecond !== null && perSecond > 0 ? 'flows' : 'rests'
+}
+
+/** How far behind a stage is, in words. @param {Stage} stage @returns {string} */
+export function lagText(stage) {
+  const { lagMs } = stage
+  if (lagMs === null) return 'not known here'
+  if (stageState(stage) === 'stands') return `stands still for ${formatDuration(lagMs)}`
+  return lagMs > 0 ? `${formatDuration(lagMs)} behind` : 'nothing waits'
+}
+
+/** The longest of what is known; null: nothing is. @param {readonly Stage[]} stages @returns {number | null} */
+export function slowestLag(stages) {
+  /** @type {number | null} */
+  let slowest = null
+  for (const { lagMs } of stages) if (lagMs !== null && lagMs > (slowest ?? -1)) slowest = lagMs
+  return slowest
+}
+
+/** @type {Readonly<Record<string, string>>} */
+const limitKinds = {
+  'connection-closed': 'MQTT connection closed',
+  'publish-refused': 'MQTT publish refused',
+  'subscription-refused': 'MQTT subscription refused',
+  'message-dropped': 'message kept from an MQTT subscriber',
+  'reading-stopped': 'all sockets left unread for a while',
+  'socket-closed': 'gateway WebSocket closed',
+  'request-refused': 'gateway request refused',
+  'viewer-closed': 'live viewer let go',
+}
+/** @param {string} kind @returns {string} */
+export function limitText(kind) {
+  return limitKinds[kind] ?? kind
+}
+
+/** Where a device's page is. The names . and .. can't stand in a path: addresses lose them on their way.
+ * @param {string} device @returns {string} */
+export function deviceHref(device) {
+  if (device === '.' || device === '..') return `/devices?device=${device}`
+  return `/devices/${encodeURIComponent(device)}`
+}
+
+/** Shown on either side of an anomaly that someone goes to. */
+const aroundMs = 86_400_000
+
+/** The stretch of time around an instant, as a query. @param {number} at @returns {string} */
+export function aroundQuery(at) {
+  return `from=${Math.max(0, Math.floor(at - aroundMs))}&to=${Math.ceil(at + aroundMs)}`
+}
+
+/** @type {Readonly<Record<string, string>>} */
+const gapCauses = {
+  'log-retention': 'the log had let go of what came between',
+  'log-unreadable': 'the log could not be read',
+  'unknown-cursor': 'the server no longer knew where this page stood',
+  'store-away': 'the table could not be asked',
+  'table-retention': 'the table had let go of what came between',
+}
+/** Why readings are missing between what was sent live. @param {string} cause @returns {string} */
+export function gapCauseText(cause) {
+  return gapCauses[cause] ?? cause
+}
+
+/** Of what was found, newest first: the newest of each device, then the others. A device that is odd all day hides nobody.
+ * @template {{ device: string }} T @param {readonly T[]} anomalies @param {number} max @returns {T[]} */
+export function newestOfEach(anomalies, max) {
+  /** @type {Set<string>} */
+  const devices = new Set()
+  /** @type {T[]} */
+  const first = []
+  /** @type {T[]} */
+  const others = []
+  for (const each of anomalies) {
+    if (devices.has(each.device)) others.push(each)
+    else first.push(each)
+    devices.add(each.device)
+  }
+  return [...first, ...others].slice(0, max)
+}
+
+/** Where a sparkline begins: with the first point when that is well inside of the window, so that a line says no more than it knows.
+ * @param {ArrayLike<number>} times @param {number} from @param {number} to @returns {number} */
+export function sparkFrom(times, from, to) {
+  const first = times[0]
+  return first !== undefined && times.length > 1 && first > from + (to - from) / 4 ? first : from
+}
+
+/** What a sparkline's length is called. @param {number} points @param {number} from @param {number} to @returns {string} */
+export function trendText(points, from, to) {
+  return points > 1 ? formatDuration(to - from) : 'just begun'
+}
+
 /** Width and height of a sparkline's own coordinates. */
 export const sparkWidth = 120
 export const sparkHeight = 28

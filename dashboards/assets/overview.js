@@ -1,79 +1,120 @@
 // The overview, moving: numbers and path strip once a second, the fleet's values live, sparklines growing on what the server drew, search as you type.
-import { formatCount, formatDuration, formatNumber, formatRate, sparkFrame, sparkPoints, sparkRead } from './format.js'
+import {
+  formatCount,
+  formatDuration,
+  formatNumber,
+  orDash,
+  slowestLag,
+  sparkFrame,
+  sparkFrom,
+  sparkPoints,
+  trendText,
+} from './format.js'
+import { createFound } from './found.js'
 import { openLive } from './live.js'
-import { ask, say, serverNow, setAge, setServerClock } from './page.js'
+import { ask, listGap, say, serverNow, setAge, setServerClock, timeZone } from './page.js'
+import { readSpark, setNumber, showStages } from './stages.js'
 
-const lateMs = 5_000
-const rateWindowMs = 120_000
 const searchDelayMs = 120
 const fleetEveryMs = 20_000
-const liveUrlMax = 6_000
+/** A WebSocket's address has to fit into a request's first 4 KiB. */
+const liveUrlMax = 3_000
+const dayMs = 86_400_000
+const recountAfterMs = 3_000
+const recountEveryMs = 60_000
 
 const search = /** @type {HTMLInputElement | null} */ (document.getElementById('search'))
 
 /* Numbers and the path strip */
 
-/** @param {string} name @param {string} text */
-function setNumber(name, text) {
-  say(document.querySelector(`[data-number="${name}"]`), text)
-}
-
-/** As path-strip.tsx has it.
- * @param {{ perSecond: number, lagMs: number }} stage */
-function stageState(stage) {
-  if (stage.lagMs > lateMs) return stage.perSecond > 0 ? 'late' : 'stands'
-  return stage.perSecond > 0 ? 'flows' : 'rests'
-}
-/** @param {{ perSecond: number, lagMs: number }} stage */
-function lagText(stage) {
-  const span = formatDuration(stage.lagMs)
-  if (stageState(stage) === 'stands') return `stands still for ${span}`
-  return stage.lagMs > 0 ? `${span} behind` : 'nothing waits'
-}
-
 /** @param {import('../../api/wire.ts').PipelineAnswer} pipeline */
 function showPipeline(pipeline) {
   const { stages, devices } = pipeline
   setServerClock(pipeline.at)
-  for (const [name, stage] of Object.entries(stages)) {
-    const item = document.querySelector(`#path [data-stage="${name}"]`)
-    if (!(item instanceof HTMLElement)) continue
-    item.dataset.state = stageState(stage)
-    say(item.querySelector('[data-part="rate"]'), formatRate(stage.perSecond))
-    say(item.querySelector('[data-part="lag"]'), lagText(stage))
-    say(item.querySelector('[data-part="total"]'), formatCount(stage.total))
-  }
-  setNumber('rate', formatRate(stages.received.perSecond))
+  showStages(pipeline)
   setNumber('online', formatCount(devices.online))
   setNumber('devices', formatCount(devices.total))
   setNumber('series', formatCount(pipeline.series))
-  setNumber('connections', formatCount(pipeline.connections))
+  setNumber('connections', orDash(pipeline.connections, formatCount))
   setNumber('viewers', formatCount(pipeline.viewers))
-  setNumber('deadLettered', formatCount(pipeline.deadLettered))
-  setNumber('behind', formatDuration(Math.max(...Object.values(stages).map(({ lagMs }) => lagMs))))
+  setNumber('deadLettered', orDash(pipeline.deadLettered, formatCount))
+  const { received, durable, stored, seen } = stages
+  setNumber('behind', orDash(slowestLag([received, durable, stored, seen]), formatDuration))
   const share = document.querySelector('[data-number="share"]')
   if (share instanceof HTMLMeterElement) {
     share.max = Math.max(devices.total, 1)
     share.value = devices.online
   }
-  growRate(pipeline.at, stages.received.perSecond)
 }
 
-/** @type {{ times: number[], values: number[] } | undefined} */
-let rate
-/** @param {number} at @param {number} value */
-function growRate(at, value) {
-  const svg = document.getElementById('rate-spark')
-  if (!svg) return
-  rate ??= readSpark(svg)
-  rate.times.push(at)
-  rate.values.push(value)
-  while (rate.times.length > 0 && /** @type {number} */ (rate.times[0]) < at - rateWindowMs) {
-    rate.times.shift()
-    rate.values.shift()
+/* Anomalies: today's number as the API counts it, and each one as it is found */
+
+const found = createFound('')
+/** Told live since the last count. @type {Set<string>} */
+let told = new Set()
+let counted = Number.NaN
+
+function dayStart() {
+  return new Date(serverNow()).setHours(0, 0, 0, 0)
+}
+
+async function countToday() {
+  const from = dayStart()
+  const query = new URLSearchParams({ from: String(from), to: String(from + 2 * dayMs), limit: '1' })
+  const before = told
+  told = new Set()
+  try {
+    /** @type {import('../../api/wire.ts').AnomalyCountsAnswer} */
+    const { total } = await (await ask(`/v1/anomalies/counts?${query}`, AbortSignal.timeout(10_000))).json()
+    counted = total
+  } catch {
+    // The number that stands was right, and is counted again.
+    for (const id of before) told.add(id)
   }
-  const frame = { from: at - rateWindowMs, to: at, min: 0, max: Math.max(...rate.values, 1e-9) }
-  svg.querySelector('polyline')?.setAttribute('points', sparkPoints(rate.times, rate.values, frame))
+  showToday()
+}
+
+function showToday() {
+  if (Number.isNaN(counted)) return
+  setNumber('anomalies', formatCount(counted + told.size))
+  const since = document.getElementById('anomalies-since')
+  say(since, 'since midnight')
+  if (since) since.title = timeZone
+}
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let recount
+/** @param {import('../../api/wire.ts').AnomalyAnswer} anomaly */
+function onAnomaly(anomaly) {
+  if (!found.add(anomaly)) return
+  growBadge(anomaly.device)
+  if (anomaly.observedAt >= dayStart()) {
+    told.add(anomaly.id)
+    showToday()
+  }
+  // By then it is in the table.
+  clearTimeout(recount)
+  recount = setTimeout(countToday, recountAfterMs)
+}
+
+/** @param {string} device */
+function growBadge(device) {
+  const name = rows.get(device)?.row.querySelector('.device')
+  if (!name) return
+  let badge = name.querySelector('.badge')
+  if (!badge) {
+    badge = document.createElement('span')
+    badge.className = 'badge'
+    badge.append('0', document.createElement('span'))
+    const said = badge.lastElementChild
+    if (said) {
+      said.className = 'unseen'
+      said.textContent = ' anomalies in the last 7 days'
+    }
+    name.append(badge)
+  }
+  const count = badge.firstChild
+  if (count) count.textContent = String(Number(count.textContent) + 1)
 }
 
 let pipelineFails = 0
@@ -118,19 +159,12 @@ function readRows() {
       metric: row.dataset.metric ?? '',
       svg: svg instanceof SVGElement ? svg : null,
       spark: undefined,
-      windowMs: Number(svg?.getAttribute('data-to')) - Number(svg?.getAttribute('data-from')) || 3_600_000,
+      windowMs: Number(svg?.getAttribute('data-window')) || 3_600_000,
       counts: 0,
       pending: new Map(),
       values,
     })
   }
-}
-
-/** @param {Element} svg */
-function readSpark(svg) {
-  const number = (/** @type {string} */ name) => Number(svg.getAttribute(`data-${name}`))
-  const frame = { from: number('from'), to: number('to'), min: number('min'), max: number('max') }
-  return sparkRead(svg.querySelector('polyline')?.getAttribute('points') ?? '', frame)
 }
 
 let strangers = false
@@ -197,7 +231,17 @@ function growRow(row, at, value, now) {
     line.setAttribute('vector-effect', 'non-scaling-stroke')
     row.svg.append(line)
   }
-  line.setAttribute('points', sparkPoints(times, values, sparkFrame(values, now - row.windowMs, Math.max(now, at))))
+  const to = Math.max(now, at)
+  const from = sparkFrom(times, now - row.windowMs, to)
+  line.setAttribute('points', sparkPoints(times, values, sparkFrame(values, from, to)))
+  say(row.row.querySelector('[data-part="span"]'), trendText(times.length, from, to))
+}
+
+/** The device in whose row the focus is, '' for another place in the fleet: it is put back there when the table is replaced under it. */
+function focusInFleet() {
+  const focused = document.activeElement
+  if (!document.getElementById('fleet')?.contains(focused)) return undefined
+  return focused?.closest('tr')?.dataset.device ?? ''
 }
 
 /** @type {AbortController | undefined} */
@@ -218,9 +262,11 @@ async function loadFleet(bySearch) {
     // Our own server's rendering, escaped there; scripts that arrive in this way never run.
     const next = new DOMParser().parseFromString(html, 'text/html').getElementById('fleet')
     if (!next) return
+    const standing = focusInFleet()
     document.getElementById('fleet')?.replaceWith(document.adoptNode(next))
     if (bySearch) history.replaceState(null, '', query.size > 0 ? `/?${query}` : '/')
     readRows()
+    if (standing !== undefined) (rows.get(standing)?.row.querySelector('a') ?? search)?.focus({ preventScroll: true })
     if (liveQuery() !== subscribed) live.reconnect()
   } catch {
     // A newer search took its place, or the server is away: the mark in the header says the latter.
@@ -231,7 +277,7 @@ async function loadFleet(bySearch) {
 let subscribed = ''
 
 function liveQuery() {
-  const query = new URLSearchParams({ mode: 'latest' })
+  const query = new URLSearchParams({ mode: 'latest', anomalies: 'true' })
   const fleet = document.getElementById('fleet')
   if (fleet?.dataset.more !== 'true' && !fleet?.dataset.after && !search?.value) return query.toString()
   for (const device of rows.keys()) {
@@ -242,7 +288,22 @@ function liveQuery() {
 }
 
 readRows()
-const live = openLive(() => (subscribed = liveQuery()), { readings: onReadings })
+const live = openLive(() => (subscribed = liveQuery()), {
+  readings: onReadings,
+  opened() {
+    // Whatever was found meanwhile is not sent again.
+    void countToday()
+    void found.load()
+  },
+  anomaly: onAnomaly,
+  gap(gap) {
+    const done = listGap(gap, 'The table is asked.')
+    void loadFleet(false).then(() => say(done, 'Shown from the table.'))
+  },
+})
+setInterval(() => {
+  if (!document.hidden) void countToday()
+}, recountEveryMs)
 setInterval(drawRows, 200)
 setInterval(() => {
   if (document.hidden || search?.value) return

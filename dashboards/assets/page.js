@@ -1,5 +1,5 @@
 // What every page does: counts ages on, names the viewer's zone, and says how the live connection is.
-import { formatAge, formatAgo } from './format.js'
+import { formatAge, formatAgo, gapCauseText } from './format.js'
 
 /** The element with this id; pages are ours, so a missing one is a bug.
  * @param {string} id @returns {HTMLElement} */
@@ -41,6 +41,29 @@ export function tickAges() {
     const format = element.hasAttribute('data-ago') ? formatAgo : formatAge
     say(element, format(now - Number(element.getAttribute('data-at'))))
   }
+}
+
+const gapsListedMax = 5
+/** Says in words what the live stream could not send. @param {{ cause: string, from: number, to: number }} gap @param {string} what is done about it */
+export function listGap({ cause, from, to }, what) {
+  const list = document.getElementById('gaps')
+  if (!list) return undefined
+  const item = document.createElement('li')
+  item.dataset.cause = cause
+  const span = document.createElement('span')
+  span.className = 'when'
+  span.textContent = `${localTime(from)} – ${localTime(to)}`
+  span.title = `${utcTime(from)} – ${utcTime(to)}`
+  const text = document.createElement('span')
+  text.textContent = `Not sent live: ${gapCauseText(cause)}. `
+  const done = document.createElement('span')
+  done.dataset.part = 'done'
+  done.textContent = what
+  item.append(span, ' ', text, done)
+  list.prepend(item)
+  while (list.children.length > gapsListedMax) list.lastElementChild?.remove()
+  list.hidden = false
+  return done
 }
 
 /** @param {Element | null | undefined} element @param {number} at */
@@ -86,10 +109,15 @@ const linkTexts = {
   lost: 'connection lost, trying again',
   paused: 'paused',
 }
-/** @param {keyof typeof linkTexts} state */
-export function showLink(state) {
+/** @param {keyof typeof linkTexts} state @param {'websocket' | 'sse'} [over] */
+export function showLink(state, over) {
   const link = document.getElementById('link')
-  if (!link || link.dataset.state === state) return
+  if (!link) return
+  if (over) {
+    link.dataset.over = over
+    link.title = over === 'websocket' ? 'over WebSocket' : 'over server-sent events'
+  }
+  if (link.dataset.state === state) return
   link.dataset.state = state
   say(document.getElementById('link-text'), linkTexts[state])
 }
@@ -112,7 +140,13 @@ tickAges()
 setInterval(() => {
   if (!document.hidden) tickAges()
 }, 1_000)
-for (const time of document.querySelectorAll('time[datetime]')) {
+for (const time of document.querySelectorAll('time[data-at]')) {
   if (time instanceof HTMLElement)
     time.title = `${localTime(Number(time.dataset.at))} · ${utcTime(Number(time.dataset.at))}`
+}
+for (const time of document.querySelectorAll('[data-local]')) {
+  if (!(time instanceof HTMLElement)) continue
+  const at = Number(time.dataset.local)
+  say(time, localTime(at))
+  time.title = utcTime(at)
 }

@@ -128,8 +128,9 @@ export class SeriesStore {
     for (const column of [this.times, this.values, this.lows, this.highs, this.counts]) column.splice(0, place)
   }
 
-  /** Columns for uPlot: time, low, high, value, with an empty point in each gap. @returns {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
-  columns() {
+  /** Columns for uPlot: time, low, high, value, with an empty point in each gap: of the device, or one that was declared.
+   * @param {readonly { from: number, to: number }[]} [declared] @returns {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
+  columns(declared = []) {
     const { times, values, lows, highs } = this
     const banded = this.step > 0
     /** @type {number[]} */
@@ -142,8 +143,8 @@ export class SeriesStore {
     const y = []
     for (let i = 0; i < times.length; i++) {
       const at = /** @type {number} */ (times[i])
-      if (i > 0 && isGap(times, i, this.step)) {
-        const before = /** @type {number} */ (times[i - 1])
+      const before = times[i - 1]
+      if (before !== undefined && (isGap(times, i, this.step) || isWithin(declared, before, at))) {
         x.push((before + at) / 2)
         low.push(null)
         high.push(null)
@@ -160,6 +161,11 @@ export class SeriesStore {
   get length() {
     return this.times.length
   }
+}
+
+/** Whether one of these lies between two points. @param {readonly { from: number, to: number }[]} gaps @param {number} before @param {number} after */
+function isWithin(gaps, before, after) {
+  return gaps.some(({ from, to }) => from < after && to > before)
 }
 
 /** The first place whose value is not below. @param {readonly number[]} sorted @param {number} value */

@@ -1,8 +1,8 @@
 // The charts of one device: history from /v1/series, live readings put into it, both drawn as one line. The page around it decides what stretch of
 // time is shown (device.js, first-steps.js).
 import { createChart } from './chart.js'
-import { formatCount, formatNumber, resolutionText } from './format.js'
-import { ask, localTime, part, say, serverNow, setAge, timeZone, utcTime } from './page.js'
+import { formatCount, formatNumber, gapCauseText, resolutionText } from './format.js'
+import { ask, listGap, localTime, part, say, serverNow, setAge, timeZone, utcTime } from './page.js'
 import { rawMax, SeriesStore } from './series.js'
 
 const chartsMax = 12
@@ -12,6 +12,11 @@ const slideEveryMs = 250
 /** Buckets that live readings went into are asked for again, so that they are what the table says. */
 const refreshEveryMs = 60_000
 const mendAfterMs = 2_500
+/** What revised something is in the table by then, as a rule; and, when the table is behind, by then. */
+const revisedAfterMs = [1_200, 6_000]
+/** What came live is put on top of history again for so long: the table may be a little behind the stream. */
+const recentMs = 60_000
+const gapsMax = 20
 const tableRowsMax = 200
 const textRowsMax = 10
 const anomaliesMax = 200
@@ -28,8 +33,10 @@ const anomaliesListed = 5
 export function createView({ device, host, texts, shown, moves, loaded, failed }) {
   /** @type {Map<string, Card>} */
   const cards = new Map()
-  /** Came live while history was on its way. @type {LiveReading[]} */
-  let meanwhile = []
+  /** Came live lately, oldest first. @type {{ cameAt: number, item: LiveReading }[]} */
+  let recent = []
+  /** Declared by the stream, oldest first. @type {(import('./chart.js').Gap & { declaredAt: number, done: HTMLElement | undefined })[]} */
+  let gaps = []
   let newestAt = 0
   let slidAt = 0
   /** @type {AbortController | undefined} */
@@ -68,7 +75,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     newestAt = Math.max(newestAt, card.latestAt)
     const table = part(element, 'table')
     table.hidden = false
-    table.addEventListener('toggle', () => fillTable(card))
+    table.addEventListener('toggle', () => fillTable(card, gaps))
     cards.set(metric, card)
     sight.observe(element)
     return card
@@ -99,7 +106,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     if (cards.size === 0) return
     const mine = new AbortController()
     loading = mine
-    meanwhile = []
+    const askedAt = performance.now()
     const { from, to } = window()
     const width = host.clientWidth || 800
     const query = new URLSearchParams({
@@ -123,11 +130,10 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
         )
         card.dirty = true
       }
-      const came = meanwhile
-      meanwhile = []
-      if (answer.resolution === 'raw') for (const item of came) put(item)
+      fillGaps(askedAt, from, to)
+      if (answer.resolution === 'raw') for (const { item } of recent) put(item, true)
       draw()
-      for (const card of cards.values()) fillTable(card)
+      for (const card of cards.values()) fillTable(card, gaps)
       loaded(isEmpty(), newestAt)
       if (shown.kind === 'live') loadWithin(refreshEveryMs)
       await loadAnomalies(from, to, mine.signal)
@@ -207,13 +213,53 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
         if (item.text !== undefined && texts) putText(texts, item)
         continue
       }
-      if (loading && meanwhile.length < rawMax) meanwhile.push(item)
-      put(item)
+      recent.push({ cameAt: performance.now(), item })
+      put(item, false)
+    }
+    const since = performance.now() - recentMs
+    if (recent.length > rawMax || (recent[0]?.cameAt ?? since) < since - 5_000)
+      recent = recent.slice(-rawMax).filter(({ cameAt }) => cameAt >= since)
+  }
+
+  /** What was sent has changed, or came late; of several it is the last, so the table is asked for the others. Into which bucket they went, only
+   * the table knows too. @param {import('./live.js').LiveRevision} item */
+  function revision({ device: of, metric, observedAt, value, text }) {
+    const item = { device: of, metric, observedAt }
+    const card = cards.get(metric)
+    const isBucketed = of === device && card !== undefined && card.store.step > 0 && value !== undefined
+    if (isBucketed) flash(card.element)
+    else readings([value === undefined ? { ...item, text: text ?? '' } : { ...item, value }])
+    for (const ms of revisedAfterMs) setTimeout(() => loadWithin(0), ms)
+  }
+
+  /** Readings between these instants were not sent: a break, until history has them. @param {import('./live.js').LiveGap} declared */
+  function gap({ cause, from, to }) {
+    const done = listGap({ cause, from, to }, 'The table is asked.')
+    gaps = [...gaps, { cause, from, to, filled: false, declaredAt: performance.now(), done }].slice(-gapsMax)
+    showGaps()
+    loadWithin(500)
+  }
+
+  /** @param {number} askedAt @param {number} from @param {number} to */
+  function fillGaps(askedAt, from, to) {
+    for (const each of gaps) {
+      if (each.filled || each.declaredAt > askedAt || each.from < from || each.from > to) continue
+      each.filled = true
+      say(each.done, 'Drawn from the table.')
+    }
+    if (gaps.length > 0) showGaps()
+  }
+
+  function showGaps() {
+    for (const card of cards.values()) {
+      card.chart.showGaps(gaps)
+      card.dirty = true
+      fillTable(card, gaps)
     }
   }
 
-  /** @param {LiveReading} item */
-  function put(item) {
+  /** @param {LiveReading} item @param {boolean} again it was put before history came anew */
+  function put(item, again) {
     const { metric, observedAt: at, value } = item
     if (value === undefined) return
     let card = cards.get(metric)
@@ -234,8 +280,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     if (came === 'repeat') return
     card.dirty = true
     if (came === 'late') {
-      flash(card.element)
-      loadWithin(mendAfterMs)
+      if (!again) flash(card.element)
+      loadWithin(again ? 2 * mendAfterMs : mendAfterMs)
     }
     if (shown.kind === 'live') card.store.dropBefore(from)
     if (card.store.step === 0 && card.store.length > rawMax) loadWithin(0)
@@ -266,7 +312,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       if (!card.visible) continue
       if (card.dirty) {
         card.dirty = false
-        card.chart.show(card.store.columns(), shownNow)
+        card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow)
         say(part(card.element, 'caption'), captionOf(card.store))
       } else if (slide) card.chart.slide(shownNow)
     }
@@ -287,6 +333,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     load,
     loadWithin,
     readings,
+    revision,
+    gap,
     anomaly,
     /** Another stretch of time; what is already there is shown at once, the rest comes. @param {Shown} next */
     show(next) {
@@ -343,8 +391,8 @@ function listAnomalies({ element, anomalies }) {
   list.replaceChildren(...items)
 }
 
-/** The newest points in words and figures, for those who do not see the chart. @param {Card} card */
-function fillTable({ element, store }) {
+/** The newest points in words and figures, for those who do not see the chart. @param {Card} card @param {readonly import('./chart.js').Gap[]} gaps */
+function fillTable({ element, store }, gaps) {
   const details = part(element, 'table')
   if (!(details instanceof HTMLDetailsElement) || !details.open) return
   const table = document.createElement('table')
@@ -358,8 +406,10 @@ function fillTable({ element, store }) {
     head.append(cell)
   }
   const body = table.createTBody()
+  const untold = [...gaps]
   for (let i = store.length - 1; i >= Math.max(0, store.length - tableRowsMax); i--) {
     const at = /** @type {number} */ (store.times[i])
+    while ((untold.at(-1)?.to ?? at) > at) tellGap(body.insertRow(), untold.pop(), names.length)
     const figures = banded ? [store.values[i], store.lows[i], store.highs[i], store.counts[i]] : [store.values[i]]
     const row = body.insertRow()
     for (const text of [localTime(at), utcTime(at), ...figures.map((figure) => formatNumber(figure ?? Number.NaN))]) {
@@ -367,6 +417,18 @@ function fillTable({ element, store }) {
     }
   }
   part(element, 'rows').replaceChildren(table)
+}
+
+/** @param {HTMLTableRowElement} row @param {import('./chart.js').Gap | undefined} gap @param {number} columns */
+function tellGap(row, gap, columns) {
+  if (!gap) return
+  const { from, to, cause, filled } = gap
+  row.className = 'gap'
+  row.insertCell().textContent = `${localTime(from)} – ${localTime(to)}`
+  row.insertCell().textContent = `${utcTime(from)} – ${utcTime(to)}`
+  const why = row.insertCell()
+  why.colSpan = columns - 2
+  why.textContent = `not sent live: ${gapCauseText(cause)}${filled ? '; drawn from the table' : ''}`
 }
 
 /** Text readings: the newest few, newest first, each once. @param {HTMLElement} host @param {LiveReading} item */

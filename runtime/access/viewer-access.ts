@@ -2,7 +2,7 @@
 // pages and live WebSockets. Nothing is kept of sessions: a cookie says until when it is good, and a key derived from the admin token signs it.
 import { createHmac, randomBytes } from 'node:crypto'
 import type { Clock } from '../clock.ts'
-import { type Config, requiresAuth } from '../config.ts'
+import { type AccessOptions, requiresAuth } from '../config.ts'
 import { RequestError } from '../errors.ts'
 import { bearerOf, isSameSecret, sha256Of } from './device-token.ts'
 import { foreignHost, foreignOrigin, type OriginRules } from './request-origin.ts'
@@ -35,20 +35,18 @@ export interface ViewerAccess {
   readonly ownAuthorization: string
 }
 
-type AccessConfig = Pick<Config, 'auth' | 'host' | 'publishedHost' | 'hostNames' | 'adminToken'>
-
 const cookieName = 'weir_session'
 const sessionMs = 12 * 60 * 60 * 1000
 const cookieAttributes = 'Path=/; HttpOnly; SameSite=Strict'
 const cookieLengthMax = 8_192
 
-export function originRulesOf(config: Pick<Config, 'auth' | 'host' | 'publishedHost' | 'hostNames'>): OriginRules {
+export function originRulesOf(config: AccessOptions): OriginRules {
   const { host, hostNames = [] } = config
   return { host, hostNames, checksHost: !requiresAuth(config) }
 }
 
 export interface ViewerAccessOptions {
-  readonly config: AccessConfig
+  readonly config: AccessOptions
   readonly clock: Clock
   /** Whether a token is a device's: whoever shows one is told that it is not for looking. */
   readonly isDeviceToken?: (token: string) => boolean

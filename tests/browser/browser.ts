@@ -2,6 +2,7 @@
 // unless WEIR_TEST_REQUIRE says that all must run.
 import { existsSync } from 'node:fs'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import { type WaitOptions, waitFor as wait } from '../helpers/wait-for.ts'
 
 const candidates = [
   process.env.WEIR_TEST_CHROMIUM,
@@ -18,6 +19,15 @@ if (noBrowser !== undefined) {
   process.stdout.write(`browser tests are skipped: ${noBrowser}\n`)
 }
 
+/** Nothing here asserts a speed, and three processes and a browser may share a busy core: what comes at all comes within this. */
+export const patienceMs = 25_000
+/** For a test that waits a few times. */
+export const testMsMax = 120_000
+
+/** As the helper, with the patience that a browser on a busy machine needs. */
+export const waitFor: typeof wait = (condition, options: WaitOptions = {}) =>
+  wait(condition, { withinMs: patienceMs, ...options })
+
 /** On their own, offline but for us, and modest on a small machine. */
 const chromiumArguments = [
   '--headless',
@@ -30,9 +40,9 @@ const chromiumArguments = [
   '--disable-sync',
 ]
 
-export function launchBrowser(): Promise<Browser> {
+export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
   if (executablePath === undefined) throw new Error(noBrowser)
-  return chromium.launch({ executablePath, args: chromiumArguments })
+  return chromium.launch({ executablePath, args: [...chromiumArguments, ...more] })
 }
 
 export interface OpenPage {
@@ -50,7 +60,7 @@ export async function openPage(browser: Browser, options: BrowserContextOptions 
     ...options,
   })
   const page = await context.newPage()
-  page.setDefaultTimeout(15_000)
+  page.setDefaultTimeout(patienceMs)
   const troubles: string[] = []
   page.on('pageerror', (error) => troubles.push(`error: ${error.message}`))
   page.on('dialog', (dialog) => {

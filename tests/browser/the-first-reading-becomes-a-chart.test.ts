@@ -1,9 +1,11 @@
 // The first five minutes: a fresh start shows what to type, says why a payload can't be used, and turns into a chart at the first reading.
 import type { Browser } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { launchBrowser, noBrowser, openPage, scrollsSideways } from './browser.ts'
+import { launchBrowser, noBrowser, openPage, scrollsSideways, testMsMax, waitFor } from './browser.ts'
 import { connectPublisher } from './publish.ts'
+
+vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })
 
 describe.skipIf(noBrowser !== undefined)('the first five minutes', () => {
   let weir: WeirProcess
@@ -11,7 +13,7 @@ describe.skipIf(noBrowser !== undefined)('the first five minutes', () => {
   beforeAll(async () => {
     weir = await startWeir()
     browser = await launchBrowser()
-  }, 90_000)
+  })
   afterAll(async () => {
     await browser?.close()
   })
@@ -28,13 +30,13 @@ describe.skipIf(noBrowser !== undefined)('the first five minutes', () => {
     try {
       await page.waitForResponse((response) => response.url().endsWith('/v1/pipeline'))
       await device.publish('boiler-1', { temperature: [] })
-      await page.getByText('Heard boiler-1, but could not use it').waitFor({ timeout: 10_000 })
+      await page.getByText('Heard boiler-1, but could not use it').waitFor()
       await device.publish('boiler-1', { temperature: 71.3 })
-      await page.getByText('Heard boiler-1: temperature 71.3').waitFor({ timeout: 3_000 })
+      await page.getByText('Heard boiler-1: temperature 71.3').waitFor()
       await page.locator('.chart canvas').waitFor()
       await page.locator('.chart [data-part="value"]', { hasText: '71.3' }).waitFor()
       await device.publish('boiler-1', { temperature: 72.5 })
-      await page.locator('.chart [data-part="value"]', { hasText: '72.5' }).waitFor({ timeout: 3_000 })
+      await page.locator('.chart [data-part="value"]', { hasText: '72.5' }).waitFor()
     } finally {
       await device.close()
     }

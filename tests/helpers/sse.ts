@@ -43,6 +43,14 @@ export class SseViewer {
       .flatMap(({ data }) => (data as { items: ReturnType<SseViewer['readings']> }).items)
   }
 
+  /** Items of `readings`, and those of `revision`, in order. */
+  told(): ReturnType<SseViewer['readings']> {
+    return this.events.flatMap(({ event, data }) => {
+      if (event === 'readings') return (data as { items: ReturnType<SseViewer['readings']> }).items
+      return event === 'revision' ? [data as ReturnType<SseViewer['readings']>[number]] : []
+    })
+  }
+
   private async read(body: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder()
     let text = ''

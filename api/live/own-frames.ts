@@ -1,0 +1,138 @@
+// What one viewer gets out of chunks that only it reads, while it catches up: frames in log order, each with the cursor just past it. Remembers the
+// newest that it made of each series, so that what is older is a revision.
+import type { Chunk } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
+import { RowCursor } from '../../domain/row-format.ts'
+import { frameLengthMax, framesOf, type ItemMaker, matchesSeries, type Subscription } from './channel.ts'
+import { cursorAfter, cursorWithin, encodeCursor, type LiveCursor, rowsSent } from './cursor.ts'
+import { LiveFrame, type LiveItem } from './frame.ts'
+import { type LastValues, type LateReadings, widen } from './last-values.ts'
+import { noSeries } from './series-directory.ts'
+
+export interface NewestSent {
+  readonly observedAt: Micros
+  readonly value: number | string
+}
+
+export class OwnFrames {
+  /** Just past the last chunk that was taken. */
+  cursor: LiveCursor
+  /** By series. */
+  readonly newest = new Map<number, NewestSent>()
+  readonly subscription: Subscription
+  private readonly lastValues: LastValues
+  private readonly items: ItemMaker
+  /** Readings observed before this were not asked for. */
+  private readonly observedFrom: Micros
+  private readonly matches = new Map<number, boolean>()
+
+  constructor(
+    subscription: Subscription,
+    cursor: LiveCursor,
+    made: { readonly lastValues: LastValues; readonly items: ItemMaker },
+    observedFrom: Micros = 0,
+  ) {
+    this.subscription = subscription
+    this.cursor = cursor
+    this.lastValues = made.lastValues
+    this.items = made.items
+    this.observedFrom = observedFrom
+  }
+
+  /** A reading of history was sent. */
+  note(id: number, observedAt: Micros, value: number | string): void {
+    const known = this.newest.get(id)
+    if (!known || observedAt >= known.observedAt) this.newest.set(id, { observedAt, value })
+  }
+
+  /** Of the next chunks, those it has had left out. */
+  take(chunks: readonly Chunk[]): LiveFrame[] {
+    const fresh = chunks.filter(({ partition, offset }) => offset >= (this.cursor.position.get(partition) ?? 0))
+    if (fresh.length === 0) return []
+    return this.subscription.mode === 'every' ? fresh.flatMap((chunk) => this.every(chunk)) : this.latest(fresh)
+  }
+
+  private every(chunk: Chunk): LiveFrame[] {
+    const before = this.cursor
+    const frames: LiveFrame[] = []
+    let items: LiveItem[] = []
+    let length = 0
+    let rows = 0
+    const flush = (past: number): void => {
+      if (items.length === 0) return
+      frames.push(LiveFrame.readings(encodeCursor(cursorWithin(chunk, past, before)), items))
+      items = []
+      length = 0
+    }
+    const sent = rowsSent(before, chunk)
+    const row = new RowCursor(chunk.rows)
+    while (row.next()) {
+      if (++rows <= sent) continue
+      const id = this.wanted(chunk, row)
+      if (id === noSeries) continue
+      const { observedAt } = row
+      const value = row.isText() ? row.text() : row.value
+      const known = this.newest.get(id)
+      const item = this.items.make(id, observedAt, value)
+      if (!known || observedAt > known.observedAt || (observedAt === known.observedAt && value === known.value)) {
+        this.newest.set(id, { observedAt, value })
+        items.push(item)
+        length += item.length
+        if (length >= frameLengthMax) flush(rows)
+        continue
+      }
+      if (observedAt === known.observedAt) this.newest.set(id, { observedAt, value })
+      flush(rows - 1)
+      const revised = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
+      frames.push(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before)), revised))
+    }
+    flush(chunk.count)
+    this.cursor = cursorAfter([chunk], before)
+    return frames
+  }
+
+  /** One frame for all of them, with the newest of each series. */
+  private latest(chunks: readonly Chunk[]): LiveFrame[] {
+    const before = this.cursor
+    const changed = new Map<number, NewestSent>()
+    const late = new Map<number, LateReadings>()
+    for (const chunk of chunks) {
+      const sent = rowsSent(before, chunk)
+      let rows = 0
+      const row = new RowCursor(chunk.rows)
+      while (row.next()) {
+        if (++rows <= sent) continue
+        const id = this.wanted(chunk, row)
+        if (id === noSeries) continue
+        const { observedAt } = row
+        const value = row.isText() ? row.text() : row.value
+        const known = this.newest.get(id)
+        if (!known || observedAt > known.observedAt) {
+          const newest = changed.get(id)
+          if (!newest || observedAt >= newest.observedAt) changed.set(id, { observedAt, value })
+        } else if (observedAt < known.observedAt || value !== known.value) widen(late, id, observedAt, value)
+      }
+    }
+    for (const [id, { observedAt, value }] of late) {
+      if (observedAt === this.newest.get(id)?.observedAt) this.newest.set(id, { observedAt, value })
+    }
+    for (const [id, newest] of changed) this.newest.set(id, newest)
+    this.cursor = cursorAfter(chunks, before)
+    const revisions = [...late].map(([id, each]) => this.items.revised(id, each))
+    const items = [...changed].map(([id, { observedAt, value }]) => this.items.make(id, observedAt, value))
+    return framesOf(encodeCursor(before), encodeCursor(this.cursor), revisions, items)
+  }
+
+  /** The series of the row, or `noSeries` when nobody asked for it. */
+  private wanted(chunk: Chunk, row: RowCursor): number {
+    if (row.observedAt < this.observedFrom) return noSeries
+    const id = this.lastValues.identify(chunk.rows, row)
+    if (id === noSeries) return noSeries
+    let isMatch = this.matches.get(id)
+    if (isMatch === undefined) {
+      isMatch = matchesSeries(this.subscription, this.lastValues.namesOf(id))
+      this.matches.set(id, isMatch)
+    }
+    return isMatch ? id : noSeries
+  }
+}

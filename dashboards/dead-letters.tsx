@@ -1,0 +1,366 @@
+// `/dead-letters`: what could not be used, by reason and device; and one of them with its bytes, to be put back as it is or mended. Forms and
+// links alone: everything works without scripts.
+import type {
+  DeadLetterAnswer,
+  DeadLetterDetailAnswer,
+  DeadLetterReasonsAnswer,
+  DeadLettersAnswer,
+} from '../api/wire.ts'
+import type { Answered } from './ask.ts'
+import type { Assets } from './assets.ts'
+import { deviceHref, formatBytes, formatCount } from './format.ts'
+import { Age, attribute, Notice, Page } from './layout.tsx'
+import type { PayloadView } from './payload-view.ts'
+
+export interface DeadLetterFilter {
+  readonly reason: string
+  readonly device: string
+  readonly after: string
+}
+
+/** Larger ones are put back as they are, or mended in a file (`weir dead-letters replay ID --payload FILE`). */
+export const mendBytesMax = 64 * 1024
+
+interface ListProperties {
+  readonly assets: Assets
+  readonly letters: Answered<DeadLettersAnswer>
+  readonly reasons: Answered<DeadLetterReasonsAnswer>
+  readonly filter: DeadLetterFilter
+  readonly now: number
+}
+
+export function DeadLettersPage({ assets, letters, reasons, filter, now }: ListProperties): JSX.Element {
+  return (
+    <Page assets={assets} title="Dead letters · Weir" here="pipeline" scripts={['dead-letters.js']}>
+      <div class="page-head">
+        <h1>Dead letters</h1>
+        <p>
+          What arrived and could not be used. Nothing of it is lost: each is kept with its bytes, why, and where it came
+          in, and can be put back.
+        </p>
+      </div>
+      <section class="panel" aria-labelledby="letters-title">
+        <div class="panel-head">
+          <h2 id="letters-title">Newest first</h2>
+          <Filter filter={filter} reasons={reasons} />
+        </div>
+        <p class="aside" id="newer" role="status" aria-live="polite" />
+        {letters.ok ? (
+          <List answer={letters.value} filter={filter} now={now} />
+        ) : (
+          <Notice title="They can't be listed now" detail={letters.detail} />
+        )}
+      </section>
+    </Page>
+  )
+}
+
+function Filter({ filter, reasons }: Pick<ListProperties, 'filter' | 'reasons'>): JSX.Element {
+  const known = reasons.ok ? reasons.value.items : []
+  const isListed = filter.reason === '' || known.some(({ reason }) => reason === filter.reason)
+  return (
+    <form method="get" action="/dead-letters" class="filter" id="filter">
+      <label>
+        <span>Reason</span>
+        <select name="reason">
+          <option value="">all</option>
+          {!isListed && (
+            <option value={attribute(filter.reason)} selected safe>
+              {filter.reason}
+            </option>
+          )}
+          {known.map(({ reason, count }) => (
+            <option value={attribute(reason)} selected={reason === filter.reason} safe>
+              {`${reason} (${formatCount(count)})`}
+            </option>
+          ))}
+        </select>
+      </label>
+      <label>
+        <span>Device</span>
+        <input
+          name="device"
+          value={attribute(filter.device)}
+          placeholder="all, or boiler-*"
+          maxlength="129"
+          autocomplete="off"
+          spellcheck="false"
+        />
+      </label>
+      <button type="submit" class="quiet">
+        Show
+      </button>
+    </form>
+  )
+}
+
+function List({
+  answer,
+  filter,
+  now,
+}: {
+  answer: DeadLettersAnswer
+  filter: DeadLetterFilter
+  now: number
+}): JSX.Element {
+  const { items, next } = answer
+  const isFiltered = filter.reason !== '' || filter.device !== ''
+  return (
+    <div id="letters" data-newest={attribute(items[0]?.id ?? '')} data-first={String(filter.after === '')}>
+      {items.length === 0 ? (
+        <p class="none">
+          {isFiltered ? (
+            <>
+              None like this. <a href="/dead-letters">Show all</a>
+            </>
+          ) : (
+            'None: everything that arrived could be used.'
+          )}
+        </p>
+      ) : (
+        <table class="letters">
+          <thead>
+            <tr>
+              <th scope="col">Received</th>
+              <th scope="col">Device</th>
+              <th scope="col">Why</th>
+              <th scope="col">Codec</th>
+            </tr>
+          </thead>
+          <tbody>
+            {items.map((letter) => (
+              <Row letter={letter} now={now} />
+            ))}
+          </tbody>
+        </table>
+      )}
+      {(next !== null || filter.after !== '') && (
+        <nav class="pager" aria-label="Pages of dead letters">
+          {filter.after !== '' && <a href={pageHref({ ...filter, after: '' })}>Newest</a>}
+          {next !== null && <a href={pageHref({ ...filter, after: next })}>Older</a>}
+        </nav>
+      )}
+    </div>
+  )
+}
+
+function pageHref(filter: DeadLetterFilter): string {
+  const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value !== ''))
+  return attribute(query.size > 0 ? `/dead-letters?${query}` : '/dead-letters')
+}
+
+function letterHref(id: string): string {
+  return attribute(`/dead-letters/${encodeURIComponent(id)}`)
+}
+
+function Row({ letter, now }: { letter: DeadLetterAnswer; now: number }): JSX.Element {
+  const { id, device, reason, detail, metric, codec, receivedAt } = letter
+  return (
+    <tr data-id={attribute(id)}>
+      <td class="heard">
+        <a href={letterHref(id)} aria-label={attribute(`Dead letter of ${device}: ${detail}`)}>
+          <Age at={receivedAt} now={now} ago />
+        </a>
+      </td>
+      <th scope="row" safe>
+        {device}
+      </th>
+      <td class="why">
+        <b safe>{reason}</b>
+        {metric !== '' && (
+          <>
+            {' '}
+            <span class="metric" safe>
+              {metric}
+            </span>
+          </>
+        )}
+        <p safe>{detail}</p>
+      </td>
+      <td safe>{codec}</td>
+    </tr>
+  )
+}
+
+/** What came of an attempt to put it back. */
+export type PutBackOutcome =
+  | { readonly kind: 'done'; readonly accepted: number; readonly deadLettered: number }
+  | { readonly kind: 'failed'; readonly detail: string }
+
+interface DetailProperties {
+  readonly assets: Assets
+  readonly letter: DeadLetterDetailAnswer
+  readonly view: PayloadView
+  readonly outcome: PutBackOutcome | undefined
+  /** What a person wrote that could not be put back: never lost. */
+  readonly draft: string | undefined
+}
+
+export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailProperties): JSX.Element {
+  const { id, device, reason, detail, metric, codec, origin, receivedAt } = letter
+  return (
+    <Page assets={assets} title={`Dead letter of ${device} · Weir`} here="pipeline" scripts={['plain.js']}>
+      <div class="page-head">
+        <p>
+          <a href="/dead-letters">Dead letters</a>
+        </p>
+        <h1 safe>{reason}</h1>
+        <p safe>{detail}</p>
+      </div>
+      {outcome ? <Outcome outcome={outcome} device={device} /> : ''}
+      <section class="panel" aria-labelledby="about-title">
+        <h2 id="about-title">Where it comes from</h2>
+        <dl class="facts">
+          <dt>Device</dt>
+          <dd>
+            <a href={attribute(deviceHref(device))} safe>
+              {device}
+            </a>
+          </dd>
+          {metric !== '' && (
+            <>
+              <dt>Metric</dt>
+              <dd safe>{metric}</dd>
+            </>
+          )}
+          <dt>Received</dt>
+          <dd>
+            <time datetime={new Date(receivedAt).toISOString()} data-local={receivedAt} safe>
+              {new Date(receivedAt).toISOString().replace('T', ' ').replace('Z', ' UTC')}
+            </time>
+          </dd>
+          <dt>Came in at</dt>
+          <dd>
+            <code safe>{origin}</code>
+          </dd>
+          <dt>Codec</dt>
+          <dd safe>{codec}</dd>
+          <dt>Size</dt>
+          <dd safe>{`${formatBytes(view.bytes.length)} (${formatCount(view.bytes.length)} bytes)`}</dd>
+          <dt>Id</dt>
+          <dd>
+            <code safe>{id}</code>
+          </dd>
+        </dl>
+      </section>
+      <Payload id={id} view={view} />
+      <PutBackForms letter={letter} view={view} draft={draft} />
+    </Page>
+  )
+}
+
+function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string }): JSX.Element {
+  if (outcome.kind === 'failed') return <Notice title="Nothing of it was put back" detail={outcome.detail} />
+  const { accepted, deadLettered } = outcome
+  return (
+    <div class="notice note" role="status" id="put-back-done">
+      <strong safe>{`Put back: ${accepted} accepted, ${deadLettered} dead-lettered again.`}</strong>
+      <p>
+        The dead letter itself stays here, as what once arrived.{' '}
+        <a href={attribute(deviceHref(device))}>See the device</a>
+      </p>
+    </div>
+  )
+}
+
+function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
+  const { text, dump, dumpLeft, bytes } = view
+  return (
+    <section class="panel" aria-labelledby="payload-title">
+      <div class="panel-head">
+        <h2 id="payload-title">Payload</h2>
+        <p class="downloads">
+          <a href={`${letterHref(id)}/bytes`} download="">
+            Download
+          </a>{' '}
+          <a href={`${letterHref(id)}/base64`} download="">
+            as base64
+          </a>
+        </p>
+      </div>
+      {bytes.length === 0 && <p class="none">It was empty.</p>}
+      {text !== undefined && bytes.length > 0 && (
+        <pre class="bytes" id="as-text" tabindex="0">
+          <code safe>{text.slice(0, mendBytesMax)}</code>
+        </pre>
+      )}
+      {text === undefined && <p class="aside">These bytes are no text.</p>}
+      {bytes.length > 0 && (
+        <details open={text === undefined}>
+          <summary>Byte by byte</summary>
+          <pre class="bytes" id="as-hex" tabindex="0">
+            <code safe>{dump}</code>
+          </pre>
+          {dumpLeft > 0 && <p class="aside" safe>{`${formatCount(dumpLeft)} bytes more: download them.`}</p>}
+        </details>
+      )}
+    </section>
+  )
+}
+
+function PutBackForms({
+  letter,
+  view,
+  draft,
+}: {
+  letter: DeadLetterDetailAnswer
+  view: PayloadView
+  draft: string | undefined
+}): JSX.Element {
+  const { id, codec } = letter
+  const { text, bytes } = view
+  const action = `${letterHref(id)}/put-back`
+  const encoding = text === undefined ? 'base64' : 'text'
+  return (
+    <section class="panel" aria-labelledby="put-back-title">
+      <h2 id="put-back-title">Put it back</h2>
+      <p class="aside">
+        It goes in by the front door, as if the device sent it now: what can be used of it is stored, the rest becomes a
+        dead letter again.
+      </p>
+      {bytes.length <= mendBytesMax ? (
+        <form method="post" action={action} class="mend">
+          <input type="hidden" name="encoding" value={encoding} />
+          <label for="payload" safe>
+            {encoding === 'text' ? `Mended payload (${codec})` : `Mended payload (${codec}), as base64`}
+          </label>
+          <textarea id="payload" name="payload" rows="8" spellcheck="false" required safe>
+            {`\n${draft ?? text ?? letter.payload}`}
+          </textarea>
+          <button type="submit" name="as" value="mended" class="primary">
+            Put back as written here
+          </button>
+        </form>
+      ) : (
+        <p class="aside" safe>
+          {`It is too large to be mended here: weir dead-letters replay ${id} --payload FILE`}
+        </p>
+      )}
+      <form method="post" action={action}>
+        <button type="submit" name="as" value="kept" class="quiet">
+          Put back as it arrived
+        </button>
+      </form>
+    </section>
+  )
+}
+
+export function NoDeadLetter({
+  assets,
+  detail,
+  title,
+}: {
+  assets: Assets
+  detail: string
+  title: string
+}): JSX.Element {
+  return (
+    <Page assets={assets} title="Dead letter · Weir" here="pipeline" scripts={['plain.js']}>
+      <h1>Dead letter</h1>
+      <Notice title={title} detail={detail} />
+      <p>
+        <a href="/dead-letters">All dead letters</a>
+      </p>
+    </Page>
+  )
+}

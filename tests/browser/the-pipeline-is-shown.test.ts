@@ -1,0 +1,168 @@
+// The pipeline page and the dead letters in a real browser: moving numbers, limits by cause, what is not known, and a dead letter put back by a form.
+import { request } from 'node:http'
+import type { Browser } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import type { DeadLettersAnswer, LatestAnswer } from '../../api/wire.ts'
+import { ask } from '../helpers/ask.ts'
+import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
+import { launchBrowser, noBrowser, openPage, testMsMax, waitFor } from './browser.ts'
+import { connectPublisher, type Publisher } from './publish.ts'
+
+vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })
+
+describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
+  let weir: WeirProcess
+  let browser: Browser
+  let device: Publisher
+  beforeAll(async () => {
+    weir = await startWeir()
+    browser = await launchBrowser()
+    device = await connectPublisher(weir)
+    await device.publish('boiler-1', { temperature: 1 })
+  })
+  afterAll(async () => {
+    await device?.close()
+    await browser?.close()
+  })
+
+  /** A body that is no JSON, as a device sends it. */
+  async function sendBroken(name: string, body: string): Promise<void> {
+    const answer = await fetch(`${weir.urls.gateway}/v1/telemetry/${name}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+    })
+    expect(answer.status).toBe(422)
+  }
+
+  it('moves: stages, connections, limits by cause, dead letters by reason, parts', async () => {
+    const { page, troubles, close } = await openPage(browser)
+    await page.goto(`${weir.http}/pipeline`)
+    await page.locator('#link[data-state="live"]').waitFor()
+    await page.evaluate('globalThis.sameDocument = true')
+    const total = async (stage: string) =>
+      Number((await page.locator(`[data-stage="${stage}"] [data-part="total"]`).textContent())?.replaceAll(',', ''))
+    const before = await total('received')
+    for (let i = 0; i < 5; i++) await device.publish('boiler-1', { temperature: i })
+    for (const stage of ['received', 'durable', 'stored', 'detected', 'seen'])
+      await waitFor(async () => (await total(stage)) >= before + 5, { what: `${stage} to move` })
+    expect(Number(await page.locator('[data-number="mqtt"]').textContent())).toBeGreaterThan(0)
+
+    // A request that the gateway refuses is a limit hit.
+    const tooLarge = await fetch(`${weir.urls.gateway}/v1/telemetry/boiler-1`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: new Uint8Array(1024 * 1024 + 1),
+    })
+    expect(tooLarge.status).toBe(413)
+    await page.locator('#limits td', { hasText: 'gateway request refused' }).waitFor()
+    await sendBroken('boiler-1', '{"temperature": 71.5')
+    await page.locator('#reasons a', { hasText: 'malformed-payload' }).waitFor()
+    for (const part of ['log', 'mqtt', 'gateway', 'clickhouse', 'writer', 'detector', 'api'])
+      await page
+        .locator('#parts td', { hasText: new RegExp(`^${part}$`) })
+        .first()
+        .waitFor()
+    expect(await page.evaluate('globalThis.sameDocument')).toBe(true)
+    expect(troubles).toEqual([])
+    await close()
+  })
+
+  it('what it can’t know is a dash with why: a frozen intake says nothing', async () => {
+    const { page, close } = await openPage(browser)
+    await page.goto(`${weir.http}/pipeline`)
+    await page.locator('#link[data-state="live"]').waitFor()
+    const thaw = weir.freeze('ingest')
+    try {
+      await page.locator('[data-stage="received"][data-state="unknown"]').waitFor({ timeout: 60_000 })
+      expect(await page.locator('[data-number="mqtt"]').textContent()).toBe('–')
+      expect(await page.locator('[data-stage="received"] [data-part="total"]').textContent()).toBe('–')
+      expect(await page.locator('#unknown').textContent()).toContain('The process ingest has said nothing for')
+      expect(await page.locator('[data-stage="stored"]').getAttribute('data-state')).not.toBe('unknown')
+    } finally {
+      thaw()
+    }
+    await page.locator('[data-stage="received"]:not([data-state="unknown"])').waitFor()
+    await waitFor(() => page.locator('#unknown').isHidden())
+    await close()
+  })
+
+  it.each([true, false])('a dead letter is mended in a form and put back (scripts: %s)', async (javaScriptEnabled) => {
+    const name = `mend-${javaScriptEnabled}`
+    await sendBroken(name, '{"temperature": 71.5')
+    await waitFor(
+      async () => (await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=${name}`)).items.length === 1,
+    )
+    const { page, troubles, close } = await openPage(browser, { javaScriptEnabled })
+    await page.goto(`${weir.http}/dead-letters?device=${name}&reason=malformed-payload`)
+    expect(await page.locator('.letters tbody tr').count()).toBe(1)
+    await page.locator('.letters tbody a').click()
+    await page.locator('#as-text', { hasText: '{"temperature": 71.5' }).waitFor()
+    await page.locator('summary', { hasText: 'Byte by byte' }).click()
+    expect(await page.locator('#as-hex').textContent()).toContain('7b 22 74 65')
+    // As it is, it is still of no use, and the page says so.
+    await page.getByRole('button', { name: 'Put back as it arrived' }).click()
+    await page.getByText('Nothing of it was put back').waitFor()
+    await page.locator('#payload').fill('{"temperature": 71.5,\n "door": true}')
+    await page.getByRole('button', { name: 'Put back as written here' }).click()
+    await page.getByText('Put back: 2 accepted, 0 dead-lettered again.').waitFor()
+    await waitFor(async () => {
+      const { items } = await ask<LatestAnswer>(`${weir.http}/v1/latest?device=${name}`)
+      return items.length === 2 && items.find(({ metric }) => metric === 'temperature')?.value === 71.5
+    })
+    // Loaded again, nothing is put back again.
+    await page.reload()
+    const { items } = await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=${name}`)
+    expect(items.length).toBe(2)
+    expect(troubles).toEqual([])
+    await close()
+  })
+
+  it('by keyboard alone a dead letter is found, mended and put back', async () => {
+    await sendBroken('keys', '{"pressure": 3')
+    await waitFor(
+      async () => (await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=keys`)).items.length === 1,
+    )
+    const { page, close } = await openPage(browser)
+    await page.goto(`${weir.http}/dead-letters`)
+    await page.locator('input[name="device"]').focus()
+    await page.keyboard.type('keys')
+    await page.keyboard.press('Enter')
+    await page.waitForURL('**device=keys*')
+    await page.locator('button[type="submit"]').focus()
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await page.locator('#payload').waitFor()
+    await page.locator('#payload').focus()
+    await page.keyboard.press('Control+End')
+    await page.keyboard.type('}')
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await page.getByText('Put back: 1 accepted').waitFor()
+    await close()
+  })
+
+  it('a list that is open says that newer ones came', async () => {
+    const { page, close } = await openPage(browser)
+    await page.goto(`${weir.http}/dead-letters`)
+    await page.locator('#letters tbody tr').first().waitFor()
+    await sendBroken('newer', 'x')
+    await page.locator('#newer a').click()
+    await page.locator('#letters th', { hasText: 'newer' }).waitFor()
+    await close()
+  })
+
+  it('a form of another site puts nothing back', async () => {
+    const { items } = await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?limit=1`)
+    const status = await new Promise<number | undefined>((done, fail) => {
+      const sent = request(`${weir.http}/dead-letters/${items[0]!.id}/put-back`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/x-www-form-urlencoded', origin: 'http://evil.example' },
+      })
+      sent.on('response', (answer) => done(answer.resume().statusCode))
+      sent.on('error', fail)
+      sent.end('as=kept')
+    })
+    expect(status).toBe(403)
+  })
+})

@@ -67,6 +67,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
         ask: (path) => askInside(app, path, access),
         mqttUrl: () => addresses.mqtt,
         gatewayUrl: () => addresses.gateway,
+        needsToken: access.isRequired,
       })
     // Started apart from ingest, nobody says where the gateway listens: then it is where the configuration says.
     const configured = config.gatewayPort === 0 ? undefined : `http://${config.host}:${config.gatewayPort}`

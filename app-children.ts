@@ -79,6 +79,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
         mqttUrl: () => addresses.mqtt ?? configured('mqtt', config.mqttPort),
         gatewayUrl: () => addresses.gateway ?? configured('http', config.gatewayPort),
         liveUrl: () => addresses.live,
+        needsToken: access.isRequired,
       })
     // Started apart from ingest, nobody says where it listens: then it is where the configuration says.
     const configured = (protocol: string, port: number): string | undefined =>

@@ -34,6 +34,11 @@ export interface AppOptions extends ApiContext {
 }
 
 const bodyBytesMax = 1024 * 1024
+/** Who asks shows the admin token. */
+const bearerEverywhere = () => ({
+  components: { securitySchemes: { admin: { type: 'http' as const, scheme: 'bearer' } } },
+  security: [{ admin: [] }],
+})
 /** Long enough for a hundred names in a query, and for a path parameter that is answered with 404. */
 const targetLengthMax = 64 * 1024
 
@@ -99,6 +104,7 @@ export async function createApp({
         description: 'Readings of devices: the newest, the history, and live. Instants are epoch milliseconds.',
         version: '1',
       },
+      ...(access.isRequired && bearerEverywhere()),
     },
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,

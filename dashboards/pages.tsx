@@ -25,6 +25,8 @@ export interface PagesOptions {
   readonly gatewayUrl?: () => string | undefined
   /** Where live viewers connect over WebSocket, `ws://host:port`; without it, pages live on server-sent events. */
   readonly liveUrl?: () => string | undefined
+  /** Devices show a token. */
+  readonly needsToken?: boolean
 }
 
 /** Points that the first paint draws; the browser asks again for its own width. */
@@ -38,7 +40,7 @@ const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
 
 export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
-  const { ask, now = Date.now } = options
+  const { ask, now = Date.now, needsToken = false } = options
   const { mqttUrl = () => undefined, gatewayUrl = () => undefined, liveUrl = () => undefined } = options
   const questions = questionsTo(ask)
   const files = registerAssets(app)
@@ -71,7 +73,10 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {
       const mqtt = mqttAddress(request.hostname)
-      return sendPage(reply, await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} />))
+      return sendPage(
+        reply,
+        await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} needsToken={needsToken} />),
+      )
     }
     const page = (
       <Overview

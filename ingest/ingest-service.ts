@@ -54,6 +54,11 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
   let gateway: Gateway | undefined
 
   instruments.gauge('weir_mqtt_connections', 'MQTT connections', () => front?.connectionCount ?? 0)
+  instruments.gauge(
+    'weir_devices_registered',
+    'Devices that have a place in the registry',
+    () => options.registry?.deviceCount ?? 0,
+  )
   instruments.gauge('weir_gateway_sockets', 'WebSockets of /v1/ingest', () => gateway?.socketCount ?? 0)
   instruments.gauge(
     'weir_gateway_held_bytes',

@@ -4,7 +4,7 @@ import { fork } from 'node:child_process'
 import { join } from 'node:path'
 import { queryStore } from '../tests/helpers/store.ts'
 import type { GatewayDoor, GatewayLoadReport, GatewayLoadSetup } from './gateway-load.ts'
-import type { Benchmark, Measurement, Report } from './harness.ts'
+import type { Benchmark, BenchmarkOptions, Measurement, Report } from './harness.ts'
 import { startLoad } from './load-process.ts'
 import { cpuUsOf } from './process-figures.ts'
 import { firstObservedAt, loadSetup, startForBenchmark, waitForRows } from './weir-side.ts'
@@ -36,7 +36,9 @@ export const gateway: Benchmark = {
     for (let round = 0; round < options.rounds; round++) {
       for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
         const { figures: found, void: reason } =
-          side === 'mqtt' ? await measureMqtt(seconds, round) : await measureDoor(side, seconds, round)
+          side === 'mqtt'
+            ? await measureMqtt(options, seconds, round)
+            : await measureDoor(options, side, seconds, round)
         const words = Object.entries(found).map(([name, value]) => `${name} ${value.toFixed(2)}`)
         report.line(
           `round ${round + 1}  ${side}: ${words.join(' · ')}${reason === undefined ? '' : ` — VOID: ${reason}`}`,
@@ -67,8 +69,13 @@ function finish(report: Report, { http, socket, batched, mqtt }: Figures): void 
   )
 }
 
-async function measureDoor(door: GatewayDoor, seconds: number, round: number): Promise<Measurement> {
-  const weir = await startForBenchmark()
+async function measureDoor(
+  options: BenchmarkOptions,
+  door: GatewayDoor,
+  seconds: number,
+  round: number,
+): Promise<Measurement> {
+  const weir = await startForBenchmark(options)
   try {
     const { hostname: host, port } = new URL(weir.urls.gateway!)
     const setup = {
@@ -108,8 +115,8 @@ async function countDistinct(data: string): Promise<number> {
   return Number(row?.rows ?? 0)
 }
 
-async function measureMqtt(seconds: number, round: number): Promise<Measurement> {
-  const weir = await startForBenchmark()
+async function measureMqtt(options: BenchmarkOptions, seconds: number, round: number): Promise<Measurement> {
+  const weir = await startForBenchmark(options)
   try {
     const load = await startLoad(loadSetup('pipelined', weir.mqtt, `m${round}`))
     await load.run({ seconds: warmSeconds })

@@ -9,6 +9,8 @@ export interface BenchmarkOptions {
   readonly rounds: number
   readonly seconds: number | undefined
   readonly shape: string | undefined
+  /** Of the Weir that is measured; all when left out. */
+  readonly roles: readonly string[] | undefined
   readonly json: boolean
   /** Writes the medians into baseline.json. */
   readonly save: boolean

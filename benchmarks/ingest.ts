@@ -1,5 +1,8 @@
 // How fast are readings taken in durably, and all of them stored? QoS 1 publishes, acknowledged after fdatasync, every row in the table at the end,
 // against what mosquitto acknowledges of the same packets without keeping any.
+
+import type { WeirProcess } from '../tests/helpers/spawn-weir.ts'
+import { pause } from '../tests/helpers/wait-for.ts'
 import { reportDisk } from './disk.ts'
 import {
   type Benchmark,
@@ -16,6 +19,7 @@ import { loadSetup, runIntoTable, startForBenchmark } from './weir-side.ts'
 
 const secondsDefault = 5
 const warmSeconds = 1.5
+const detectedSecondsMax = 120
 /** Least ratio of rows in the table to mosquitto's acknowledgements; `many` shares the bar of `pipelined`. */
 const bars: Readonly<Record<Shape, number>> = { pipelined: 4, many: 4, single: 0.5 }
 
@@ -28,7 +32,7 @@ export const ingest: Benchmark = {
     reportDisk(report)
     report.setting('traffic', `MQTT QoS 1, ${shapeSettings[shape].words}, 105-byte JSON, ${seconds} s a side and round`)
     const rounds = await interleave(
-      { name: 'weir     ', measure: (round) => measureWeir(shape, seconds, round, report) },
+      { name: 'weir     ', measure: (round) => measureWeir(options.roles, shape, seconds, round, report) },
       { name: 'mosquitto', measure: (round) => measureMosquitto(shape, seconds, round, report) },
       options.rounds,
       report,
@@ -43,17 +47,24 @@ export const ingest: Benchmark = {
   },
 }
 
-function shapeOf({ shape = 'pipelined' }: BenchmarkOptions): Shape {
+export function shapeOf({ shape = 'pipelined' }: BenchmarkOptions): Shape {
   if (shapes.includes(shape as Shape)) return shape as Shape
   throw new Error(`--shape ${shape}: the shapes are ${shapes.join(', ')}`)
 }
 
-async function measureWeir(shape: Shape, seconds: number, round: number, report: Report): Promise<Measurement> {
-  const weir = await startForBenchmark()
+export async function measureWeir(
+  roles: BenchmarkOptions['roles'],
+  shape: Shape,
+  seconds: number,
+  round: number,
+  report: Report,
+): Promise<Measurement> {
+  const weir = await startForBenchmark({ roles })
   try {
     const load = await startLoad(loadSetup(shape, weir.mqtt, `bench-${round}`))
     const run = await runIntoTable(weir, load, { seconds, warmSeconds })
     await load.stop()
+    const behindSeconds = await detectionBehind(weir, run.total)
     // Done again, but never passed over: an acknowledged reading was lost, doubled or changed.
     if (run.wrong !== undefined) report.fail(run.wrong)
     const cores = run.report.generatorCores
@@ -69,11 +80,30 @@ async function measureWeir(shape: Shape, seconds: number, round: number, report:
         'MiB ingest': run.residentMiB.ingest,
         'MiB serve': run.residentMiB.serve,
         'MiB clickhouse': run.residentMiB.clickhouse,
+        ...(behindSeconds === undefined ? {} : { 'detected s after': behindSeconds }),
       },
       ...voidBecause(run.wrong ?? generatorIsTheWall(cores, busiest)),
     }
   } finally {
     await weir.dispose()
+  }
+}
+
+/** Seconds until detection has looked at everything too, from now; undefined where it is not on. It may lag, and has to catch up. */
+async function detectionBehind(weir: WeirProcess, readings: number): Promise<number | undefined> {
+  const seen = async (): Promise<number | undefined> => {
+    const metrics = weir.http === '' ? '' : await (await fetch(`${weir.http}/metrics`)).text()
+    const match = /^weir_detector_readings(?:\{[^}]*\})? (\S+)$/m.exec(metrics)
+    return match ? Number(match[1]) : undefined
+  }
+  const began = performance.now()
+  for (;;) {
+    const count = await seen()
+    if (count === undefined) return undefined
+    const seconds = (performance.now() - began) / 1000
+    if (count >= readings) return seconds
+    if (seconds > detectedSecondsMax) return Number.POSITIVE_INFINITY
+    await pause(250)
   }
 }
 

@@ -6,7 +6,15 @@ import { silentLogger } from '../runtime/logger.ts'
 import type { KafkaCompression } from '../stream/log/kafka-client.ts'
 import { openKafkaLog } from '../stream/log/kafka-log.ts'
 import { startKafka, type TestKafka } from '../tests/helpers/kafka.ts'
-import { type Benchmark, interleave, type Measurement, type Report, type Round, type Side } from './harness.ts'
+import {
+  type Benchmark,
+  type BenchmarkOptions,
+  interleave,
+  type Measurement,
+  type Report,
+  type Round,
+  type Side,
+} from './harness.ts'
 import { startLoad } from './load-process.ts'
 import { cpuUsOf } from './process-figures.ts'
 import { loadSetup, runIntoTable, startForBenchmark } from './weir-side.ts'
@@ -24,11 +32,11 @@ export const kafka: Benchmark = {
   name: 'kafka',
   question:
     'readings a second on a real Kafka: packed against one a message, replay against live, end to end against the embedded log',
-  async run({ rounds, seconds = secondsDefault, shape }, report) {
+  async run({ rounds, seconds = secondsDefault, shape, roles }, report) {
     const broker = await startKafka({ isMeasured: true })
     try {
       if (shape !== 'end-to-end') await measureLog(broker, rounds, seconds, report)
-      if (shape !== 'log') await measureProduct(broker, rounds, seconds, report)
+      if (shape !== 'log') await measureProduct(broker, roles, rounds, seconds, report)
     } finally {
       await broker.dispose()
     }
@@ -149,13 +157,19 @@ async function replayOnce(log: EventLog): Promise<Measurement> {
   }
 }
 
-async function measureProduct(broker: TestKafka, rounds: number, seconds: number, report: Report): Promise<void> {
+async function measureProduct(
+  broker: TestKafka,
+  roles: BenchmarkOptions['roles'],
+  rounds: number,
+  seconds: number,
+  report: Report,
+): Promise<void> {
   const onKafka = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: broker.brokers.join(',') }
   let started = 0
   const side = (name: string, env: () => Readonly<Record<string, string>>): Side => ({
     name,
     async measure(round) {
-      const weir = await startForBenchmark(env())
+      const weir = await startForBenchmark({ roles }, env())
       try {
         const load = await startLoad(loadSetup('pipelined', weir.mqtt, `bench-${round}`))
         const brokerBefore = cpuUsOf(broker.pid(1))

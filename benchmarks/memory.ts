@@ -29,7 +29,7 @@ export const memory: Benchmark = {
       `50 MQTT connections × 100 in flight, QoS 1, 105-byte JSON, ${seconds} s, then ${frozenSeconds} s with the store frozen`,
     )
     // What is in the table leaves the log soon, so that minutes at full rate fit on the disk of any machine.
-    const weir = await startForBenchmark({ WEIR_RETENTION_LOG: '10s', WEIR_HUNG_TIMEOUT: '1h' })
+    const weir = await startForBenchmark(options, { WEIR_RETENTION_LOG: '10s', WEIR_HUNG_TIMEOUT: '1h' })
     try {
       const load = await startLoad(loadSetup('pipelined', weir.mqtt, 'bench'))
       const livePerS = await measureSteady(weir, load, seconds, report)

@@ -20,7 +20,7 @@ export const queryUnderLoad: Benchmark = {
   async run(options, report) {
     const seconds = options.seconds ?? secondsDefault
     reportDisk(report)
-    const weir = await startForBenchmark()
+    const weir = await startForBenchmark(options)
     try {
       const load = await startLoad(loadSetup('pipelined', weir.mqtt, 'bench'))
       let sent = (await load.run({ seconds: 1.5 })).sent

@@ -4,6 +4,7 @@
 import { spawnWeir, type WeirPart, type WeirProcess } from '../tests/helpers/spawn-weir.ts'
 import { queryStore } from '../tests/helpers/store.ts'
 import { pause } from '../tests/helpers/wait-for.ts'
+import type { BenchmarkOptions } from './harness.ts'
 import { type LoadProcess, type LoadReport, type LoadSetup, type Shape, shapeSettings } from './load-process.ts'
 import { messageAt } from './mqtt-load.ts'
 import { cpuUsOf, residentMiBOf } from './process-figures.ts'
@@ -22,8 +23,11 @@ export function loadSetup(shape: Shape, address: { host: string; port: number },
 }
 
 /** Errors only: what is measured is not the logging. */
-export function startForBenchmark(env: Readonly<Record<string, string>> = {}): Promise<WeirProcess> {
-  return spawnWeir({ env: { WEIR_LOG_LEVEL: 'warn', ...env } })
+export function startForBenchmark(
+  { roles }: Pick<BenchmarkOptions, 'roles'>,
+  env: Readonly<Record<string, string>> = {},
+): Promise<WeirProcess> {
+  return spawnWeir({ env: { WEIR_LOG_LEVEL: 'warn', ...env }, ...(roles && { roles }) })
 }
 
 /** Waits until the table holds `count` rows and says when that was; undefined when it never did. */
@@ -120,6 +124,8 @@ async function countDistinct(weir: WeirProcess, rows: number): Promise<number> {
 
 export interface TableRun {
   readonly report: LoadReport
+  /** Since the start: what is in the table. */
+  readonly total: number
   /** From the first message until all are in the table. */
   readonly tableSeconds: number
   readonly tablePerS: number
@@ -149,6 +155,7 @@ export async function runIntoTable(
   })
   return {
     report,
+    total: warm.sent + report.sent,
     tableSeconds,
     tablePerS: report.acknowledged / tableSeconds,
     cpuUsAReading: byPart(spent.map((us) => us / report.acknowledged)),

@@ -1,5 +1,6 @@
 // The thread that detection runs in, one of the serving process: it opens the log by itself and reads the chunks' own bytes, so that neither
 // queries nor viewers wait for it. What it finds goes back to the main thread, which knows how to make it durable.
+import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { systemClock } from '../runtime/clock.ts'
 import { RetryableError } from '../runtime/errors.ts'
@@ -9,6 +10,8 @@ import type { DetectorThreadData, FromDetectorThread, ToDetectorThread } from '.
 import { openLog } from './log/open-log.ts'
 
 const totalsEveryMs = 500
+/** A tenth of the share of the others, where cores are short: devices and queries go first, and detection, which reads from the log, catches up. */
+const niceness = 10
 
 const { config, directory } = workerData as DetectorThreadData
 const port = parentPort!
@@ -64,4 +67,6 @@ await run.start((error) => {
     throw error
   })
 })
+// On Linux this is the calling thread's alone; elsewhere it would be the whole process'.
+if (process.platform === 'linux') setPriority(0, niceness)
 say({ kind: 'started' })

@@ -9,6 +9,7 @@ import { LimitError, StartError } from '../../runtime/errors.ts'
 import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import { type EmbeddedLogOptions, openEmbeddedLog } from './embedded-log.ts'
 import { eventLogContract, type LogSize } from './event-log.contract.ts'
+import { type LogFiles, systemFiles } from './log-files.ts'
 
 const made: string[] = []
 async function directory(): Promise<string> {
@@ -170,6 +171,68 @@ describe('embedded log', () => {
     await expect.poll(() => log.state().state).toBe('ok')
     expect(await log.append('readings', 0, new Uint8Array(1), 1, 1)).toBe(kept)
     await keeper.close()
+    await log.close()
+  })
+
+  it('who follows a topic is not woken by others, nor reads what they write, and misses nothing of its own', async () => {
+    const place = await directory()
+    let reads = 0
+    const counting: LogFiles = {
+      ...systemFiles,
+      read: (...of) => {
+        reads++
+        return systemFiles.read(...of)
+      },
+      readNow: (...of) => {
+        reads++
+        return systemFiles.readNow(...of)
+      },
+    }
+    const log = await openEmbeddedLog({ ...options(place, 'usual', 'append'), files: counting })
+    const consumer = await log.subscribe('one', 'dead-letters')
+    const never = new AbortController().signal
+    const next = async () => (await consumer.read(1e6, never)).map(({ partition, offset }) => [partition, offset])
+    const letter = (partition: number) => log.append('dead-letters', partition, Buffer.from('letter'), 1, 1)
+    await letter(1)
+    expect(await next()).toEqual([[1, 0]])
+    for (let round = 0; round < 3; round++) {
+      const waiting = next()
+      await log.append('readings', 0, Buffer.alloc(100), 1, 1)
+      const before = reads
+      for (let i = 0; i < 50; i++) await log.append('readings', i % 4, Buffer.alloc(5_000), 1, 1)
+      expect(reads - before, 'reads of what others wrote').toBe(0)
+      await letter(1)
+      expect(await waiting).toEqual([[1, 1 + 2 * round]])
+      // Not waiting meanwhile: passed over without being read.
+      for (let i = 0; i < 50; i++) await log.append('readings', i % 4, Buffer.alloc(5_000), 1, 1)
+      const late = next()
+      await letter(1)
+      expect(await late).toEqual([[1, 2 + 2 * round]])
+    }
+    expect(reads, 'in all').toBeLessThan(60)
+    await consumer.close()
+    await log.close()
+  })
+
+  it('who follows a topic that is silent for many segments keeps none of them open, and goes on in the last', async () => {
+    const place = await directory()
+    const log = await openEmbeddedLog({ ...options(place, 'usual', 'append'), segmentBytes: 64 * kibibyte })
+    const reader = await openEmbeddedLog(options(place, 'usual', 'read'))
+    const ending = new AbortController()
+    const seen: number[] = []
+    const reading = (async () => {
+      for await (const chunks of reader.tail('anomalies', 'end', ending.signal))
+        seen.push(...chunks.map(({ offset }) => offset))
+    })()
+    for (let round = 0; round < 3; round++) {
+      for (let i = 0; i < 60; i++) await log.append('readings', i % 4, Buffer.alloc(9_000), 1, 1)
+      await log.append('anomalies', 2, Buffer.from('x'), 1, 1)
+      await expect.poll(() => seen.length, { timeout: 20_000 }).toBe(round + 1)
+    }
+    expect(seen).toEqual([0, 1, 2])
+    ending.abort()
+    await reading
+    await reader.close()
     await log.close()
   })
 

@@ -26,7 +26,7 @@ it('a close waits for the notice under way and for the one that follows it: the 
   const { write } = disk.files
   // A disk slow enough that what was published meanwhile goes out at once.
   disk.files.write = async (...place) => {
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await new Promise((resolve) => setTimeout(resolve, 20))
     return write(...place)
   }
   const file = await EndFile.open(disk.files, '/log', logger)

@@ -70,25 +70,19 @@ export class EndSignal {
   current: LogEnd | undefined
   /** The log was closed: nothing more comes, and nobody waits. */
   isClosed = false
-  private readonly waiters = new Set<() => void>()
+  private readonly waiters = new Map<() => void, (end: LogEnd) => boolean>()
 
   set(end: LogEnd): void {
     if (this.current && end.commit < this.current.commit) return
     // A look that found nothing new wakes nobody: two who wait would wake each other for ever, and nothing else would run.
     const hasMoved = this.current === undefined || end.commit > this.current.commit
     this.current = end
-    if (hasMoved && this.waiters.size > 0) this.wakeAll()
+    if (hasMoved) for (const [wake, isNews] of this.waiters) if (isNews(end)) wake()
   }
 
   close(): void {
     this.isClosed = true
-    this.wakeAll()
-  }
-
-  private wakeAll(): void {
-    const waiting = [...this.waiters]
-    this.waiters.clear()
-    for (const wake of waiting) wake()
+    for (const wake of [...this.waiters.keys()]) wake()
   }
 
   /** Brings `current` up to date where that needs a look at the file. */
@@ -98,9 +92,9 @@ export class EndSignal {
     return this.waiters.size > 0
   }
 
-  /** Resolves when the end may have moved past `commit`, or the signal ends the wait. */
-  async movedPast(commit: number, signal: AbortSignal): Promise<void> {
-    const hasMoved = () => this.current !== undefined && this.current.commit > commit
+  /** Resolves when the end may have moved past `commit` to one that is news to the one who asks, or the signal ends the wait. */
+  async movedPast(commit: number, signal: AbortSignal, isNews: (end: LogEnd) => boolean = () => true): Promise<void> {
+    const hasMoved = () => this.current !== undefined && this.current.commit > commit && isNews(this.current)
     if (hasMoved()) return
     this.refresh()
     if (hasMoved() || signal.aborted || this.isClosed) return
@@ -110,7 +104,7 @@ export class EndSignal {
         signal.removeEventListener('abort', wake)
         resolve()
       }
-      this.waiters.add(wake)
+      this.waiters.set(wake, isNews)
       signal.addEventListener('abort', wake)
     })
   }

@@ -89,6 +89,12 @@ export class FrameReader {
     this.isAtEndOfFile = got < length
   }
 
+  /** Goes on at another frame further on, whose bytes are not read yet. */
+  skipTo(position: number): void {
+    this.place(new Block(0), position, position, 0)
+    this.isAtEndOfFile = false
+  }
+
   private place(block: Block, blockPosition: number, position: number, available: number): void {
     this.block = block
     this.blockPosition = blockPosition

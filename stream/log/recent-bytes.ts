@@ -4,9 +4,12 @@
 import { Block } from './frame-format.ts'
 import type { LogFiles } from './log-files.ts'
 
-/** What has just been written is in memory, and copied sooner than a thread of the pool is woken. More than this is read by each for itself. */
-export const recentBytesMax = 256 * 1024
-const blockBytes = 1024 * 1024
+/**
+ * What has just been written is in memory, and copied sooner than a thread of the pool is woken. At the highest rates a notice stands for some 500 KB.
+ * More than this is read by each for itself.
+ */
+export const recentBytesMax = 1024 * 1024
+const blockBytes = 2 * 1024 * 1024
 
 export class RecentBytes {
   block = new Block(0)

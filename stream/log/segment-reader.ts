@@ -41,6 +41,8 @@ export class SegmentReader {
   /** By partition: the offset of the next frame, and the first one that is wanted. */
   private expected: number[] = []
   private wanted: number[] = []
+  /** Where the log ended when it was last seen that nothing up to there is of this topic. */
+  private passed: LogEnd | undefined
   private isStale = false
 
   constructor(options: SegmentReaderOptions) {
@@ -79,6 +81,8 @@ export class SegmentReader {
       } else if (chunks.length > 0) {
         // What is at hand first; the disk on the next call.
         return chunks
+      } else if ((outcome === 'load' || now.segment > place.header.segment) && this.passes(now)) {
+        await this.skip(place)
       } else if (outcome === 'load') {
         await place.frames.load(limit)
       } else if (place.end !== undefined) {
@@ -86,10 +90,38 @@ export class SegmentReader {
       } else if (now.segment > place.header.segment) {
         place.end = (await this.headerOf(place.header.segment + 1)).previousEnd
       } else {
-        await end.movedPast(now.commit, signal)
+        // Most commits have nothing of most topics: those do not even wake us.
+        // (Who waits in a segment that is no longer written would keep it on disk.)
+        await end.movedPast(now.commit, signal, (next) => next.segment > place.header.segment || !this.passes(next))
+        await this.skip(place)
       }
     }
     return chunks
+  }
+
+  /** Whether nothing from the next frame up to this end is of this topic; remembers so. */
+  private passes(end: LogEnd): boolean {
+    const { expected } = this
+    const first = this.topicNumber * end.partitions
+    for (let partition = 0; partition < expected.length; partition++) {
+      if (end.marks.offsets[first + partition] !== expected[partition]) return false
+    }
+    this.passed = end
+    return true
+  }
+
+  /** Goes on behind what was passed. */
+  private async skip(place: Place): Promise<void> {
+    const { passed } = this
+    this.passed = undefined
+    if (passed === undefined) return
+    const { segment, byte, commit } = passed
+    if (segment !== place.header.segment)
+      await this.enter(segment, { byte, commit: commit + 1, offsets: this.expected })
+    else if (byte > place.frames.position) {
+      place.frames.skipTo(byte)
+      this.commit = commit + 1
+    }
   }
 
   async close(): Promise<void> {

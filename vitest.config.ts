@@ -13,7 +13,6 @@ const alsoOnKafka = [
   'a-resend-is-one-reading',
   'the-gateway-loses-nothing',
   'anomalies-survive-kill-9',
-  'roles-run-apart',
   'verify-finds-differences',
 ].map((name) => `tests/end-to-end/${name}.test.ts`)
 const onlyOnKafka = ['roles-apart-on-kafka', 'waits-for-kafka'].map((name) => `tests/end-to-end/${name}.test.ts`)

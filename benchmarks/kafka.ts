@@ -3,8 +3,8 @@
 import type { EventLog } from '../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
 import { silentLogger } from '../runtime/logger.ts'
-import type { KafkaCompression } from '../stream/log/kafka-client.ts'
 import { openKafkaLog } from '../stream/log/kafka-log.ts'
+import type { KafkaCompression } from '../stream/log/kafka-records.ts'
 import { startKafka, type TestKafka } from '../tests/helpers/kafka.ts'
 import {
   type Benchmark,

@@ -166,7 +166,11 @@ export const options = {
     'weir.',
     'Before the names of Kafka topics and groups',
   ),
-  kafkaCompression: option(z.enum(['none', 'gzip']), 'none', 'Of what is sent to Kafka'),
+  kafkaCompression: option(
+    z.enum(['none', 'gzip', 'zstd']),
+    'none',
+    'Of what is sent to Kafka; `zstd` needs Node 22.15 or newer',
+  ),
   kafkaSessionTimeout: option(duration, '10s', 'A reader that Kafka has not heard of for so long loses its partitions'),
   kafkaRequestTimeout: option(
     duration,

@@ -3,7 +3,7 @@
 
 import type { Chunk, LogTopic, Partition } from '../../domain/event-log.ts'
 import { rowFormatVersion } from '../../domain/row-format.ts'
-import type { FetchedMessage, KafkaMessage } from './kafka-client.ts'
+import type { ReadRecord, RecordToWrite } from './kafka-records.ts'
 
 const headers = {
   format: 'weir-format',
@@ -19,9 +19,9 @@ export function encodeMessage(
   count: number,
   receivedAt: number,
   receivedAtMax: number,
-): KafkaMessage {
+): RecordToWrite {
   return {
-    value: Buffer.from(rows.buffer, rows.byteOffset, rows.byteLength),
+    value: rows,
     headers: {
       [headers.format]: format,
       [headers.count]: String(count),
@@ -35,7 +35,7 @@ export function encodeMessage(
 export function decodeMessage(
   topic: LogTopic,
   partition: Partition,
-  { offset, value, headers: given }: FetchedMessage,
+  { offset, value, headers: given }: ReadRecord,
 ): Chunk {
   const found = given[headers.format]?.toString()
   if (found !== format || value === null)
@@ -45,13 +45,13 @@ export function decodeMessage(
   return {
     topic,
     partition,
-    offset: Number(offset),
+    offset,
     count: Number(given[headers.count]),
     receivedAt: Number(given[headers.receivedAt]),
     rows: value,
   }
 }
 
-export function receivedAtMaxOf({ headers: given }: FetchedMessage): number {
+export function receivedAtMaxOf({ headers: given }: ReadRecord): number {
   return Number(given[headers.receivedAtMax] ?? 0)
 }

@@ -20,16 +20,11 @@ import { linkSignals } from '../../runtime/linked-signal.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
 import { receivedAtMaxOf } from './kafka-chunk.ts'
-import {
-  describeError,
-  isRefusedLogin,
-  type KafkaCompression,
-  KafkaConnection,
-  type KafkaEndpoint,
-} from './kafka-client.ts'
+import { describeError, fetchBatches, isRefusedLogin, KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
 import { fetchCommitted, KafkaMember } from './kafka-group.ts'
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaReader } from './kafka-reader.ts'
+import { decodeBatches, type KafkaCompression } from './kafka-records.ts'
 import { ensureTopics, topicName } from './kafka-topics.ts'
 import { BackOff } from './kafka-wait.ts'
 
@@ -138,15 +133,14 @@ async function readNewest(
   for (const [leader, led] of last.length > 0 ? await connection.leaders(name, last) : []) {
     for (const partition of led) {
       const broker = await connection.broker(leader)
-      const fetchOffset = String(next.get(partition)! - 1)
-      const { responses } = await broker.fetch({
-        isolationLevel: 0,
-        maxWaitTime: 100,
-        minBytes: 1,
-        maxBytes: fetchBytesDefault,
-        topics: [{ topic: name, partitions: [{ partition, fetchOffset, maxBytes: fetchBytesDefault }] }],
+      const from = next.get(partition)! - 1
+      const fetched = await fetchBatches(broker, {
+        topic: name,
+        partitions: [{ partition, from }],
+        partitionBytesMax: fetchBytesDefault,
+        waitMsMax: 100,
       })
-      const message = responses[0]?.partitions[0]?.messages.at(-1)
+      const message = decodeBatches(fetched.get(partition)!, from, `partition ${partition} of ${name}`).at(-1)
       if (!message)
         throw new RetryableError(`Kafka gave nothing for the last message of partition ${partition} of ${name}`)
       found.set(partition, receivedAtMaxOf(message))

@@ -10,14 +10,8 @@ import type { LogState, LogTopic, Offset, Partition } from '../../domain/event-l
 import { LimitError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { encodeMessage } from './kafka-chunk.ts'
-import {
-  compressions,
-  describeError,
-  type KafkaCompression,
-  type KafkaConnection,
-  type KafkaMessage,
-  reasonOf,
-} from './kafka-client.ts'
+import { describeError, type KafkaConnection, produce, reasonOf } from './kafka-client.ts'
+import { encodeBatch, type KafkaCompression, type RecordToWrite } from './kafka-records.ts'
 import { BackOff } from './kafka-wait.ts'
 
 export interface KafkaProducerOptions {
@@ -39,7 +33,7 @@ const stallCheckMs = 250
 const closeWaitMs = 5_000
 
 interface Append {
-  readonly message: KafkaMessage
+  readonly message: RecordToWrite
   readonly bytes: number
   readonly at: number
   readonly resolve: (offset: Offset) => void
@@ -48,7 +42,7 @@ interface Append {
 
 /** What the brokers know us by; sequence numbers count within it. */
 interface Identity {
-  readonly producerId: string
+  readonly producerId: bigint
   readonly producerEpoch: number
 }
 
@@ -223,29 +217,21 @@ export class KafkaProducer {
     try {
       const broker = await connection.broker(leader)
       const { producerId, producerEpoch } = lanes[0]!.identity!
+      const at = Date.now()
       const names = [...new Set(lanes.map(({ name }) => name))]
-      const answer = await broker.produce({
-        producerId,
-        producerEpoch,
-        acks: -1,
-        timeout: requestTimeoutMs,
-        compression: compressions[compression],
-        topicData: names.map((name) => ({
-          topic: name,
+      const offsets = await produce(broker, {
+        timeoutMs: requestTimeoutMs,
+        topics: names.map((topic) => ({
+          topic,
           partitions: lanes
-            .filter((lane) => lane.name === name)
-            .map(({ partition, sequence, batch }) => ({
-              partition,
-              firstSequence: sequence,
-              messages: batch!.map(({ message }) => message),
-            })),
+            .filter(({ name }) => name === topic)
+            .map(({ partition, sequence: firstSequence, batch }) => {
+              const records = batch!.map(({ message }) => message)
+              const encoded = encodeBatch({ records, producerId, producerEpoch, firstSequence, compression, at })
+              return { partition, batch: encoded }
+            }),
         })),
       })
-      const offsets = new Map(
-        answer.topics.flatMap(({ topicName, partitions }) =>
-          partitions.map(({ partition, baseOffset }) => [`${topicName} ${partition}`, Number(baseOffset)] as const),
-        ),
-      )
       // Given up meanwhile: nobody waits for it any more.
       if (this.ending.signal.aborted) return
       connection.succeeded()
@@ -340,7 +326,7 @@ export class KafkaProducer {
     this.identifying ??= (async () => {
       const broker = await this.options.connection.anyBroker()
       const { producerId, producerEpoch } = await broker.initProducerId({ transactionTimeout: 60_000 })
-      this.identity = { producerId, producerEpoch }
+      this.identity = { producerId: BigInt(producerId), producerEpoch }
       return this.identity
     })().finally(() => {
       this.identifying = undefined

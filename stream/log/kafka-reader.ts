@@ -11,7 +11,8 @@ import type { Chunk, LogTopic, Offset, Partition } from '../../domain/event-log.
 import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { decodeMessage } from './kafka-chunk.ts'
-import { describeError, type FetchedMessage, isOutOfRange, type KafkaConnection } from './kafka-client.ts'
+import { describeError, fetchBatches, isOutOfRange, type KafkaConnection } from './kafka-client.ts'
+import { decodeBatches } from './kafka-records.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaReaderOptions {
@@ -36,7 +37,6 @@ interface Assigned {
   isFetching: boolean
 }
 
-const readUncommitted = 0
 const waitMsMax = 250
 /** After an answer with less than this, the next question waits a moment, so that under load one answer carries many chunks: a fetch costs the broker
  * and us more than what is in it. A chunk that comes after a silence is given at once. */
@@ -201,30 +201,20 @@ export class KafkaReader {
     try {
       const broker = await connection.broker(leader)
       const isSomeFull = [...this.assigned.values()].some((each) => this.isFull(each))
-      const { responses } = await broker.fetch({
-        isolationLevel: readUncommitted,
-        maxWaitTime: isSomeFull ? waitMsWhileFull : waitMsMax,
-        minBytes: 1,
-        maxBytes: fetchBytes * wanted.length,
-        topics: [
-          {
-            topic: name,
-            partitions: wanted.map(({ partition, next }) => ({
-              partition,
-              fetchOffset: String(next),
-              maxBytes: fetchBytes,
-            })),
-          },
-        ],
+      const fetched = await fetchBatches(broker, {
+        topic: name,
+        partitions: wanted.map(({ partition, next }) => ({ partition, from: next })),
+        partitionBytesMax: fetchBytes,
+        waitMsMax: isSomeFull ? waitMsWhileFull : waitMsMax,
       })
       connection.succeeded()
       this.lastTrouble = undefined
       if (backOff.succeeded()) logger.info({ topic: name }, 'reading from Kafka goes on')
       let bytes = 0
-      for (const { partition, messages } of responses.flatMap(({ partitions }) => partitions)) {
+      for (const [partition, batches] of fetched) {
         const each = wanted.find((one) => one.partition === partition)
         // Released meanwhile, and perhaps assigned again elsewhere.
-        if (each && this.assigned.get(partition) === each) bytes += this.add(each, messages)
+        if (each && this.assigned.get(partition) === each) bytes += this.add(each, batches)
       }
       if (bytes > 0 && bytes < smallBytes)
         await delay(lingerMs, undefined, { signal: this.ending.signal }).catch(() => {})
@@ -238,20 +228,19 @@ export class KafkaReader {
   }
 
   /** Returns the bytes that came. */
-  private add(each: Assigned, messages: readonly FetchedMessage[]): number {
+  private add(each: Assigned, batches: Buffer): number {
     const { topic, name } = this.options
     const before = each.queue.length
     let bytes = 0
     try {
-      for (const message of messages) {
-        const offset = Number(message.offset)
-        // A batch is given as a whole, also when it is asked for from its middle.
-        if (offset < each.next) continue
+      // A batch is given as a whole, also when it is asked for from its middle.
+      for (const record of decodeBatches(batches, each.next, `partition ${each.partition} of ${name}`)) {
+        const { offset } = record
         if (offset > each.next)
           throw new OffsetOutOfRangeError(
             `chunks ${each.next} to ${offset - 1} in partition ${each.partition} of ${name} are gone`,
           )
-        const chunk = decodeMessage(topic, each.partition, message)
+        const chunk = decodeMessage(topic, each.partition, record)
         each.queue.push(chunk)
         each.bytes += chunk.rows.length
         bytes += chunk.rows.length

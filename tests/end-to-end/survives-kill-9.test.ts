@@ -10,7 +10,7 @@ import { runWeir, startWeir, type WeirPart, type WeirProcess } from '../helpers/
 import { isOnKafka } from '../helpers/which-log.ts'
 
 /** A round of Kafka waits for sessions to end; each kind of process dies in it all the same. */
-const rounds = isOnKafka ? 8 : 20
+const rounds = isOnKafka ? 4 : 20
 const firstAt = 1_700_000_000_000
 const caughtUpMsMax = 60_000
 

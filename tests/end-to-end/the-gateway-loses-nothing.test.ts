@@ -7,7 +7,7 @@ import { ingestFrame, TestSocket } from '../helpers/websocket.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 import { isOnKafka } from '../helpers/which-log.ts'
 
-const rounds = isOnKafka ? 3 : 5
+const rounds = isOnKafka ? 2 : 5
 const firstAt = 1_700_000_000_000
 const valueAt = (index: number): number => ((index * 7_919) % 1_000_003) / 100
 const payloadAt = (index: number): string => `{"ts":${firstAt + index},"v":${valueAt(index)}}`

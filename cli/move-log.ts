@@ -5,7 +5,8 @@
 //   source ──▶ lane (one a partition) ── met: goes on ── not there: append ──▶ target
 import { crc32 } from 'node:zlib'
 import type { Chunk, EventLog, LogPosition, LogTopic, Offset, Partition } from '../domain/event-log.ts'
-import { RetryableError, StartError } from '../runtime/errors.ts'
+import { StartError } from '../runtime/errors.ts'
+import { StoppedError } from './command.ts'
 import { chunksUntil } from './compare-with-table.ts'
 
 /** What one side holds of a topic. The checksum is over all rows, by partition and in order. */
@@ -23,7 +24,7 @@ export interface LogMoveOptions {
   /** Where the source began when the move did: what retention has taken since may be in the target all the same. */
   readonly beganAt: LogPosition
   readonly progress: (done: number, of: number) => void
-  /** Ends it, with the signal's reason. */
+  /** Ends it with a StartError. */
   readonly signal: AbortSignal
 }
 
@@ -36,6 +37,7 @@ export interface Verified {
   readonly places: ReadonlyMap<Partition, ReadonlyMap<Offset, Offset>>
 }
 
+export const stoppedSentence = 'Stopped before the end: run it again, and it goes on where it stood'
 /** Below what the target takes unacknowledged. */
 const inFlightBytesMax = 16 * 1024 ** 2
 /** A chunk that is sent again is sent within a batch of this many. */
@@ -54,7 +56,7 @@ export async function tallyLog(log: EventLog, topic: LogTopic, progress: LogMove
 export async function copyLog(options: LogMoveOptions): Promise<number> {
   const { source, target, topic, progress } = options
   const lanes = await openLanes(options)
-  const appending = new Appending(target)
+  const appending = new Appending(target, options.signal)
   let copied = 0
   try {
     for await (const chunk of chunksUntil(source, topic, await source.end(topic), progress)) {
@@ -131,6 +133,7 @@ class Lane {
   readonly end: Offset
   private readonly options: LaneOptions
   private readonly stop = new AbortController()
+  private readonly giveUp = (): void => this.stop.abort()
   private readonly recent = new Map<number, number>()
   private chunks: AsyncIterator<readonly Chunk[]> | undefined
   private queue: readonly Chunk[] = []
@@ -142,6 +145,7 @@ class Lane {
     this.options = options
     const { partition, beginning, end } = options
     this.end = end.get(partition) ?? 0
+    options.signal.addEventListener('abort', this.giveUp, { once: true })
     this.position = beginning.get(partition) ?? 0
   }
 
@@ -173,6 +177,7 @@ class Lane {
   }
 
   close(): void {
+    this.options.signal.removeEventListener('abort', this.giveUp)
     this.stop.abort()
     void this.chunks?.return?.()
   }
@@ -180,13 +185,13 @@ class Lane {
   private async next(): Promise<Chunk | undefined> {
     if (this.isAtEnd) return undefined
     const { target, topic, partition, end, signal } = this.options
-    signal.throwIfAborted()
     while (this.at === this.queue.length) {
       this.chunks ??= target
         .tail(topic, new Map([...end, [partition, this.position]]), this.stop.signal)
         [Symbol.asyncIterator]()
       const { done, value } = await this.chunks.next()
-      if (done) throw new RetryableError(`Kafka gave no more of partition ${partition} of ${topic}`)
+      if (done && signal.aborted) throw new StoppedError(stoppedSentence)
+      if (done) throw new StartError(`Kafka gave no more of partition ${partition} of ${topic}`)
       this.queue = value.filter((each: Chunk) => each.partition === partition)
       this.at = 0
     }
@@ -221,9 +226,11 @@ class Appending {
   private readonly pending = new Set<Promise<unknown>>()
   private bytes = 0
   private failure: Error | undefined
+  private readonly signal: AbortSignal
 
-  constructor(target: EventLog) {
+  constructor(target: EventLog, signal: AbortSignal) {
     this.target = target
+    this.signal = signal
   }
 
   async append({ topic, partition, rows, count, receivedAt }: Chunk): Promise<void> {
@@ -255,6 +262,7 @@ class Appending {
   private async untilTaken(): Promise<void> {
     const since = performance.now()
     for (let state = this.target.state(); state.state !== 'ok'; state = this.target.state()) {
+      if (this.signal.aborted) throw new StoppedError(stoppedSentence)
       if (performance.now() - since > stalledMsMax)
         throw new StartError(`${state.reason}. Run this again when it does: it goes on where it stood.`)
       await new Promise((go) => setTimeout(go, lookEveryMs))

@@ -10,6 +10,8 @@ import { type Config, readConfig } from '../runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from '../runtime/data-lock.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger, type Logger } from '../runtime/logger.ts'
+import { findClickHouse, isEmbedded } from '../storage/find-clickhouse.ts'
+import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
 import { moveSnapshot, readSnapshotPlace } from '../stream/detectors/snapshot.ts'
 import { openEmbeddedLog } from '../stream/log/embedded-log.ts'
 import { logTopics } from '../stream/log/frame-format.ts'
@@ -19,7 +21,9 @@ import { clusterIdOf, ensureTopics, type TopicReport } from '../stream/log/kafka
 import { type MoveRecord, positionOf, readMoveRecord, writeMoveRecord } from '../stream/log/move-record.ts'
 import { kafkaEndpoint, logDirectory, openLog, requiredGroups } from '../stream/log/open-log.ts'
 import { type CommandWorld, UsageError } from './command.ts'
-import { copyLog, type LogMoveOptions, type Tally, tallyLog, verifyMovedLog } from './move-log.ts'
+import { copyLog, type LogMoveOptions, stoppedSentence, type Tally, tallyLog, verifyMovedLog } from './move-log.ts'
+import { moveTables, type TableMove } from './move-table.ts'
+import { openStore } from './open-store.ts'
 import { type Progress, progressOn } from './progress.ts'
 
 export const move = defineCommand({
@@ -74,9 +78,14 @@ export interface MoveReport {
   readonly groups: readonly GroupMove[]
   /** What detection has learned. */
   readonly detector: 'moved' | 'none'
+  /** Empty where the table stays. */
+  readonly tables: readonly TableMove[]
 }
 
+type LogMoveReport = Omit<MoveReport, 'tables'>
+
 /** Nothing is taken from what is being moved, however old. */
+const ownStore = { clickhouse: 'embedded', clickhouseCluster: undefined, clickhouseCa: undefined } as const
 const keepForEverMs = 100 * 365 * 86_400_000
 const storedSegmentsMax = 2 ** 50
 /** A server that was killed has let go by then. */
@@ -86,7 +95,7 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   const directory = logDirectory(config)
   if (!existsSync(directory)) throw new StartError(`There is no log in ${config.data}: nothing to move`)
   const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'move')
-  const progress = progressOn(world, 'Stopped before the end: run it again, and it goes on where it stood')
+  const progress = progressOn(world, stoppedSentence)
   const endpoint = kafkaEndpoint(config, logger)
   const locks = await lockAll(config)
   let source: EventLog | undefined
@@ -102,11 +111,24 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
     source = await openSource(config, logger)
     const reports = await askKafka(endpoint, () => topicsOf(config, endpoint, false))
     refuseProblems(reports, record !== undefined)
-    if (isDryRun) return await wouldMove({ config, source, to, progress })
-    target = await openLog({ config, mode: 'append', logger, clock: systemClock, signal: world.stop })
-    if (!record) await refuseForeign(target)
+    const isThere = reports.every(({ partitions }) => partitions > 0)
+    // Made now, unless nothing is to be changed.
+    if (!isDryRun || isThere)
+      target = await openLog({
+        config,
+        mode: isDryRun ? 'read' : 'append',
+        logger,
+        clock: systemClock,
+        signal: world.stop,
+      })
+    if (!record && target) await refuseForeign(target)
+    const store = { config, world, logger, progress, isDryRun }
+    if (isDryRun || !target)
+      return { ...(await wouldMove({ config, source, to, progress })), tables: await moveStore(store) }
     const begun = record ?? (await begin(directory, source, to))
-    const report = await moveLog({ config, source, target, to, record: begun, progress, signal: world.stop })
+    const tables = await moveStore(store)
+    const moved = await moveLog({ config, source, target, to, record: begun, progress, signal: world.stop })
+    const report = { ...moved, tables }
     await writeMoveRecord(directory, { ...begun, state: 'done', at: new Date().toISOString(), report })
     return report
   } finally {
@@ -194,6 +216,38 @@ async function begin(directory: string, source: EventLog, to: string): Promise<M
   return record
 }
 
+interface MovingStore {
+  readonly config: Config
+  readonly world: CommandWorld
+  readonly logger: Logger
+  readonly progress: Progress
+  readonly isDryRun: boolean
+}
+
+/** Before the log: what the positions stand for is in the table when they are moved. */
+async function moveStore({ config, world, logger, progress, isDryRun }: MovingStore): Promise<TableMove[]> {
+  if (isEmbedded(config) || !existsSync(join(config.data, 'clickhouse'))) return []
+  const here: Config = { ...config, ...ownStore }
+  const [source, target] = [here, config].map((each) => openClickHouse(findClickHouse(each), { logger })) as [
+    ClickHouse,
+    ClickHouse,
+  ]
+  try {
+    const storeWorld = { world, logger, whenStopped: stoppedSentence }
+    const closeTarget = await openStore(config, target, storeWorld)
+    const closeSource = await openStore(here, source, storeWorld)
+    try {
+      return await moveTables({ source, target: isDryRun ? undefined : target, progress })
+    } finally {
+      await closeSource()
+      await closeTarget()
+    }
+  } finally {
+    await source.close()
+    await target.close()
+  }
+}
+
 interface Moving {
   readonly config: Config
   readonly source: EventLog
@@ -201,7 +255,7 @@ interface Moving {
   readonly progress: Progress
 }
 
-async function wouldMove({ config, source, to, progress }: Moving): Promise<MoveReport> {
+async function wouldMove({ config, source, to, progress }: Moving): Promise<LogMoveReport> {
   const topics: TopicMove[] = []
   for (const topic of logTopics) {
     const from = await tallyLog(source, topic, (done, of) => progress(`counting ${topic}`, done, of))
@@ -218,7 +272,7 @@ async function wouldMove({ config, source, to, progress }: Moving): Promise<Move
 
 async function moveLog(
   moving: Moving & { readonly target: EventLog; readonly record: MoveRecord; readonly signal: AbortSignal },
-): Promise<MoveReport> {
+): Promise<LogMoveReport> {
   const { config, source, target, to, record, progress, signal } = moving
   const found = await groupsOf(config)
   const snapshot = readSnapshotPlace(snapshotFile(config))
@@ -316,7 +370,7 @@ async function commitMoved(
   }
 }
 
-function describe({ state, data, to, topics, groups, detector }: MoveReport): string {
+function describe({ state, data, to, topics, groups, detector, tables }: MoveReport): string {
   const lines = [
     {
       'would-move': `${data} would be moved to ${to}; nothing was changed`,
@@ -346,6 +400,11 @@ function describe({ state, data, to, topics, groups, detector }: MoveReport): st
       ? `detection: what it learned is in ${join(data, 'detector')}`
       : 'detection: nothing learned yet',
   )
+  for (const { table, rows, checksum, sent } of tables) {
+    const there = sent === undefined ? '' : `; the same in ClickHouse, ${sent === rows ? 'all' : sent} of them sent now`
+    lines.push(`table ${table}: ${rows} rows, checksum ${checksum}${there}`)
+  }
+  if (tables.length === 0) lines.push(`table: it stays in ${join(data, 'clickhouse')}`)
   if (state === 'moved')
     lines.push('Start Weir with WEIR_LOG=kafka now. The log here stays as it was; remove it when you need it no more.')
   return lines.join('\n')

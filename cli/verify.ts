@@ -1,21 +1,18 @@
 // `weir verify`: is everything that was acknowledged where it should be? The log's own frames first (damage is named by file and byte), then the
 // log against the table, row by row. Works while Weir runs, and when it is stopped: then the store is opened for the time.
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import { defineCommand } from 'citty'
-import { superviseStore } from '../app.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { type Config, readConfig } from '../runtime/config.ts'
-import { lockOwner } from '../runtime/data-lock.ts'
-import { RetryableError, StartError } from '../runtime/errors.ts'
-import { createLogger, type Logger } from '../runtime/logger.ts'
-import { findClickHouse, isEmbedded } from '../storage/find-clickhouse.ts'
-import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
+import { StartError } from '../runtime/errors.ts'
+import { createLogger } from '../runtime/logger.ts'
+import { findClickHouse } from '../storage/find-clickhouse.ts'
+import { openClickHouse } from '../storage/open-clickhouse.ts'
 import { logDirectory, openLog } from '../stream/log/open-log.ts'
 import { type LogReport, verifyLog } from '../stream/log/verify-log.ts'
 import { type CommandWorld, StoppedError, untilStopped } from './command.ts'
 import { type Comparison, compareWithTable, differenceKinds } from './compare-with-table.ts'
+import { openStore } from './open-store.ts'
 import { progressOn } from './progress.ts'
 
 export const verify = defineCommand({
@@ -52,7 +49,6 @@ interface Report {
   readonly deadLetters: Comparison
 }
 
-const storeWaitMs = 60_000
 const stoppedWords = 'stopped before it finished: NOT verified, nothing is said about the rest'
 
 async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
@@ -67,7 +63,7 @@ async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
       : await verifyLog(logDirectory(config), { progress: (done, of) => progress('segments', done, of) })
   const log = await openLog({ config, mode: 'read', logger, clock: systemClock })
   const clickhouse = openClickHouse(findClickHouse(config), { logger })
-  const closeStore = await openStore(config, clickhouse, world, logger)
+  const closeStore = await openStore(config, clickhouse, { world, logger, whenStopped: stoppedWords })
   try {
     const compare = (topic: 'readings' | 'dead-letters'): Promise<Comparison> =>
       compareWithTable({ log, clickhouse, topic, progress: (done, of) => progress(topic, done, of) })
@@ -82,37 +78,6 @@ async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
     await clickhouse.close()
     await log.close()
     await closeStore()
-  }
-}
-
-/** The one that runs, or one of our own until the returned function is called. */
-async function openStore(
-  config: Config,
-  clickhouse: ClickHouse,
-  world: CommandWorld,
-  logger: Logger,
-): Promise<() => Promise<void>> {
-  if (!isEmbedded(config) || lockOwner(join(config.data, 'clickhouse', 'lock')) !== undefined) {
-    await answered(clickhouse, world.stop)
-    return async () => {}
-  }
-  const store = await superviseStore({ config: { ...config, logLevel: 'warn' }, world, logger })
-  return async () => {
-    await store.drain(AbortSignal.timeout(config.drainMs))
-    await store.stop()
-  }
-}
-
-async function answered(clickhouse: ClickHouse, stop: AbortSignal): Promise<void> {
-  const deadline = performance.now() + storeWaitMs
-  for (;;) {
-    try {
-      return await untilStopped(stop, clickhouse.ping(), stoppedWords)
-    } catch (error) {
-      if (!(error instanceof RetryableError)) throw error
-      if (performance.now() > deadline) throw new StartError(`The store does not answer: ${error.message}`)
-      await pause(100)
-    }
   }
 }
 

@@ -55,6 +55,8 @@ export interface ClickHouse {
   ): Promise<{ readonly rows: Row[]; readonly columns: readonly Column[]; readonly statistics: QueryStatistics }>
   /** Rows as they come, some at a time; an error in the middle throws. */
   stream<Row>(sql: string, options?: QueryOptions): AsyncIterable<Row[]>
+  /** The bytes of an answer as they come, in the format that the statement names; a failure in the middle breaks the stream. */
+  read(sql: string, options?: QueryOptions): Promise<Readable>
   /** A statement without an answer. */
   command(sql: string, options?: QueryOptions): Promise<void>
   /** `INSERT … FORMAT x` with its data; resolves once they are in the table. Never waits behind queries. */
@@ -163,6 +165,17 @@ export function openClickHouse(
       } finally {
         result.close()
       }
+    },
+
+    read(sql, options = {}) {
+      return use(async ({ queries }) => {
+        const { stream } = await queries.exec({
+          query: sql,
+          decompress_response_stream: true,
+          ...clientOptions(options, { http_write_exception_in_output_format: 0 }),
+        })
+        return stream
+      })
     },
 
     command(sql, options = {}) {

@@ -71,7 +71,14 @@ export async function runWeir(
     env = {},
     withinMs = 120_000,
     onStart,
-  }: { env?: Readonly<Record<string, string>>; withinMs?: number; onStart?: (pid: number) => void } = {},
+    killWhen,
+  }: {
+    env?: Readonly<Record<string, string>>
+    withinMs?: number
+    onStart?: (pid: number) => void
+    /** kill -9, once this resolves. */
+    killWhen?: Promise<unknown>
+  } = {},
 ): Promise<Exit & { stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [mainFile, ...words], {
     cwd: tmpdir(),
@@ -89,6 +96,7 @@ export async function runWeir(
   })
   const timer = setTimeout(() => child.kill('SIGKILL'), withinMs)
   child.once('spawn', () => onStart?.(child.pid!))
+  void killWhen?.then(() => child.kill('SIGKILL'))
   const exit = await new Promise<Exit>((done, fail) => {
     child.once('error', fail)
     child.once('close', (code, signal) => done({ code, signal }))

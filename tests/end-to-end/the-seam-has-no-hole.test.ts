@@ -141,8 +141,7 @@ describe('the seam has no hole', () => {
       /** Throws while something is missing, and for good when something is wrong. */
       function check({ viewer, owed }: Watch, kept: ReadonlyMap<string, number>): boolean {
         if (!owed) throw new Error('it has not caught up')
-        let missing = 0
-        let example = ''
+        const missing: string[] = []
         for (const [device, indexes] of acknowledged.entries()) {
           for (const index of indexes) {
             if (index < owed[device]!) continue
@@ -150,8 +149,7 @@ describe('the seam has no hole', () => {
             const told = viewer.told.get(key)
             if (told === undefined) {
               if (isCovered(viewer.gaps, kept.get(key)!, instantOf(index))) continue
-              missing++
-              example = key
+              missing.push(`${key} ${kept.get(key)}`)
               continue
             }
             if (told.value !== index) throw new Error(`${key} is ${told.value}, not ${index}`)
@@ -160,7 +158,10 @@ describe('the seam has no hole', () => {
             if (told.times > sent) throw new Error(`${key} was sent ${sent} times and told ${told.times} times`)
           }
         }
-        if (missing > 0) throw new Error(`${missing} readings are missing, the last ${example}; ${story(viewer)}`)
+        if (missing.length > 0)
+          throw new Error(
+            `${missing.length} readings are missing, ${missing[0]} to ${missing.at(-1)}; ${story(viewer)}`,
+          )
         for (const key of viewer.told.keys()) if (!kept.has(key)) throw new Error(`${key} was told and is not kept`)
         return true
       }
@@ -178,8 +179,8 @@ describe('the seam has no hole', () => {
 })
 
 function story({ told, connections, gaps, endings, journey }: RoamingViewer): string {
-  const last = journey.slice(-12).join(', ')
-  return `${told.size} told over ${connections} connections, gaps ${JSON.stringify(gaps)}, ended ${endings}; ${last}`
+  const way = `${told.size} told over ${connections} connections, gaps ${JSON.stringify(gaps)}, ended ${endings}`
+  return `${way}:\n    ${journey.slice(-60).join('\n    ')}`
 }
 
 function instantOf(index: number): number {

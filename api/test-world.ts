@@ -162,12 +162,12 @@ export async function openWorld(): Promise<World> {
 
     async fillLog() {
       await this.settle()
-      clock.micros += 2 * retentionMs * 1000
       const filling = Array.from({ length: 500 }, (_, i) => ({
         ...{ device: 'filler', metric: `m${i}`, value: 'x'.repeat(900) },
       }))
       await waitFor(
         async () => {
+          clock.micros += 2 * retentionMs * 1000
           await this.send(filling.map((each) => ({ ...each, observedAt: clock.micros })))
           const signal = AbortSignal.timeout(10_000)
           try {

@@ -103,7 +103,7 @@ test('a declared gap breaks the line between the points around it, and nowhere e
 
 test('a sparkline says no more than it knows', () => {
   const day = 86_400_000
-  expect(trendText(1, 0, 7 * day)).toBe('just begun')
+  expect(trendText(1, 0, 7 * day)).toBe('new')
   // Three hours of a week: three hours.
   const times = [7 * day - 3 * 3_600_000, 7 * day - 3_600_000]
   expect(trendText(2, sparkFrom(times, 0, 7 * day), 7 * day)).toBe('3 h')

@@ -4,7 +4,7 @@
 
 import uWebSockets, { type HttpRequest, type HttpResponse, type us_listen_socket, type WebSocket } from 'uWebSockets.js'
 import { STATUS_CODES } from 'node:http'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 
 /** The request line and headers; may be asked only until the handler that was given it returns. */
 export interface RequestHead {
@@ -96,14 +96,19 @@ export function createWebServer({ onRequest, sockets }: WebServerOptions): WebSe
   app.any('/*', (response, request) => onRequest(new Exchange(response, request)))
   return {
     async listen(host, port) {
-      // uWebSockets.js says only that it could not: Node says why.
-      await probe(host, port)
-      const socket = await new Promise<us_listen_socket | false>((resolve) =>
-        listenExclusively(app, host, port, resolve),
-      )
-      if (socket === false) throw Object.assign(new Error('the port could not be opened'), { code: 'EADDRINUSE' })
-      listening = socket
-      return uWebSockets.us_socket_local_port(socket as never)
+      for (let attempt = 1; ; attempt++) {
+        // uWebSockets.js says only that it could not: Node says why.
+        const free = await probe(host, port)
+        const socket = await new Promise<us_listen_socket | false>((resolve) =>
+          listenExclusively(app, host, free, resolve),
+        )
+        if (socket !== false) {
+          listening = socket
+          return uWebSockets.us_socket_local_port(socket as never)
+        }
+        // A free port may have been taken in between; another one is as good.
+        if (port !== 0 || attempt === freePortAttempts) throw taken()
+      }
     },
     stopListening() {
       if (listening !== undefined) uWebSockets.us_listen_socket_close(listening)
@@ -135,12 +140,25 @@ function listenExclusively(
   ;(app.listen as unknown as Listen).call(app, host, port, exclusivePort, done)
 }
 
-function probe(host: string, port: number): Promise<void> {
+const freePortAttempts = 5
+
+/**
+ * Resolves with the port, or a free one for 0. The library is never given 0: it opens such a port without SO_REUSEADDR, and whoever is killed and started
+ * again on the port that it had could not open it for a minute.
+ */
+function probe(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', reject)
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve()))
+    server.listen({ host, port, exclusive: true }, () => {
+      const { port: found } = server.address() as AddressInfo
+      server.close(() => resolve(found))
+    })
   })
+}
+
+function taken(): Error {
+  return Object.assign(new Error('the port could not be opened'), { code: 'EADDRINUSE' })
 }
 
 function addRoute(app: App, path: string, route: SocketRoute): void {

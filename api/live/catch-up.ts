@@ -94,11 +94,15 @@ export class CatchUp {
     const end = await log.end('readings')
     if (viewer.gone.aborted) return
     if (since === 'now') {
-      // The hub stands at the end but for a moment; after a start it may have to read much first, which nobody asked for.
+      // The later of both in each partition. The hub stands at the end but for a moment; after a start it may have to read much first, which nobody asked for.
       const hub = place()
-      const cursor = hasReached(hub.position, end) ? hub : { position: end, receivedAt: new Map<Partition, Micros>() }
-      const receivedAt = new Map([...marks, ...cursor.receivedAt])
-      return this.meet(viewer, this.framesFrom(subscription, { position: cursor.position, receivedAt }))
+      const position = new Map(end)
+      for (const [partition, offset] of hub.position)
+        if (offset > (position.get(partition) ?? 0)) position.set(partition, offset)
+      const receivedAt = new Map(marks)
+      for (const [partition, at] of hub.receivedAt)
+        if (hub.position.get(partition) === position.get(partition)) receivedAt.set(partition, at)
+      return this.meet(viewer, this.framesFrom(subscription, { position, receivedAt }))
     }
     const position = 'seam' in since ? since.seam.place : since.position
     if (!hasReached(end, position) && !(await this.endReaches(position, viewer.gone))) {

@@ -8,23 +8,24 @@ describe('a cursor', () => {
     { position: new Map(), receivedAt: new Map() },
     { position: places(0), receivedAt: new Map() },
     { position: places(5, 9_007_199_254_740_991), receivedAt: places(1_700_000_000_000_123) },
-    { position: places(5, 6, 7), receivedAt: places(1, 2, 3), within: { partition: 1, rows: 40 } },
+    { position: places(5, 6, 7), receivedAt: places(1, 2, 3), within: new Map([[1, 40]]) },
   ])('comes back as it went out', (cursor) => {
     const back = decodeCursor(encodeCursor(cursor))!
     expect([...back.position]).toEqual([...cursor.position])
     expect([...back.receivedAt]).toEqual([...cursor.receivedAt])
-    expect(back.within).toEqual(cursor.within)
+    expect([...(back.within ?? [])]).toEqual([...(cursor.within ?? [])])
   })
 
   it('needs no escaping in a URL or a header', () => {
-    const cursor = { position: places(5, 6), receivedAt: places(5), within: { partition: 0, rows: 3 } }
+    const cursor = { position: places(5, 6), receivedAt: places(5), within: new Map([[0, 3]]) }
     const text = encodeCursor(cursor)
     expect(encodeURIComponent(text)).toBe(text)
   })
 
   it('stays short enough with as many partitions as there may be', () => {
-    const many = new Map(Array.from({ length: 64 }, (_, partition) => [partition, Number.MAX_SAFE_INTEGER]))
-    const text = encodeCursor({ position: many, receivedAt: many, within: { partition: 63, rows: 999_999_999 } })
+    const many = (value: number) => new Map(Array.from({ length: 64 }, (_, partition) => [partition, value]))
+    const large = many(Number.MAX_SAFE_INTEGER)
+    const text = encodeCursor({ position: large, receivedAt: large, within: many(999_999_999) })
     expect(text.length).toBeLessThan(cursorLengthMax)
     expect(decodeCursor(text)).toBeDefined()
   })

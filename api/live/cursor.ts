@@ -7,8 +7,8 @@ export interface LiveCursor {
   readonly position: LogPosition
   /** By partition: what was received up to here has been sent, or was not asked for. A partition that is missing: not known. */
   readonly receivedAt: ReadonlyMap<Partition, Micros>
-  /** Rows already sent of the chunk that lies next in this partition. */
-  readonly within?: { readonly partition: Partition; readonly rows: number }
+  /** By partition: rows already sent of the chunk that lies next in it. */
+  readonly within?: ReadonlyMap<Partition, number> | undefined
 }
 
 export const cursorLengthMax = 4_096
@@ -17,28 +17,31 @@ export const cursorLengthMax = 4_096
 export function cursorAfter(chunks: readonly Chunk[], before: LiveCursor): LiveCursor {
   const position = new Map(before.position)
   const receivedAt = new Map(before.receivedAt)
+  const within = before.within && new Map(before.within)
   for (const chunk of chunks) {
     position.set(chunk.partition, chunk.offset + 1)
     receivedAt.set(chunk.partition, chunk.receivedAt)
+    within?.delete(chunk.partition)
   }
-  return { position, receivedAt }
+  return within && within.size > 0 ? { position, receivedAt, within } : { position, receivedAt }
 }
 
 /** Past so many rows of this chunk. */
 export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor): LiveCursor {
   if (rows >= chunk.count) return cursorAfter([chunk], before)
   const position = new Map(before.position).set(chunk.partition, chunk.offset)
-  return { position, receivedAt: before.receivedAt, within: { partition: chunk.partition, rows } }
+  return { position, receivedAt: before.receivedAt, within: new Map(before.within).set(chunk.partition, rows) }
 }
 
 export function rowsSent({ within, position }: LiveCursor, chunk: Chunk): number {
-  return within?.partition === chunk.partition && position.get(chunk.partition) === chunk.offset ? within.rows : 0
+  return position.get(chunk.partition) === chunk.offset ? (within?.get(chunk.partition) ?? 0) : 0
 }
 
 export function encodeCursor({ position, receivedAt, within }: LiveCursor): string {
   const partitions = new Set([...position.keys(), ...receivedAt.keys()])
   const places = [...partitions].map((partition) => {
-    const rows = within?.partition === partition ? `.${within.rows}` : ''
+    const sent = within?.get(partition)
+    const rows = sent === undefined ? '' : `.${sent}`
     return `${partition}.${position.get(partition) ?? 0}.${receivedAt.get(partition) ?? 0}${rows}`
   })
   return `l2~${places.join('_')}`
@@ -51,16 +54,16 @@ export function decodeCursor(text: string): LiveCursor | undefined {
   if (!text.startsWith('l2~') || text.length > cursorLengthMax) return undefined
   const position = new Map<Partition, number>()
   const receivedAt = new Map<Partition, Micros>()
-  let within: LiveCursor['within']
+  const within = new Map<Partition, number>()
   for (const place of text.slice(3).split('_').filter(Boolean)) {
     const match = placePattern.exec(place)
     if (!match) return undefined
     const [partition, offset, received] = [Number(match[1]), Number(match[2]), Number(match[3])]
     position.set(partition, offset)
     if (received > 0) receivedAt.set(partition, received)
-    if (match[4] !== undefined) within = { partition, rows: Number(match[4]) }
+    if (match[4] !== undefined) within.set(partition, Number(match[4]))
   }
-  return { position, receivedAt, ...(within && { within }) }
+  return { position, receivedAt, ...(within.size > 0 && { within }) }
 }
 
 /** Whether `a` has come at least as far as `b` in every partition. */

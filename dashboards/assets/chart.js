@@ -45,7 +45,7 @@ export function createChart(host, { moves, label, readout, resolution }) {
     width: Math.max(host.clientWidth, 64),
     height: host.clientHeight,
     ms: 1,
-    padding: [8, 12, 0, 0],
+    padding: [8, 20, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: true, range: () => [shown.from, shown.to] },

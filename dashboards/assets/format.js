@@ -176,7 +176,7 @@ export function sparkFrom(times, from, to) {
 
 /** What a sparkline's length is called. @param {number} points @param {number} from @param {number} to @returns {string} */
 export function trendText(points, from, to) {
-  return points > 1 ? formatDuration(to - from) : 'just begun'
+  return points > 1 ? formatDuration(to - from) : 'new'
 }
 
 /** Width and height of a sparkline's own coordinates. */

@@ -15,6 +15,8 @@ interface Picture {
   readonly options?: BrowserContextOptions
   /** Where the crosshair stands, as a share of the first chart's width. */
   readonly crosshairAt?: number
+  /** What is clicked first, to come where the picture is taken. */
+  readonly click?: string
   /** Long enough that what moves has moved. */
   readonly afterMs?: number
 }
@@ -33,6 +35,18 @@ const fleetPictures: readonly Picture[] = [
   },
   { name: 'device-360', path: '/devices/office-hvac?range=30d', options: { ...phone, colorScheme: 'dark' } },
   { name: 'device-without-scripts', path: '/devices/office-hvac?range=30d', options: { javaScriptEnabled: false } },
+  { name: 'anomaly', path: '/devices/office-hvac', click: '#found a' },
+  { name: 'pipeline', path: '/pipeline', afterMs: 5_000 },
+  { name: 'pipeline-dark-360', path: '/pipeline', options: { ...phone, colorScheme: 'dark' } },
+  { name: 'dead-letters', path: '/dead-letters' },
+  { name: 'dead-letters-360', path: '/dead-letters', options: phone },
+  { name: 'dead-letter', path: '/dead-letters', click: '.letters tbody a' },
+  {
+    name: 'dead-letter-dark',
+    path: '/dead-letters?reason=malformed-payload',
+    click: '.letters tbody a',
+    options: { colorScheme: 'dark' },
+  },
   { name: 'unknown-device', path: '/devices/boiler-9' },
 ]
 const emptyPicture: Picture = { name: 'first-steps', path: '/' }
@@ -60,6 +74,7 @@ async function takeFleet(browser: Browser, weir: WeirProcess): Promise<void> {
   const publishing = setInterval(() => void device.publish('press-4', machine(Date.now())), 1_000)
   try {
     await publishHistory(device)
+    await sendWhatIsOfNoUse(weir)
     await waitFor(
       async () => {
         const answer = await fetch(`${weir.http}/v1/series?device=nyc-taxi&metric=passengers&from=now-90d`)
@@ -80,10 +95,15 @@ async function takeFleet(browser: Browser, weir: WeirProcess): Promise<void> {
 async function take(
   browser: Browser,
   weir: WeirProcess,
-  { name, path, options = {}, crosshairAt, afterMs = 2_500 }: Picture,
+  { name, path, options = {}, crosshairAt, click, afterMs = 2_500 }: Picture,
 ): Promise<void> {
   const { page, close } = await openPage(browser, { reducedMotion: 'reduce', ...options })
   await page.goto(`${weir.http}${path}`)
+  if (click !== undefined) {
+    await page.locator('#link').waitFor()
+    await pause(1_000)
+    await page.locator(click).first().click()
+  }
   await pause(afterMs)
   if (crosshairAt !== undefined) {
     const box = await page.locator('.u-over').first().boundingBox()
@@ -95,6 +115,24 @@ async function take(
   const bytes = statSync(file).size
   if (bytes > bytesMax) throw new Error(`${file} has ${bytes} bytes, more than ${bytesMax}`)
   process.stdout.write(`${file} ${Math.round(bytes / 1024)} KB\n`)
+}
+
+/** A few of the ways in which payloads go wrong, and a limit that is hit. */
+async function sendWhatIsOfNoUse(weir: WeirProcess): Promise<void> {
+  const send = (device: string, contentType: string, body: string | Uint8Array<ArrayBuffer>) =>
+    fetch(`${weir.urls.gateway}/v1/telemetry/${device}`, {
+      method: 'POST',
+      headers: { 'content-type': contentType },
+      body,
+    })
+  const json = 'application/json'
+  await send('press-4', json, '{"pressure": 181.2, "oilTemperature": 54.')
+  await send('press-4', json, '{"pressure": NaN}')
+  await send('conveyor-2', json, '{"speed": [1.2, 1.3], "load": 40}')
+  await send('conveyor-2', json, '{"ts": "yesterday", "speed": 1.2}')
+  await send('pump-7', json, new Uint8Array([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xab, 0x56, 0x2a, 0x48]))
+  await send('pump-7', 'application/xml', '<flow>3.1</flow>')
+  await send('conveyor-2', json, '{"speed": 1.2}')
 }
 
 /** Twenty minutes of a press that works in cycles, and was away for three of them. */

@@ -71,6 +71,9 @@ export class TestSocket {
   /** Text frames, parsed. */
   readonly messages: Record<string, unknown>[] = []
   readonly binary: Buffer[] = []
+  /** Instead of keeping what comes. */
+  onMessage: ((message: Record<string, unknown>) => void) | undefined
+  onBinary: ((bytes: Buffer) => void) | undefined
   closeCode: number | undefined
   closeReason = ''
   isClosed = false
@@ -135,6 +138,16 @@ export class TestSocket {
     this.socket.destroy()
   }
 
+  private heard(message: Record<string, unknown>): void {
+    if (this.onMessage) this.onMessage(message)
+    else this.messages.push(message)
+  }
+
+  private heardBinary(bytes: Buffer): void {
+    if (this.onBinary) this.onBinary(bytes)
+    else this.binary.push(bytes)
+  }
+
   private onData(bytes: Buffer): void {
     let rest = bytes
     if (this.head === '' || !this.head.endsWith('\r\n\r\n')) {
@@ -148,8 +161,8 @@ export class TestSocket {
       rest = all.subarray(end + 4)
     }
     this.frames.take(rest, (opcode, payload) => {
-      if (opcode === opcodes.text) this.messages.push(JSON.parse(payload.toString()) as Record<string, unknown>)
-      else if (opcode === opcodes.binary) this.binary.push(Buffer.from(payload))
+      if (opcode === opcodes.text) this.heard(JSON.parse(payload.toString()) as Record<string, unknown>)
+      else if (opcode === opcodes.binary) this.heardBinary(Buffer.from(payload))
       else if (opcode === opcodes.ping) this.socket.write(clientFrame(opcodes.pong, payload))
       else if (opcode === opcodes.close) {
         this.closeCode = payload.length >= 2 ? payload.readUInt16BE(0) : 1005

@@ -8,6 +8,20 @@ export function encodePage(kind: string, key: PageKey): string {
   return Buffer.from(JSON.stringify([kind, ...key])).toString('base64url')
 }
 
+/** What was found when one more than `limit` was asked for: a page, and where the following one begins if there is one. */
+export function pageOf<Row, Item>(
+  rows: readonly Row[],
+  limit: number,
+  toItem: (row: Row) => Item,
+  toNext: (last: Row) => { readonly kind: string; readonly key: PageKey },
+): { items: Item[]; next: string | null } {
+  const items = rows.slice(0, limit).map(toItem)
+  const last = rows[limit - 1]
+  if (rows.length <= limit || !last) return { items, next: null }
+  const { kind, key } = toNext(last)
+  return { items, next: encodePage(kind, key) }
+}
+
 /** Throws a RequestError for anything that `encodePage` did not make for this kind, with fields of these types. */
 export function decodePage<const Types extends readonly ('string' | 'number')[]>(
   kind: string,

@@ -33,12 +33,50 @@ const settleMsMax = 60_000
 /** Digits of `ts` in every message. */
 const digits = 13
 
-interface Connection {
-  start(): void
-  stop(): void
+/** Sends while it is told to, and says when the last of it was acknowledged. */
+abstract class Connection {
   /** Messages. */
-  sent: number
-  acknowledged: number
+  sent = 0
+  acknowledged = 0
+  protected readonly socket: Socket
+  protected readonly ring: Ring
+  protected readonly readings: number
+  private readonly load: Load
+  private isRunning = false
+
+  constructor(setup: GatewayLoadSetup, load: Load, messageAt: (place: number) => Buffer) {
+    this.load = load
+    this.readings = setup.readingsABody
+    const messages = Array.from({ length: ringLength }, (_, place) => {
+      const bytes = messageAt(place)
+      return { bytes, times: timesIn(bytes) }
+    })
+    this.ring = new Ring(messages, setup.firstAt, 1)
+    this.socket = connect(setup.port, setup.host)
+    this.socket.setNoDelay(true)
+    this.socket.on('close', () => load.fail('the other side closed the connection'))
+  }
+
+  start(): void {
+    this.isRunning = true
+    this.send()
+  }
+
+  stop(): void {
+    this.isRunning = false
+  }
+
+  protected settle(messages: number): void {
+    this.acknowledged += messages
+    this.load.acknowledged += messages * this.readings
+  }
+
+  protected goOn(): void {
+    if (this.isRunning) this.send()
+    else this.load.checkSettled()
+  }
+
+  protected abstract send(): void
 }
 
 /** Messages as they go out, one after another in a ring; `ts` is written over at each turn. */
@@ -98,85 +136,54 @@ function timesIn(bytes: Buffer): number[] {
 const valueAt = (index: number): string => (10 + (index % 1_000) / 100).toFixed(2)
 const payloadAt = (index: number): string => `{"ts":${timeMark},"values":{"temperature":${valueAt(index)}}}`
 
-class HttpConnection implements Connection {
-  sent = 0
-  acknowledged = 0
-  private readonly socket: Socket
-  private readonly ring: Ring
-  private readonly readings: number
-  private isRunning = false
+/** Readings of the message at this place of the ring. */
+const readingsAt = (place: number, count: number): string[] =>
+  Array.from({ length: count }, (_, i) => payloadAt(place * count + i))
+
+class HttpConnection extends Connection {
   private got = ''
 
   constructor(setup: GatewayLoadSetup, number: number, load: Load) {
-    const device = `${setup.prefix}-${number}`
-    this.readings = setup.readingsABody
-    const messages = Array.from({ length: ringLength }, (_, place) => {
-      const body = `[${Array.from({ length: this.readings }, (_, i) => payloadAt(place * this.readings + i)).join(',')}]`
-      const bytes = Buffer.from(
-        `POST /v1/telemetry/${device} HTTP/1.1\r\nHost: ${setup.host}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    super(setup, load, (place) => {
+      const body = `[${readingsAt(place, setup.readingsABody).join(',')}]`
+      return Buffer.from(
+        `POST /v1/telemetry/${setup.prefix}-${number} HTTP/1.1\r\nHost: ${setup.host}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
       )
-      return { bytes, times: timesIn(bytes) }
     })
-    this.ring = new Ring(messages, setup.firstAt, 1)
-    this.socket = connect(setup.port, setup.host)
-    this.socket.setNoDelay(true)
     this.socket.on('data', (bytes: Buffer) => {
       this.got += bytes.toString('latin1')
       const end = this.got.indexOf('"deadLettered":0}')
       if (end < 0) return
       if (!this.got.startsWith('HTTP/1.1 200 ')) load.fail(`answered ${this.got.slice(0, 200)}`)
       this.got = ''
-      this.acknowledged++
-      load.acknowledged += this.readings
-      if (this.isRunning) this.send()
-      else load.checkSettled()
+      this.settle(1)
+      this.goOn()
     })
-    this.socket.on('close', () => load.fail('the other side closed the connection'))
   }
 
-  start(): void {
-    this.isRunning = true
-    this.send()
-  }
-
-  stop(): void {
-    this.isRunning = false
-  }
-
-  private send(): void {
+  protected send(): void {
     const { start, end } = this.ring.take(1)
     this.sent++
     this.socket.write(this.ring.bytes.subarray(start, end))
   }
 }
 
-class SocketConnection implements Connection {
-  sent = 0
-  acknowledged = 0
-  private readonly socket: Socket
-  private readonly ring: Ring
+class SocketConnection extends Connection {
   private readonly window: number
-  private readonly readings: number
   private readonly idAt: number
-  private isRunning = false
   private nextId = 1
 
   constructor(setup: GatewayLoadSetup, number: number, load: Load) {
+    super(setup, load, (place) => {
+      const readings = readingsAt(place, setup.readingsABody)
+      const payload = readings.length === 1 ? readings[0]! : `[${readings.join(',')}]`
+      return clientFrame(opcodes.binary, ingestFrame(0, 0, '', payload))
+    })
     this.window = setup.window
-    this.readings = setup.readingsABody
     // Two bytes before the mask of a short frame, four of a longer one; the id stands behind it.
     this.idAt = this.readings === 1 ? 6 : 8
-    const messages = Array.from({ length: ringLength }, (_, place) => {
-      const readings = Array.from({ length: this.readings }, (_, i) => payloadAt(place * this.readings + i))
-      const payload = readings.length === 1 ? readings[0]! : `[${readings.join(',')}]`
-      const bytes = clientFrame(opcodes.binary, ingestFrame(0, 0, '', payload))
-      return { bytes, times: timesIn(bytes) }
-    })
-    this.ring = new Ring(messages, setup.firstAt, 1)
     const frames = new ServerFrames()
     let isOpen = false
-    this.socket = connect(setup.port, setup.host)
-    this.socket.setNoDelay(true)
     this.socket.write(
       `GET /v1/ingest?device=${setup.prefix}-${number} HTTP/1.1\r\nHost: ${setup.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n`,
     )
@@ -192,26 +199,13 @@ class SocketConnection implements Connection {
         const text = payload.toString('latin1')
         if (text.startsWith('{"type":"hello"')) return
         if (opcode !== opcodes.text || !text.startsWith('{"type":"ack","upTo":')) load.fail(`got ${opcode} ${text}`)
-        const upTo = Number.parseInt(text.slice(21), 10)
-        load.acknowledged += (upTo - this.acknowledged) * this.readings
-        this.acknowledged = upTo
+        this.settle(Number.parseInt(text.slice(21), 10) - this.acknowledged)
       })
-      if (this.isRunning) this.send()
-      else load.checkSettled()
+      this.goOn()
     })
-    this.socket.on('close', () => load.fail('the other side closed the connection'))
   }
 
-  start(): void {
-    this.isRunning = true
-    this.send()
-  }
-
-  stop(): void {
-    this.isRunning = false
-  }
-
-  private send(): void {
+  protected send(): void {
     let free = this.window - (this.sent - this.acknowledged)
     while (free > 0) {
       const { start, end, count } = this.ring.take(free, (at) =>

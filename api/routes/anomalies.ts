@@ -1,7 +1,7 @@
 // What detectors found, with score, expected range and a sentence.
 import { z } from 'zod'
 import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
-import { decodePage, encodePage } from '../page.ts'
+import { decodePage, pageOf } from '../page.ts'
 import {
   afterParameter,
   deviceParameter,
@@ -49,10 +49,10 @@ export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
       const after = page && { observedAt: page[0], id: page[1] }
       const question = { tenant: tenantOf(), device, metric, from, to, minScore, order, after, limit: limit + 1 }
       const rows = await askAnomalies(clickhouse, question, goneSignal(reply))
-      const items = rows.slice(0, limit).map(anomalyOfRow)
-      const last = rows[limit - 1]
-      if (rows.length <= limit || !last) return { items, next: null }
-      return { items, next: encodePage(kind, [last.observedMicros, last.id, from, to]) }
+      return pageOf(rows, limit, anomalyOfRow, ({ observedMicros, id }) => ({
+        kind,
+        key: [observedMicros, id, from, to],
+      }))
     },
   )
 
@@ -81,10 +81,13 @@ export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
       const { from, to } = rangeOf(query, clock.nowMicros(), page && { from: page[1], to: page[2] })
       const question = { tenant: tenantOf(), device, metric, from, to, minScore, after: page?.[0], limit: limit + 1 }
       const { total, rows } = await askAnomalyCounts(clickhouse, question, goneSignal(reply))
-      const items = rows.slice(0, limit)
-      const last = items.at(-1)
-      const next = rows.length > limit && last ? encodePage(kind, [last.device, from, to]) : null
-      return { total, items, next }
+      const counts = pageOf(
+        rows,
+        limit,
+        (row) => row,
+        (last) => ({ kind, key: [last.device, from, to] }),
+      )
+      return { total, ...counts }
     },
   )
 }

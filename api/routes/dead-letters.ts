@@ -4,7 +4,7 @@ import { RequestError } from '../../runtime/errors.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
 import { toMillis } from '../instant.ts'
-import { decodePage, encodePage } from '../page.ts'
+import { decodePage, encodePage, pageOf } from '../page.ts'
 import { afterParameter, deviceParameter, everyName, limitParameter, thingsLimitMax } from '../parameters.ts'
 import { putBack } from '../put-back.ts'
 import { askDeadLetter, askDeadLetterReasons, askDeadLetters, type DeadLetterRow } from '../queries/dead-letters.ts'
@@ -54,10 +54,10 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayT
         limit: limit + 1,
       }
       const rows = await askDeadLetters(clickhouse, question, goneSignal(reply))
-      const items = rows.slice(0, limit).map(deadLetterOfRow)
-      const last = rows[limit - 1]
-      if (rows.length <= limit || !last) return { items, next: null }
-      return { items, next: encodePage('dead-letters', [last.receivedMicros, last.id]) }
+      return pageOf(rows, limit, deadLetterOfRow, ({ receivedMicros, id }) => ({
+        kind: 'dead-letters',
+        key: [receivedMicros, id],
+      }))
     },
   )
 

@@ -1,7 +1,7 @@
 // Raw readings, each once and in order, a page at a time.
 import { z } from 'zod'
 import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
-import { decodePage, encodePage } from '../page.ts'
+import { decodePage, pageOf } from '../page.ts'
 import {
   afterParameter,
   deviceParameter,
@@ -47,10 +47,10 @@ export function readingRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
       const after = page && { observedAt: page[0], device: page[1], metric: page[2] }
       const question = { tenant: tenantOf(), device, metric, from, to, order, after, limit: limit + 1 }
       const rows = await askReadings(clickhouse, question, goneSignal(reply))
-      const items = rows.slice(0, limit).map(readingOfRow)
-      const last = rows[limit - 1]
-      if (rows.length <= limit || !last) return { items, next: null }
-      return { items, next: encodePage(kind, [last.observedMicros, last.device, last.metric, from, to]) }
+      return pageOf(rows, limit, readingOfRow, (last) => ({
+        kind,
+        key: [last.observedMicros, last.device, last.metric, from, to],
+      }))
     },
   )
 }

@@ -1,7 +1,7 @@
 // What a new user does, as the README has it: a fresh clone, `npm start`, a first publish, the answer; and `npm test`. Nothing is installed or built there
 // before, and nothing of this checkout but what is tracked (or would be) comes along.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative, sep } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -101,6 +101,12 @@ describe('a fresh clone', () => {
     },
     installMsMax + 300_000,
   )
+
+  it('has the command weir', () => {
+    const { status, stdout, stderr } = spawnSync('npx', ['weir', '--version'], { cwd: clone, env, encoding: 'utf8' })
+    const { version } = JSON.parse(readFileSync(join(projectDirectory, 'package.json'), 'utf8')) as { version: string }
+    expect([status, stdout], stderr).toEqual([0, `${version}\n`])
+  })
 
   it(
     'runs its tests with npm test',

@@ -21,7 +21,7 @@ import { AnomalyFeed } from './live/anomaly-feed.ts'
 import type { AskHistory, AskReceived } from './live/catch-up.ts'
 import { LiveHub } from './live/hub.ts'
 import { LastValues } from './live/last-values.ts'
-import { type Authorize, authorizeAll, LiveServer } from './live/live-server.ts'
+import { LiveServer } from './live/live-server.ts'
 import { LogFeed } from './live/log-feed.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { askReadings } from './queries/readings.ts'
@@ -39,8 +39,6 @@ export interface ApiServiceOptions {
   readonly clock: Clock
   /** Most live viewers at once. */
   readonly viewersMax?: number
-  /** Asked at each upgrade on the live port; without it everybody may. */
-  readonly authorizeLive?: Authorize
   /** Registered into the same server. */
   readonly pages?: (app: FastifyInstance) => Promise<void>
   /** Who may look; everybody when left out. */
@@ -85,8 +83,7 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   instruments.gauge('weir_api_series', 'Series with a latest value', () => lastValues.seriesCount)
   instruments.gauge('weir_api_untracked_readings', 'Readings of series beyond the limit', () => lastValues.untracked)
   const { host, livePort } = config
-  const authorize = options.authorizeLive ?? authorizeAll
-  const socketOptions = { hub, anomalies, instruments, authorize, partitions: log.partitions, clock }
+  const socketOptions = { hub, anomalies, instruments, access, partitions: log.partitions, clock }
   const live = livePort === undefined ? undefined : new LiveServer({ host, port: livePort, ...socketOptions })
 
   instruments.gauge('weir_live_viewers', 'Live subscriptions', () => hub.viewerCount)

@@ -1,10 +1,10 @@
 // The live port: viewers over WebSocket, beside the server-sent events of the HTTP port. An upgrade is checked as a request is (origin, authority,
 // parameters, room), and refused as one: with a problem. Anything else on this port is told where to go.
+import { type Asking, challengeOf, type ViewerAccess } from '../../runtime/access/viewer-access.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { Instruments } from '../../runtime/instruments.ts'
 import { listenError } from '../../runtime/listen-error.ts'
-import { isForeignOrigin } from '../../runtime/origin.ts'
 import {
   type Answer,
   createWebServer,
@@ -23,16 +23,6 @@ import type { Outbox, ViewerTransport } from './outbox.ts'
 import { type Asked, parseSubscription } from './subscription.ts'
 import type { Viewer } from './viewer.ts'
 
-/** What an upgrade says of who asks. */
-export interface LiveRequest {
-  readonly authorization?: string
-  readonly cookie?: string
-  readonly query: URLSearchParams
-}
-/** Asked at each upgrade; a problem is the answer instead of the socket. */
-export type Authorize = (request: LiveRequest) => 'ok' | Problem
-export const authorizeAll: Authorize = () => 'ok'
-
 export interface LiveServerOptions {
   readonly host: string
   readonly port: number
@@ -41,7 +31,7 @@ export interface LiveServerOptions {
   readonly partitions: number
   readonly clock: Clock
   readonly instruments: Instruments
-  readonly authorize?: Authorize
+  readonly access: ViewerAccess
   readonly socketsMax?: number
 }
 
@@ -59,7 +49,6 @@ const socketsMaxDefault = 2_000
 export class LiveServer implements LiveSocketHost {
   readonly nowMs = (): number => performance.now()
   private readonly options: LiveServerOptions
-  private readonly authorize: Authorize
   private readonly socketsMax: number
   private readonly server: WebServer
   private readonly sockets = new Set<LiveSocket>()
@@ -69,7 +58,6 @@ export class LiveServer implements LiveSocketHost {
 
   constructor(options: LiveServerOptions) {
     this.options = options
-    this.authorize = options.authorize ?? authorizeAll
     this.socketsMax = options.socketsMax ?? socketsMaxDefault
     const { instruments } = options
     instruments.gauge('weir_live_sockets', 'WebSockets of live viewers', () => this.sockets.size)
@@ -149,11 +137,9 @@ export class LiveServer implements LiveSocketHost {
   private upgrade(head: RequestHead): { readonly handler: SocketHandler; readonly protocol: string } | Answer {
     try {
       if (this.isDraining) throw new RequestError(503, 'stopping', 'Weir is stopping', 'Connect again in a moment.')
-      const origin = head.header('origin')
-      if (isForeignOrigin(origin, head.header('host'))) throw foreignOrigin(origin)
+      const refusal = this.options.access.authorizeViewer(askingOf(head), 'same-host')
+      if (refusal) throw refusal
       const query = new URLSearchParams(head.query)
-      const allowed = this.authorize(requestOf(head, query))
-      if (allowed !== 'ok') return problemAnswer(allowed)
       const protocol = chosenProtocol(head.header('sec-websocket-protocol'))
       const asked = this.parseQuery(query)
       if (this.sockets.size >= this.socketsMax) throw tooMany(`There are ${this.socketsMax} sockets already.`)
@@ -162,7 +148,7 @@ export class LiveServer implements LiveSocketHost {
       this.sockets.add(socket)
       return { handler: socket, protocol }
     } catch (error) {
-      if (error instanceof RequestError) return problemAnswer(problemOf(error))
+      if (error instanceof RequestError) return problemAnswer(problemOf(error), challengeOf(error))
       if (error instanceof LimitError) return problemAnswer(problemOf(tooMany(error.message)))
       throw error
     }
@@ -189,10 +175,9 @@ export class LiveServer implements LiveSocketHost {
   }
 }
 
-function requestOf(head: RequestHead, query: URLSearchParams): LiveRequest {
-  const authorization = head.header('authorization')
-  const cookie = head.header('cookie')
-  return { query, ...(authorization !== '' && { authorization }), ...(cookie !== '' && { cookie }) }
+function askingOf(head: RequestHead): Asking {
+  const said = (name: string): string | undefined => head.header(name) || undefined
+  return { authorization: said('authorization'), cookie: said('cookie'), host: said('host'), origin: said('origin') }
 }
 
 /** Of those that are offered the first that we speak; a client that offers none gets JSON text. */
@@ -218,11 +203,6 @@ function notASocket({ method, path: asked }: RequestHead): RequestError {
   return new RequestError(426, 'upgrade-required', 'This is a WebSocket', detail)
 }
 
-function foreignOrigin(origin: string): RequestError {
-  const detail = `The page at ${origin.slice(0, 200)} may not watch here; pages of this host may, on any port.`
-  return new RequestError(403, 'foreign-origin', 'Not from a page of another site', detail)
-}
-
 function tooMany(detail: string): RequestError {
   return new RequestError(503, 'too-many-viewers', 'There are too many live viewers', detail)
 }
@@ -232,12 +212,13 @@ function problemOf({ slug, title, status, message, errors }: RequestError): Prob
   return errors.length > 0 ? { ...problem, errors: [...errors] } : problem
 }
 
-function problemAnswer(problem: Problem): Answer {
+function problemAnswer(problem: Problem, challenge?: string): Answer {
   const { status } = problem
   return {
     status,
     headers: {
       'content-type': problemMediaType,
+      ...(challenge !== undefined && { 'www-authenticate': challenge }),
       ...(status === 503 && { 'retry-after': '1' }),
       ...(status === 405 && { allow: 'GET' }),
       ...(status === 426 && { upgrade: 'websocket' }),

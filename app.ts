@@ -15,7 +15,7 @@ import { logHealth } from './ingest/gateway-health.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
 import { DeviceRegistry } from './runtime/access/device-registry.ts'
 import { systemClock } from './runtime/clock.ts'
-import { type Config, devicesFile } from './runtime/config.ts'
+import { type Config, devicesFile, isLoopback } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
 import { RetryableError, StartError } from './runtime/errors.ts'
 import { createHealthServer, type HealthServer } from './runtime/health-server.ts'
@@ -142,6 +142,10 @@ class FirstProcess {
 
   async start(): Promise<void> {
     const { config } = this
+    if (!isLoopback(config.host)) {
+      const { host } = config
+      this.logger.warn({ host }, 'others reach this address and there is no TLS: who listens on the way sees tokens')
+    }
     makeDataDirectory(config.data)
     if (this.waitedFor.has('clickhouse') && !hasEngine())
       throw new StartError(

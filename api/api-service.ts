@@ -118,8 +118,9 @@ export function createApiService(options: ApiServiceOptions): ApiService {
         logger,
         gatewayUrl: options.gatewayUrl ?? (() => undefined),
         gatewayToken: options.gatewayToken,
+        registry,
       }
-      app = await createApp({ ...context, rates, pages, access, registry })
+      app = await createApp({ ...context, rates, pages, access })
       feed.start()
       anomalies.start()
       sampler = setInterval(() => void sample().catch(() => {}), rateSampleMs).unref()

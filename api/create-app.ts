@@ -5,7 +5,6 @@ import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { z } from 'zod'
-import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import type { ViewerAccess } from '../runtime/access/viewer-access.ts'
 import { type AnswerLimits, boundAnswers, connectionIdleMsMax, connectionsMax } from './answer-budget.ts'
 import type { ApiApp, ApiContext } from './context.ts'
@@ -27,7 +26,6 @@ import { seriesRoutes } from './routes/series.ts'
 export interface AppOptions extends ApiContext {
   /** Who may look. */
   readonly access: ViewerAccess
-  readonly registry?: DeviceRegistry | undefined
   readonly rates?: PipelineRates
   readonly answers?: AnswerLimits
   readonly pages?: ((app: FastifyInstance) => Promise<void>) | undefined
@@ -47,7 +45,6 @@ export async function createApp({
   rates = new PipelineRates(),
   answers,
   access,
-  registry,
   ...context
 }: AppOptions): Promise<FastifyInstance> {
   const app = Fastify({
@@ -112,7 +109,7 @@ export async function createApp({
   const routes = app.withTypeProvider<ZodTypeProvider>() as unknown as ApiApp
   registerRoutes(routes, context, rates)
   loginRoutes(routes, access)
-  if (registry) registryRoutes(routes, context, registry)
+  if (context.registry) registryRoutes(routes, context, context.registry)
   referenceRoutes(app)
   if (pages) await app.register(async (scope) => pages(scope))
   return app

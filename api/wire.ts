@@ -41,7 +41,11 @@ export const devicesSchema = z.strictObject({ items: z.array(deviceSchema), next
 export type DevicesAnswer = z.infer<typeof devicesSchema>
 
 export const deviceDetailSchema = z
-  .strictObject({ ...deviceFields, latest: z.array(readingSchema.omit({ device: true })) })
+  .strictObject({
+    ...deviceFields,
+    labels: z.record(z.string(), z.string()).optional().meta({ description: 'Where it is registered and has some' }),
+    latest: z.array(readingSchema.omit({ device: true })),
+  })
   .meta({ id: 'DeviceDetail' })
 export type DeviceDetailAnswer = z.infer<typeof deviceDetailSchema>
 

@@ -20,7 +20,7 @@ export function FirstSteps({ assets, mqtt, gateway, needsToken }: FirstStepsProp
   const address = `mqtt://${mqtt.host}`
   const login = needsToken ? ' -u boiler-1 -P "$TOKEN"' : ''
   const header = needsToken ? ' -H "authorization: Bearer $TOKEN"' : ''
-  const credentials = needsToken ? ", { username: 'boiler-1', password: process.env.TOKEN }" : ''
+  const credentials = needsToken ? ", { username: 'boiler-1', password: 'the token' }" : ''
   const token = {
     id: 'token',
     title: 'A device and its token first, shown this once',

@@ -339,6 +339,11 @@ describe('only the right token gets in', () => {
       await waitFor(async () => (await weir.post('fan', reading, token)).status === 401, slow)
       const other = ((await second.json()) as { token: string }).token
       expect((await weir.post('fan', reading, other)).status).toBe(200)
+      await waitFor(async () => {
+        const known = (await (await weir.ask('/v1/devices/fan')).json()) as { labels?: object }
+        expect(known.labels).toEqual({ hall: '7' })
+        return true
+      }, slow)
       expect((await weir.ask('/v1/devices/fan', { method: 'DELETE' })).status).toBe(204)
       await waitFor(async () => (await weir.post('fan', reading, other)).status === 401, slow)
       expect((await weir.ask('/v1/devices/fan/registration')).status).toBe(404)

@@ -1,6 +1,7 @@
-// What we say to a cluster, run by the real engine as far as the embedded one can: it knows clusters, Distributed tables over its own, and the arguments
-// of Replicated engines; it runs no ON CLUSTER (that needs DDL workers) and its replicas take no rows (that needs a Keeper). So here ON CLUSTER is left
-// out, rows go into tables that are not replicated, and two servers are not tested at all: that takes WEIR_TEST_CLICKHOUSE with WEIR_TEST_CLICKHOUSE_CLUSTER.
+// What we say to a cluster, run by the real engine as far as the embedded one can. It knows clusters, Distributed tables over its own, and the
+// arguments of Replicated engines; it runs no ON CLUSTER (that needs DDL workers), and its replicas take no rows (that needs a Keeper). So ON
+// CLUSTER is left out here, rows go into tables that are not replicated, and two servers are not tested at all: that takes a real cluster, named
+// by WEIR_TEST_CLICKHOUSE and WEIR_TEST_CLICKHOUSE_CLUSTER (open-clickhouse.test.ts).
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,6 @@
-// The contract, against the embedded server by file and by body, and against a real ClickHouse server where one is named: the URL, with user and
-// password, in WEIR_TEST_CLICKHOUSE, and if need be WEIR_TEST_CLICKHOUSE_CLUSTER and WEIR_TEST_CLICKHOUSE_CA. It works in databases called weir and weir_test_….
+// The contract, against the embedded server by file and by body, and against a real ClickHouse server where one is named: its URL with user and
+// password in WEIR_TEST_CLICKHOUSE, if need be WEIR_TEST_CLICKHOUSE_CLUSTER and WEIR_TEST_CLICKHOUSE_CA. It works in the databases weir and
+// weir_test_….
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe } from 'vitest'
 import { type ClickHouseProcess, startClickHouse } from '../tests/helpers/clickhouse-process.ts'

@@ -1,4 +1,5 @@
-// The embedded server in a process of its own, as tests start it: argv is its directory, port, log level and words for the engine; the first line on stdout is its address.
+// The embedded server in a process of its own, as tests start it: argv is its directory, port, log level and words for the engine; the first
+// line on stdout is its address.
 import { createLogger, type LogLevel } from '../../runtime/logger.ts'
 import { createEmbeddedServer } from './server.ts'
 

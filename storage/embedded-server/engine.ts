@@ -42,6 +42,8 @@ export interface EngineOptions {
   readonly memoryBytesMax: number
   readonly queriesMax?: number
   readonly queriesWaitingMax?: number
+  /** More words for the engine's command line. */
+  readonly engineArguments?: readonly string[]
 }
 
 const insertsMax = 2
@@ -91,6 +93,7 @@ export class Engine {
             `--max_server_memory_usage=${this.options.memoryBytesMax}`,
             `--mark_cache_size=${128 * 1024 ** 2}`,
             `--index_mark_cache_size=${32 * 1024 ** 2}`,
+            ...(this.options.engineArguments ?? []),
           ],
         })
         break

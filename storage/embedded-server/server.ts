@@ -22,6 +22,8 @@ export interface EmbeddedServerOptions {
   readonly port: number
   readonly logger: Logger
   readonly memoryBytesMax?: number
+  /** For tests: more words for the engine's command line. */
+  readonly engineArguments?: readonly string[]
 }
 
 export interface EmbeddedServer extends Service {
@@ -61,7 +63,12 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
         logger.warn({ poolSize, threadPoolSize }, 'UV_THREADPOOL_SIZE is too small: slow queries will hold up inserts')
       }
       await mkdir(engineDirectory, { recursive: true, mode: 0o700 })
-      const opened = new Engine({ directory: engineDirectory, logger, memoryBytesMax })
+      const opened = new Engine({
+        directory: engineDirectory,
+        logger,
+        memoryBytesMax,
+        engineArguments: options.engineArguments ?? [],
+      })
       await opened.open()
       engine = opened
       for (const each of [localFilesDirectory, spoolDirectory]) {

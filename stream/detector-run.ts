@@ -8,7 +8,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
-import { type Chunk, type EventLog, type LogConsumer, type LogPosition, positionAfter } from '../domain/event-log.ts'
+import type { Chunk, EventLog, LogConsumer, LogPosition } from '../domain/event-log.ts'
 import { RowCursor } from '../domain/row-format.ts'
 import { OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -73,7 +73,7 @@ export class DetectorRun {
   private readonly stopping = new AbortController()
   private consumer: LogConsumer | undefined
   private running: Promise<void> = Promise.resolve()
-  private position: LogPosition = new Map()
+  private position = new Map<number, number>()
   private snapshotDueAt = 0
   private isSnapshotCurrent = true
   private readings = 0
@@ -148,14 +148,14 @@ export class DetectorRun {
 
   /** Everything before it was looked at, and what was found is durable. */
   reached(): LogPosition {
-    return this.position
+    return new Map(this.position)
   }
 
   private restore(): void {
     const { logger } = this.options
     const { snapshotFile: file, detector, states, cold } = this
     const restored = readSnapshot({ file, detector, states, cold })
-    if (restored.kind === 'restored') this.position = restored.position
+    if (restored.kind === 'restored') this.position = new Map(restored.position)
     if (restored.kind === 'unusable') {
       logger.warn(
         { file, reason: restored.reason },
@@ -168,7 +168,7 @@ export class DetectorRun {
     const { log, logger } = this.options
     const { signal } = this.stopping
     await this.checkPosition()
-    let from = this.position
+    let from = this.reached()
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
         for await (const chunks of log.tail(topic, from, signal)) {
@@ -180,7 +180,7 @@ export class DetectorRun {
         if (signal.aborted) return
         // What the log still holds, from its beginning: take() passes over what was read, and sees what is missing.
         if (error instanceof OffsetOutOfRangeError) from = new Map()
-        else if (error instanceof RetryableError) from = this.position
+        else if (error instanceof RetryableError) from = this.reached()
         else throw error
         logger.info({ cause: error.message }, 'detection opens the log again')
         await this.pause(attempt)
@@ -208,7 +208,7 @@ export class DetectorRun {
       this.observe(chunk)
       if (this.found.length > 0) await this.tell(chunk.partition)
       if (this.stopping.signal.aborted && this.found.length > 0) return
-      this.position = positionAfter([chunk], this.position)
+      this.position.set(chunk.partition, chunk.offset + 1)
       this.isSnapshotCurrent = false
       this.reachedAt = chunk.receivedAt
     }
@@ -233,10 +233,12 @@ export class DetectorRun {
       states.nextTurn()
       let rows = 0
       let touched = 0
+      // Of the row before, in this turn: between two turns slots may move.
+      let slot = -1
       while (more && rows < turnSeriesMax) {
         const value = cursor.value
         if (Number.isFinite(value)) {
-          const slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
+          if (slot < 0 || !cursor.isSameSeries) slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
           const slab = states.slabOf(slot)
           const word = states.wordOf(slot)
           touched += detector.touch(slab, word)
@@ -248,7 +250,10 @@ export class DetectorRun {
           this.rowStarts[rows] = cursor.prefixStart
           this.rowEnds[rows] = cursor.prefixEnd
           rows++
-        } else if (!cursor.hasText()) this.notFinite++
+        } else {
+          slot = -1
+          if (!cursor.hasText()) this.notFinite++
+        }
         more = cursor.next()
       }
       this.touched = touched
@@ -319,7 +324,7 @@ export class DetectorRun {
     writeSnapshot({ file, detector, states, cold }, this.position)
     this.isSnapshotCurrent = true
     this.snapshots++
-    await this.consumer!.commit(this.position)
+    await this.consumer!.commit(this.reached())
     const now = performance.now()
     const every = this.options.snapshotEveryMs ?? snapshotEveryMsDefault
     this.snapshotDueAt = now + Math.max(every, (now - began) / snapshotShareMax)

@@ -77,6 +77,35 @@ describe('rows', () => {
     )
   })
 
+  it('say whether they are of the series of the row before, whatever is alike in their names', () => {
+    const name = fc.constantFrom('a', 'b', 'ab', 'aa', 'ba', 'b'.repeat(130))
+    const value = fc.oneof(fc.double({ noNaN: true }), fc.constantFrom('', 'a', 'b'.repeat(200)))
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ device: name, metric: name, value, times: fc.integer({ min: 1, max: 3 }) })),
+        (runs) => {
+          const rows = runs.flatMap((run) => Array.from({ length: run.times }, () => run))
+          const writer = new RowWriter()
+          for (const { device, metric, value: each } of rows) {
+            const prefix = encodeRowPrefix('t', device, metric)
+            if (typeof each === 'number') writer.number(prefix, 1, each, 2)
+            else writer.text(prefix, 1, Buffer.from(each), 2)
+          }
+          const cursor = new RowCursor(writer.rows())
+          rows.forEach(({ device, metric, value: each }, i) => {
+            expect(cursor.next()).toBe(true)
+            const before = rows[i - 1]
+            expect(cursor.isSameSeries).toBe(before?.device === device && before?.metric === metric)
+            expect([cursor.tenant(), cursor.device(), cursor.metric()]).toEqual(['t', device, metric])
+            if (typeof each === 'number') expect(cursor.value).toBe(each)
+            else expect(cursor.text()).toBe(each)
+          })
+          expect(cursor.next()).toBe(false)
+        },
+      ),
+    )
+  })
+
   it('of an earlier instant than 1970 keep their sign', () => {
     const writer = new RowWriter()
     writer.number(encodeRowPrefix('t', 'd', 'm'), -1, 0, -(2 ** 40) - 1)

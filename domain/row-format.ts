@@ -137,6 +137,8 @@ export class RowCursor {
   /** The bytes of tenant, device and metric with their lengths: the key of the series. */
   prefixStart = 0
   prefixEnd = 0
+  /** Whether the row is of the same series as the one before it. */
+  isSameSeries = false
   private deviceStart = 0
   private metricStart = 0
   observedAt = 0
@@ -153,13 +155,24 @@ export class RowCursor {
 
   next(): boolean {
     if (this.at === this.bytes.length) return false
-    this.prefixStart = this.at
-    this.skipString()
-    this.deviceStart = this.at
-    this.skipString()
-    this.metricStart = this.at
-    this.skipString()
-    this.prefixEnd = this.at
+    this.isSameSeries = this.repeatsPrefix()
+    if (this.isSameSeries) {
+      // The same bytes are the same three strings. A device's readings come together, and most consumers know then what they would look up.
+      const step = this.at - this.prefixStart
+      this.prefixStart = this.at
+      this.deviceStart += step
+      this.metricStart += step
+      this.prefixEnd += step
+      this.at = this.prefixEnd
+    } else {
+      this.prefixStart = this.at
+      this.skipString()
+      this.deviceStart = this.at
+      this.skipString()
+      this.metricStart = this.at
+      this.skipString()
+      this.prefixEnd = this.at
+    }
     this.observedAt = getInt64(this.view, this.at)
     this.value = this.view.getFloat64(this.at + 8, true)
     this.at += 16
@@ -193,6 +206,17 @@ export class RowCursor {
 
   text(): string {
     return this.bytes.utf8Slice(this.textStart, this.textEnd)
+  }
+
+  private repeatsPrefix(): boolean {
+    const { bytes, prefixStart, prefixEnd } = this
+    const step = this.at - prefixStart
+    if (prefixEnd === 0 || prefixEnd + step > bytes.length) return false
+    // Devices mostly differ in the last byte of their names.
+    const last = this.metricStart - 1
+    if (bytes[last + step] !== bytes[last]) return false
+    for (let at = prefixStart; at < prefixEnd; at++) if (bytes[at + step] !== bytes[at]) return false
+    return true
   }
 
   private string(start: number, end: number): string {

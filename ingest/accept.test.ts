@@ -186,6 +186,24 @@ describe('what is accepted', () => {
     expect(readingsOf(log).map(({ value }) => value)).toEqual([1, 2, 3, 4, 5])
   })
 
+  it('that came meanwhile is given to the log before anybody hears that the commit before it is durable', async () => {
+    const { accepter, log, accept, settled } = start()
+    log.answer = () => undefined
+    const heard: { durable: number; appends: number }[] = []
+    accepter.onDurable((durable) => heard.push({ durable, appends: log.appends.length }))
+    const first = accept('{"temperature":1}')
+    await expect.poll(() => log.appends.length).toBe(1)
+    const second = accept('{"temperature":2}')
+    log.appends[0]!.resolve()
+    await waitFor(() => heard.length === 1)
+    log.appends[1]!.resolve()
+    await settled()
+    expect(heard).toEqual([
+      { durable: first, appends: 2 },
+      { durable: second, appends: 2 },
+    ])
+  })
+
   it('is one append a partition and commit, in the partition of its device', async () => {
     const { accepter, log, accept, settled } = start()
     for (let round = 0; round < 2; round++) {

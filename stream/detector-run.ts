@@ -11,15 +11,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
-import {
-  type Chunk,
-  type EventLog,
-  type LogConsumer,
-  type LogPosition,
-  type Offset,
-  type Partition,
-  positionAfter,
-} from '../domain/event-log.ts'
+import type { Chunk, EventLog, LogConsumer, LogPosition, Offset, Partition } from '../domain/event-log.ts'
 import { RowCursor } from '../domain/row-format.ts'
 import { OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -87,7 +79,7 @@ export class DetectorRun {
   private readonly stopping = new AbortController()
   private consumer: LogConsumer | undefined
   private running: Promise<void> = Promise.resolve()
-  private position: LogPosition = new Map()
+  private position = new Map<Partition, Offset>()
   /** What was found before these was told by whoever committed them. */
   private readonly toldUpTo = new Map<Partition, Offset>()
   private isFromBeginning = false
@@ -168,14 +160,14 @@ export class DetectorRun {
 
   /** Everything before it was looked at, and what was found is durable. */
   reached(): LogPosition {
-    return this.position
+    return new Map(this.position)
   }
 
   private restore(): void {
     const { logger } = this.options
     const { snapshotFile: file, detector, states, cold } = this
     const restored = readSnapshot({ file, detector, states, cold })
-    if (restored.kind === 'restored') this.position = restored.position
+    if (restored.kind === 'restored') this.position = new Map(restored.position)
     if (restored.kind === 'unusable') {
       logger.warn(
         { file, reason: restored.reason },
@@ -253,7 +245,7 @@ export class DetectorRun {
       if (chunk.offset < (this.toldUpTo.get(chunk.partition) ?? 0)) this.found.length = 0
       if (this.found.length > 0) await this.tell(chunk.partition)
       if (this.stopping.signal.aborted && this.found.length > 0) return
-      this.position = positionAfter([chunk], this.position)
+      this.position.set(chunk.partition, chunk.offset + 1)
       this.isSnapshotCurrent = false
       this.reachedAt = chunk.receivedAt
     }
@@ -280,10 +272,12 @@ export class DetectorRun {
       states.nextTurn()
       let rows = 0
       let touched = 0
+      // Of the row before, in this turn: between two turns slots may move.
+      let slot = -1
       while (more && rows < turnSeriesMax) {
         const value = cursor.value
         if (Number.isFinite(value)) {
-          const slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
+          if (slot < 0 || !cursor.isSameSeries) slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
           const slab = states.slabOf(slot)
           const word = states.wordOf(slot)
           touched += detector.touch(slab, word)
@@ -295,7 +289,10 @@ export class DetectorRun {
           this.rowStarts[rows] = cursor.prefixStart
           this.rowEnds[rows] = cursor.prefixEnd
           rows++
-        } else if (!cursor.hasText()) this.notFinite++
+        } else {
+          slot = -1
+          if (!cursor.hasText()) this.notFinite++
+        }
         more = cursor.next()
       }
       this.touched = touched
@@ -366,7 +363,7 @@ export class DetectorRun {
     writeSnapshot({ file, detector, states, cold }, this.position)
     this.isSnapshotCurrent = true
     this.snapshots++
-    await this.consumer!.commit(this.position)
+    await this.consumer!.commit(this.reached())
     const now = performance.now()
     const every = this.options.snapshotEveryMs ?? snapshotEveryMsDefault
     this.snapshotDueAt = now + Math.max(every, (now - began) / snapshotShareMax)

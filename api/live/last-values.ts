@@ -76,8 +76,9 @@ export class LastValues {
   /** Takes in a chunk's rows. */
   apply(rows: Uint8Array): void {
     const cursor = new RowCursor(rows)
+    let id = noSeries
     while (cursor.next()) {
-      const id = this.identify(rows, cursor)
+      if (!cursor.isSameSeries) id = this.identify(rows, cursor)
       if (id === noSeries) {
         this.untracked++
         continue

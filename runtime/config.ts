@@ -2,6 +2,7 @@
 // from here (`npm run docs`), and a test holds the two together.
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import * as zlib from 'node:zlib'
 import { z } from 'zod'
 import { ConfigError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
@@ -388,6 +389,10 @@ function checkKafka(config: Partial<Config>): string[] {
   }
   if ('kafkaBrokers' in config && !config.kafkaBrokers)
     problems.push('WEIR_LOG is kafka: set WEIR_KAFKA_BROKERS to host:port of a broker or more')
+  if (config.kafkaCompression === 'zstd' && !('zstdCompressSync' in zlib))
+    problems.push(
+      `WEIR_KAFKA_COMPRESSION is zstd, which needs Node 22.15 or newer, and this is ${process.version}: use gzip`,
+    )
   if ((config.kafkaTlsCert === undefined) !== (config.kafkaTlsKey === undefined))
     problems.push('WEIR_KAFKA_TLS_CERT and WEIR_KAFKA_TLS_KEY belong together: set both')
   if (sasl === 'oauthbearer' && !config.kafkaTokenFile)

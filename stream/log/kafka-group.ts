@@ -75,6 +75,7 @@ export class KafkaMember implements LogConsumer {
   private committing: Promise<unknown> = Promise.resolve()
   private waiters: (() => void)[] = []
   private interrupt: (() => void) | undefined
+  private joining: Promise<void> | undefined
   /** What stands between us and the group; undefined while it answers. */
   private absence: string | undefined
   private readonly living: Promise<void>
@@ -126,9 +127,11 @@ export class KafkaMember implements LogConsumer {
     this.ending.abort()
     this.interrupt?.()
     this.wakeWaiters()
+    // Who asked to join is a member soon, and has to be known to be let go.
+    if (this.joining) await within(leaveMsMax, this.joining, 'joining').catch(() => {})
     // Without it the others would wait for our session to end.
     const { found, memberId } = this
-    if (found && this.membership) {
+    if (found && memberId !== '') {
       const late = new Promise((resolve) => setTimeout(resolve, leaveMsMax).unref())
       await Promise.race([found.leaveGroup({ groupId, memberId }).catch(() => {}), late])
     }
@@ -140,9 +143,12 @@ export class KafkaMember implements LogConsumer {
   private async live(): Promise<void> {
     while (!this.ending.signal.aborted) {
       try {
-        await this.join()
+        this.joining = this.join()
+        await this.joining
+        this.joining = undefined
         await this.stay()
       } catch (error) {
+        this.joining = undefined
         if (this.ending.signal.aborted) return
         await this.troubled(error)
       }

@@ -14,6 +14,8 @@ import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
 import { bytesInFlightMax } from './kafka-producer.ts'
 
 const never = new AbortController().signal
+/** WEIR_TEST_STORM_SECONDS=60 for a longer one. */
+const stormMs = Number(process.env.WEIR_TEST_STORM_SECONDS ?? 15) * 1_000
 const missing = kafkaMissing()
 /** For brokers that start, elect and rebalance on a machine that does other things too. */
 const clusterMsMax = 90_000
@@ -198,41 +200,48 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(await log.append('readings', 3, Buffer.from('again'), 1, 1)).toBe(fits)
   })
 
-  it('members that come and go share the partitions: everything is read, and a position never goes back', async () => {
-    const prefix = newPrefix()
-    const log = await open(prefix)
-    const traffic = load(log)
-    const seen = new Set<string>()
-    const members = new Set<Member>()
-    const come = async (): Promise<void> => {
-      members.add(await startMember(log, (rows) => seen.add(rows)))
-    }
-    const go = async (): Promise<void> => {
-      const [oldest] = members
-      members.delete(oldest!)
-      await oldest!.stop()
-    }
-    await come()
-    const positions: number[][] = []
-    for (let round = 0; round < 6; round++) {
-      await Promise.all([come(), come()])
-      await Promise.all([go(), go()])
-      const committed = await log.committed('shared', 'readings')
-      positions.push(Array.from({ length: 4 }, (_, partition) => committed.get(partition) ?? 0))
-    }
-    await traffic.stop()
-    const wanted = (await readBack(log)).flat()
-    await waitFor(() => seen.size === wanted.length, {
-      withinMs: clusterMsMax,
-      what: () => `${seen.size} of ${wanted.length} readings`,
-    })
-    await Promise.all([...members].map((each) => each.stop()))
-    const end = await log.end('readings')
-    expect(await log.committed('shared', 'readings')).toEqual(new Map([...end].filter(([, offset]) => offset > 0)))
-    for (const [round, position] of positions.slice(1).entries())
-      for (const [partition, offset] of position.entries())
-        expect(offset).toBeGreaterThanOrEqual(positions[round]![partition]!)
-  })
+  it(
+    `members that come and go for ${stormMs / 1_000} s share the partitions: everything is read, and a position never goes back`,
+    async () => {
+      const prefix = newPrefix()
+      const log = await open(prefix)
+      const traffic = load(log)
+      const seen = new Set<string>()
+      const members = new Set<Member>()
+      const come = async (): Promise<void> => {
+        members.add(await startMember(log, (rows) => seen.add(rows)))
+      }
+      const go = async (): Promise<void> => {
+        const [oldest] = members
+        members.delete(oldest!)
+        await oldest!.stop()
+      }
+      await come()
+      const positions: number[][] = []
+      const until = performance.now() + stormMs
+      for (let round = 0; performance.now() < until || round < 3; round++) {
+        await Promise.all([come(), come()])
+        // Half of them before they have been given anything.
+        if (round % 2 === 0) await pause(700)
+        await Promise.all([go(), go()])
+        const committed = await log.committed('shared', 'readings')
+        positions.push(Array.from({ length: 4 }, (_, partition) => committed.get(partition) ?? 0))
+      }
+      await traffic.stop()
+      const wanted = (await readBack(log)).flat()
+      await waitFor(() => seen.size === wanted.length, {
+        withinMs: clusterMsMax,
+        what: () => `${seen.size} of ${wanted.length} readings`,
+      })
+      await Promise.all([...members].map((each) => each.stop()))
+      const end = await log.end('readings')
+      expect(await log.committed('shared', 'readings')).toEqual(new Map([...end].filter(([, offset]) => offset > 0)))
+      for (const [round, position] of positions.slice(1).entries())
+        for (const [partition, offset] of position.entries())
+          expect(offset).toBeGreaterThanOrEqual(positions[round]![partition]!)
+    },
+    stormMs + 150_000,
+  )
 
   it('a commit for partitions that others own by now is left out, and theirs stands', async () => {
     // Nobody is to be thrown out for being slow: then the other would have all four.

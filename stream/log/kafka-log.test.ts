@@ -1,6 +1,7 @@
 // The log's contract against a real Kafka broker, and what only this adapter has.
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, describe } from 'vitest'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { silentLogger } from '../../runtime/logger.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { waitFor } from '../../tests/helpers/wait-for.ts'
@@ -34,6 +35,26 @@ describe.skipIf(kafkaMissing())('on Apache Kafka', () => {
       fetchBytes: 64 * 1024,
     }),
   })
+
+  it.each(['none', 'gzip'] as const)(
+    'Kafka’s own tool finds each chunk whole, %s',
+    async (compression) => {
+      const prefix = `foreign-${compression}.`
+      const log = await openKafkaLog({ ...options(prefix, 'usual', 'append'), compression })
+      const rows = ['first', 'second', 'third'].map((each) => `${each} `.repeat(200))
+      await Promise.all(rows.map((each, i) => log.append('readings', 2, Buffer.from(each), 200 + i, 1_000 + i)))
+      await log.close()
+      const file = join(kafka.dataDirectory(1), `${prefix}readings-2`, '00000000000000000000.log')
+      const dump = ['kafka.tools.DumpLogSegments', '--deep-iteration', '--print-data-log', '--files', file]
+      const printed = kafka.runTool(dump)
+      expect(printed).toContain(`compresscodec: ${compression}`)
+      expect(printed).not.toContain('isvalid: false')
+      const headers = 'headerKeys: [weir-format,weir-count,weir-received-at,weir-received-at-max]'
+      for (const [i, each] of rows.entries()) expect(printed).toContain(`sequence: ${i} ${headers} payload: ${each}`)
+      expect(printed).toContain('count: 3 baseSequence: 0')
+    },
+    60_000,
+  )
 
   eventLogContract({
     name: 'kafka',

@@ -58,6 +58,9 @@ const stallMsDefault = 5_000
 const queueBytesDefault = 8 * 1024 * 1024
 const fetchBytesDefault = 1024 * 1024
 const tailBytesMax = 1024 * 1024
+/** Live viewers wait for it; a batch for the table gathers for 250 ms anyway. */
+const tailLingerMs = 10
+const groupLingerMs = 50
 const askTriesMax = 3
 const ok: LogState = { state: 'ok' }
 
@@ -219,7 +222,7 @@ class KafkaLog implements EventLog {
     const { sessionTimeoutMs, logger } = this.options
     const member = new KafkaMember({
       connection: this.connect([topic]),
-      reader: this.openReader(topic),
+      reader: this.openReader(topic, groupLingerMs),
       group,
       groupId: this.groupId(group, topic),
       topic,
@@ -349,7 +352,7 @@ class KafkaLog implements EventLog {
     try {
       const from = await Promise.race([start, aborted(either.signal)])
       if (!from) return
-      reader = this.openReader(topic)
+      reader = this.openReader(topic, tailLingerMs)
       this.held.add(reader)
       for (const partition of this.all) reader.assign(partition, from.get(partition) ?? 0)
       while (!either.signal.aborted) {
@@ -410,10 +413,10 @@ class KafkaLog implements EventLog {
     }
   }
 
-  private openReader(topic: LogTopic): KafkaReader {
+  private openReader(topic: LogTopic, lingerMs: number): KafkaReader {
     const { queueBytes = queueBytesDefault, fetchBytes = fetchBytesDefault, logger } = this.options
     const connection = this.connect([topic])
-    return new KafkaReader({ connection, name: this.nameOf(topic), topic, queueBytes, fetchBytes, logger })
+    return new KafkaReader({ connection, name: this.nameOf(topic), topic, queueBytes, fetchBytes, lingerMs, logger })
   }
 
   private connect(topics: readonly LogTopic[]): KafkaConnection {

@@ -196,15 +196,20 @@ export class KafkaProducer {
       const identity = this.identity ?? (await this.identify())
       for (const lane of lanes) lane.identity ??= identity
       const requests = new Map<string, Lane[]>()
-      for (const lane of lanes) {
-        const [[leader]] = [...(await this.options.connection.leaders(lane.name, [lane.partition]))] as [
-          [string, unknown],
-        ]
-        // One request carries one identity.
-        const key = `${leader} ${lane.identity!.producerId}`
-        const request = requests.get(key)
-        if (request) request.push(lane)
-        else requests.set(key, [lane])
+      for (const name of new Set(lanes.map((lane) => lane.name))) {
+        const ofTopic = lanes.filter((lane) => lane.name === name)
+        const leaders = await this.options.connection.leaders(
+          name,
+          ofTopic.map(({ partition }) => partition),
+        )
+        for (const [leader, led] of leaders)
+          for (const lane of ofTopic.filter(({ partition }) => led.includes(partition))) {
+            // One request carries one identity.
+            const key = `${leader} ${lane.identity!.producerId}`
+            const request = requests.get(key)
+            if (request) request.push(lane)
+            else requests.set(key, [lane])
+          }
       }
       for (const [key, together] of requests) void this.sendTo(key.slice(0, key.indexOf(' ')), together)
     } catch (error) {

@@ -23,6 +23,11 @@ export interface KafkaReaderOptions {
   /** A partition is fetched while fewer bytes than this wait to be read. */
   readonly queueBytes: number
   readonly fetchBytes: number
+  /**
+   * After an answer of few bytes the next question waits for so long, so that under load one answer carries many chunks: a fetch costs the broker and
+   * us more than what is in it. A chunk that comes after a silence is given at once.
+   */
+  readonly lingerMs: number
   readonly logger: Logger
 }
 
@@ -38,10 +43,7 @@ interface Assigned {
 }
 
 const waitMsMax = 250
-/** After an answer with less than this, the next question waits a moment, so that under load one answer carries many chunks: a fetch costs the broker
- * and us more than what is in it. A chunk that comes after a silence is given at once. */
 const smallBytes = 256 * 1024
-const lingerMs = 10
 /** While a partition is left out, others are not waited for long. */
 const waitMsWhileFull = 20
 const closeMsMax = 1_000
@@ -195,7 +197,7 @@ export class KafkaReader {
   }
 
   private async fetch(leader: string, wanted: readonly Assigned[], backOff: BackOff): Promise<void> {
-    const { connection, name, fetchBytes, logger } = this.options
+    const { connection, name, fetchBytes, lingerMs, logger } = this.options
     this.busy.add(leader)
     for (const each of wanted) each.isFetching = true
     try {

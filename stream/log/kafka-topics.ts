@@ -4,6 +4,7 @@ import type { LogTopic } from '../../domain/event-log.ts'
 import { logTopics } from './frame-format.ts'
 import { createAdmin, describeError, type KafkaEndpoint } from './kafka-client.ts'
 import { chunkBytesMax } from './kafka-producer.ts'
+import { hasZstd } from './kafka-records.ts'
 
 export interface KafkaTopicsOptions {
   readonly endpoint: KafkaEndpoint
@@ -33,6 +34,8 @@ export function topicName(prefix: string, topic: LogTopic): string {
 const messageBytesMax = 2 * chunkBytesMax
 const copiesWanted = 3
 const configTypeTopic = 2
+/** What a broker may make of our batches. */
+const readableCompressions = new Set(['producer', 'uncompressed', 'gzip', ...(hasZstd ? ['zstd'] : [])])
 
 /** Makes what is missing (unless `dryRun`) and looks at all of them. Throws what the cluster answers when it can't be asked. */
 export async function ensureTopics(
@@ -127,6 +130,9 @@ async function lookAt(
       problems.push('is compacted, which removes readings: set cleanup.policy=delete')
     if (setting('unclean.leader.election.enable') === 'true')
       problems.push('lets a broker lead that lacks acknowledged readings: set unclean.leader.election.enable=false')
+    const compression = setting('compression.type')
+    if (!readableCompressions.has(compression))
+      problems.push(`is stored as ${compression}, which Weir can't read here: set compression.type=producer`)
     const inSync = Number(setting('min.insync.replicas'))
     if (inSync > copies)
       problems.push(`asks for ${inSync} copies in sync and has ${copies}: nothing can be acknowledged`)

@@ -43,6 +43,10 @@ export interface TestKafka {
   kill(node: number, signal?: NodeJS.Signals): Promise<void>
   /** A node that was killed, with its data; resolves when it listens. */
   revive(node: number): Promise<void>
+  /** Where a node keeps its partitions, a folder each. */
+  dataDirectory(node: number): string
+  /** One of Kafka's own programs; what it printed. */
+  runTool(words: readonly string[]): string
   /** Ends everything and removes the data. */
   dispose(): Promise<void>
 }
@@ -157,6 +161,12 @@ export async function startKafka({
     async revive(node) {
       if (!running.has(node)) launch(node)
       await listening(node)
+    },
+    dataDirectory: (node) => join(directory, `${node}`),
+    runTool(words) {
+      const { status, stdout, stderr } = spawnSync('java', java(words), { encoding: 'utf8' })
+      if (status !== 0) throw new Error(`${words[0]} ended with ${status}: ${stdout}${stderr}`)
+      return stdout
     },
     async dispose() {
       process.off('exit', endAll)

@@ -263,7 +263,7 @@ function fetchJars(): string {
   return folder
 }
 
-export async function freePorts(count: number): Promise<number[]> {
+async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from(
       { length: count },
@@ -293,3 +293,5 @@ async function canConnect(port: number): Promise<true | undefined> {
   await pause(50)
   return undefined
 }
+
+export { freePorts }

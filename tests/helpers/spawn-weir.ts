@@ -64,16 +64,7 @@ export interface WeirProcess {
 /** A command of the product, from start to end: `runWeir(['verify', '--data', directory])`. */
 export async function runWeir(
   words: readonly string[],
-  {
-    env = {},
-    withinMs = 60_000,
-    killWhen,
-  }: {
-    env?: Readonly<Record<string, string>>
-    withinMs?: number
-    /** kill -9, once this resolves. */
-    killWhen?: Promise<unknown>
-  } = {},
+  { env = {}, withinMs = 60_000 }: { env?: Readonly<Record<string, string>>; withinMs?: number } = {},
 ): Promise<Exit & { stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [mainFile, ...words], {
     cwd: tmpdir(),
@@ -90,7 +81,6 @@ export async function runWeir(
     stderr += text
   })
   const timer = setTimeout(() => child.kill('SIGKILL'), withinMs)
-  void killWhen?.then(() => child.kill('SIGKILL'))
   const exit = await new Promise<Exit>((done, fail) => {
     child.once('error', fail)
     child.once('close', (code, signal) => done({ code, signal }))

@@ -9,8 +9,9 @@ import { RetryableError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { clickHouseCode, RejectedError, retryableCodes } from './classify-error.ts'
+import { storedTableName } from './ddl.ts'
 import { insertRows } from './insert-rows.ts'
-import { migrate } from './migrate.ts'
+import { migrate, migrations } from './migrate.ts'
 import { type ClickHouse, type ClickHouseEndpoint, openClickHouse } from './open-clickhouse.ts'
 import { deadLettersTable, folded, foldedSettings, onlyNumbers, readingsTable, type Table } from './tables.ts'
 
@@ -69,6 +70,25 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
         'SELECT count() AS n FROM (SELECT name FROM migrations FINAL GROUP BY name HAVING count() > 1)',
       )
       expect(rows).toEqual([{ n: 0 }])
+    })
+
+    it('several writers that start at once on an empty server are as one', async () => {
+      const database = `weir_test_${randomUUID().replaceAll('-', '')}`
+      const fresh = Array.from({ length: 6 }, () =>
+        openClickHouse(async () => ({ ...(await endpoint()), database }), { logger: silentLogger }),
+      )
+      const names = (await Promise.all(fresh.map((each) => migrate(each)))).flat()
+      expect(new Set(names)).toEqual(new Set((await migrations()).map(({ name: each }) => each)))
+      const tenant = newTenant()
+      await insertRows(fresh[0]!, readingsTable, [numberRows(tenant, 10)], { way })
+      expect(await migrate(fresh[1]!)).toEqual([])
+      const counted = await fresh[1]!.query(`SELECT count() AS n FROM ${folded(readingsTable)}`)
+      expect(counted.rows).toEqual([{ n: 10 }])
+      // In a database of its own: nobody else's sees it.
+      expect(await count(tenant)).toBe(0)
+      const { cluster } = await clickhouse.layout()
+      await clickhouse.command(`DROP DATABASE ${database}${cluster ? ` ON CLUSTER '${cluster}'` : ''}`)
+      for (const each of fresh) await each.close()
     })
 
     it('every column of a reading comes back as it went in', async () => {
@@ -131,7 +151,9 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
     it('the same batch twice is there once, and so are its rows in other batches', async () => {
       const tenant = newTenant()
       const rows = numberRows(tenant, 1_000)
-      await clickhouse.command(`SYSTEM STOP MERGES ${readingsTable.name}`)
+      const { cluster, database } = await clickhouse.layout()
+      const stored = `${cluster ? `ON CLUSTER '${cluster}' ` : ''}${database}.${storedTableName(readingsTable.name, { cluster, database })}`
+      await clickhouse.command(`SYSTEM STOP MERGES ${stored}`)
       await insert(rows)
       await insert(rows)
       const half = rows.length / 2
@@ -143,7 +165,7 @@ export function clickhouseContract({ name, endpoint, way }: ClickHouseContract):
         `SELECT count() AS n FROM ${readingsTable.name} WHERE tenant = {tenant:String}`,
         { parameters: { tenant } },
       )
-      await clickhouse.command(`SYSTEM START MERGES ${readingsTable.name}`)
+      await clickhouse.command(`SYSTEM START MERGES ${stored}`)
       // Nothing was dropped at insert as a repeat: rows are folded by what they are, not by the batch that they came in.
       expect(raw[0]!.n).toBe(4_000)
     })

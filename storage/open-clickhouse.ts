@@ -161,6 +161,9 @@ export function openClickHouse(
       try {
         for await (const rows of result.stream<Row>()) yield rows.map((row) => row.json() as Row)
       } catch (error) {
+        // Rows have gone out: a server that fails now can only write its reason in the place of the next one.
+        if (error instanceof SyntaxError)
+          throw new RetryableError(`The store's answer broke off: ${error.message}`, { cause: error })
         throw classifyError(error)
       } finally {
         result.close()

@@ -27,6 +27,12 @@ export function engineErrorFrom(error: unknown): Error {
   if (error instanceof Error && error.name === 'AbortError') {
     return new EngineError(394, 'QUERY_WAS_CANCELLED', 'The client went away')
   }
+  const errno = (error as NodeJS.ErrnoException | undefined)?.code
+  if (errno === 'ENOSPC' || errno === 'EDQUOT') return new EngineError(243, 'NOT_ENOUGH_SPACE', message)
+  if (errno?.startsWith('Z_')) return new EngineError(354, 'ZLIB_INFLATE_FAILED', `The body is not gzip: ${message}`)
+  if (errno === 'ECONNRESET' || errno === 'ERR_STREAM_PREMATURE_CLOSE') {
+    return new EngineError(394, 'QUERY_WAS_CANCELLED', 'The client went away')
+  }
   return new EngineError(1002, 'UNKNOWN_EXCEPTION', message)
 }
 
@@ -34,7 +40,10 @@ export function engineErrorFrom(error: unknown): Error {
 const statuses: readonly (readonly [number, readonly number[]])[] = [
   [
     400,
-    [6, 15, 25, 26, 27, 36, 38, 41, 42, 43, 44, 50, 53, 62, 69, 70, 72, 73, 117, 130, 131, 248, 376, 427, 456, 457],
+    [
+      6, 15, 25, 26, 27, 36, 38, 41, 42, 43, 44, 50, 53, 62, 69, 70, 72, 73, 117, 130, 131, 248, 354, 376, 427, 456,
+      457,
+    ],
   ],
   [401, [194]],
   [403, [164, 192, 193, 291, 497, 516]],

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type ChdbQueryStream, drainPending, Session } from 'chdb'
 import { StartError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { EngineError, engineErrorFrom } from './engine-error.ts'
+import { EngineError, engineErrorFrom, notSupported } from './engine-error.ts'
 import { Lane } from './lane.ts'
 
 export type LaneName = 'query' | 'insert'
@@ -42,11 +42,15 @@ export interface EngineOptions {
   readonly memoryBytesMax: number
   readonly queriesMax?: number
   readonly queriesWaitingMax?: number
+  /** More words for the engine's command line. */
+  readonly engineArguments?: readonly string[]
 }
 
 const insertsMax = 2
 const insertsWaitingMax = 16
 const sessionsIdleMax = 16
+/** Parameters are set by a statement of the session's, which has the engine's limit on its length, escapes and all. */
+const parametersBytesMax = 262_144
 /** Sessions that wait to be let go: chdb does so only when no statement is running that ran then. */
 const sessionsClosingMax = 512
 const lockWaitMs = 8_000
@@ -89,6 +93,7 @@ export class Engine {
             `--max_server_memory_usage=${this.options.memoryBytesMax}`,
             `--mark_cache_size=${128 * 1024 ** 2}`,
             `--index_mark_cache_size=${32 * 1024 ** 2}`,
+            ...(this.options.engineArguments ?? []),
           ],
         })
         break
@@ -274,7 +279,11 @@ function settingsSql(settings: ReadonlyMap<string, string>, token: string): stri
 }
 
 function parametersSql(parameters: ReadonlyMap<string, string>): string {
-  return `SET ${[...parameters].map(([name, value]) => `param_${name} = ${quoteText(value)}`).join(', ')}`
+  const sql = `SET ${[...parameters].map(([name, value]) => `param_${name} = ${quoteText(value)}`).join(', ')}`
+  if (Buffer.byteLength(sql) > parametersBytesMax) {
+    throw notSupported(`More than ${parametersBytesMax} bytes of parameters (a quote or backslash counts twice)`)
+  }
+  return sql
 }
 
 export function quoteText(text: string): string {

@@ -31,9 +31,9 @@ export type RequestHandler = (request: IncomingMessage, response: ServerResponse
 export function createHttpInterface(options: HttpInterfaceOptions): RequestHandler {
   const runningIds = new Set<string>()
   return (request, response) => {
-    // Our own paths only; the authority is of no interest.
-    const url = new URL(request.url ?? '/', 'http://127.0.0.1')
-    if (url.pathname === '/ping') return plain(response, 200, 'Ok.\n')
+    // Our own paths only; the authority is of no interest, and a path that looks like one is still a path.
+    const url = new URL(`http://127.0.0.1${(request.url ?? '/').replace(/^[^/]*/, '')}`)
+    if (url.pathname === '/ping') return ping(request, response)
     if (url.pathname !== '/') return plain(response, 404, `There is no handle ${url.pathname}; use / or /ping\n`)
     void answer(options, runningIds, request, response, url).catch((error: unknown) => {
       // answer() gives every error to the client; what comes here could not be written.
@@ -41,6 +41,12 @@ export function createHttpInterface(options: HttpInterfaceOptions): RequestHandl
       response.destroy()
     })
   }
+}
+
+function ping(request: IncomingMessage, response: ServerResponse): void {
+  const isAsked = request.method === 'GET' || request.method === 'HEAD'
+  if (!isAsked) response.setHeader('Allow', 'GET, HEAD').setHeader('Connection', 'close')
+  plain(response, isAsked ? 200 : 405, isAsked ? 'Ok.\n' : `/ping is asked with GET or HEAD, not ${request.method}\n`)
 }
 
 async function answer(
@@ -162,9 +168,9 @@ async function stream(engine: Engine, statement: Statement, query: HttpQuery, re
   let compressor: Gzip | undefined
   const begin = (): void => {
     head(response, query, statement.format, undefined)
-    if (!query.compresses) return
+    if (query.gzipLevel === 0) return
     response.setHeader('Content-Encoding', 'gzip')
-    compressor = createGzip({ level: 3 })
+    compressor = createGzip({ level: query.gzipLevel })
     compressor.pipe(response)
   }
   let hasBegun = false
@@ -180,6 +186,8 @@ async function stream(engine: Engine, statement: Statement, query: HttpQuery, re
 
 function drained(sink: Gzip | ServerResponse, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
+    // What was written to a client that had just left is never drained.
+    if (signal.aborted) return reject(signal.reason)
     const go = (): void => {
       signal.removeEventListener('abort', leave)
       resolve()
@@ -200,8 +208,8 @@ async function finish(
   result: Answer,
 ): Promise<void> {
   let bytes = result.bytes
-  if (query.compresses && bytes.length > 0) {
-    bytes = await promisify(gzip)(bytes, { level: 3 })
+  if (query.gzipLevel > 0 && bytes.length > 0) {
+    bytes = await promisify(gzip)(bytes, { level: query.gzipLevel })
     response.setHeader('Content-Encoding', 'gzip')
   }
   head(response, query, format, result)
@@ -269,11 +277,25 @@ function checkCredentials(
   request: IncomingMessage,
   url: URL,
 ): EngineError | undefined {
-  const basic = /^Basic\s+(\S+)$/i.exec(request.headers.authorization ?? '')
+  const { authorization } = request.headers
+  const basic = /^Basic\s+(\S+)$/i.exec(authorization ?? '')
+  if (authorization !== undefined && !basic) return notSupported('Authorization other than Basic')
   let [username, password] = [url.searchParams.get('user'), url.searchParams.get('password')]
-  const headerUser = request.headers['x-clickhouse-user']
+  const headerUser = request.headers['x-clickhouse-user'] ?? request.headers['x-clickhouse-key']
+  const ways = [basic, headerUser, username ?? password].filter((way) => way !== null && way !== undefined)
+  // As ClickHouse: one that is right must not hide one that is wrong.
+  if (ways.length > 1) {
+    return new EngineError(
+      516,
+      'AUTHENTICATION_FAILED',
+      'Invalid authentication: give user and password in one way, not in several',
+    )
+  }
   if (headerUser !== undefined)
-    [username, password] = [String(headerUser), String(request.headers['x-clickhouse-key'] ?? '')]
+    [username, password] = ['user', 'key'].map((name) => String(request.headers[`x-clickhouse-${name}`] ?? '')) as [
+      string,
+      string,
+    ]
   else if (basic) {
     const text = Buffer.from(basic[1]!, 'base64').toString('utf8')
     const colon = text.indexOf(':')

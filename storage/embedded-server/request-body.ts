@@ -1,7 +1,7 @@
 // The statement of a request, from `query=` and the body together, and the bytes behind it when it is an INSERT with data. Only the head of
 // a body is looked at; data are passed on as they come.
 import type { IncomingMessage } from 'node:http'
-import type { Readable } from 'node:stream'
+import { pipeline, type Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { EngineError } from './engine-error.ts'
 import type { HttpQuery } from './request-query.ts'
@@ -19,7 +19,7 @@ const headBytes = 256 * 1024
 const sqlBytesMax = 16 * 1024 ** 2
 
 export async function readStatement(query: HttpQuery, request: IncomingMessage): Promise<ReadStatement> {
-  const body = new Body(query.isBodyCompressed ? request.pipe(createGunzip()) : request)
+  const body = new Body(query.isBodyCompressed ? gunzipped(request) : request)
   if (query.sql !== undefined) {
     const inUrl = Buffer.from(query.sql, 'utf8')
     const shape = sqlShape(inUrl.toString('latin1'))
@@ -42,6 +42,11 @@ export async function readStatement(query: HttpQuery, request: IncomingMessage):
     return withData(shape, head, body)
   }
   return { shape, sql: statementText(head, shape), data: undefined }
+}
+
+/** Ends with an error when the client goes away, as the request itself does. */
+function gunzipped(request: IncomingMessage): Readable {
+  return pipeline(request, createGunzip(), () => {})
 }
 
 function withData(shape: SqlShape, text: Buffer, body: Body): ReadStatement {

@@ -229,7 +229,7 @@ describe('the embedded server', () => {
     leaving.abort()
     for (const each of await Promise.all(running)) expect(each).toBeInstanceOf(Error)
     await Promise.allSettled(waiting)
-    await waitFor(async () => (await clickhouse.query('SELECT 1')).rows.length === 1)
+    await waitFor(async () => (await clickhouse.query('SELECT 1', { database: 'default' })).rows.length === 1)
     await clickhouse.close()
   })
 

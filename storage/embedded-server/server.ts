@@ -7,6 +7,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { listenError } from '../../runtime/listen-error.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { Health, Service } from '../../runtime/service.ts'
@@ -21,6 +22,8 @@ export interface EmbeddedServerOptions {
   readonly port: number
   readonly logger: Logger
   readonly memoryBytesMax?: number
+  /** For tests: more words for the engine's command line. */
+  readonly engineArguments?: readonly string[]
 }
 
 export interface EmbeddedServer extends Service {
@@ -30,6 +33,8 @@ export interface EmbeddedServer extends Service {
 const host = '127.0.0.1'
 const username = 'weir'
 const connectionsMax = 256
+/** Statement and parameters may stand in the URL; ClickHouse's own limit. */
+const headBytesMax = 1024 ** 2
 const lastAnswersMs = 50
 const leftoverAgeMs = 10 * 60_000
 const mebibyte = 1024 ** 2
@@ -58,7 +63,12 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
         logger.warn({ poolSize, threadPoolSize }, 'UV_THREADPOOL_SIZE is too small: slow queries will hold up inserts')
       }
       await mkdir(engineDirectory, { recursive: true, mode: 0o700 })
-      const opened = new Engine({ directory: engineDirectory, logger, memoryBytesMax })
+      const opened = new Engine({
+        directory: engineDirectory,
+        logger,
+        memoryBytesMax,
+        engineArguments: options.engineArguments ?? [],
+      })
       await opened.open()
       engine = opened
       for (const each of [localFilesDirectory, spoolDirectory]) {
@@ -81,8 +91,11 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
         queryDefaults: queryDefaults(memoryBytesMax),
         logger,
       })
-      http = createServer({ keepAliveTimeout: 10_000, headersTimeout: 20_000, requestTimeout: 600_000 }, handle)
+      const timeouts = { keepAliveTimeout: 10_000, headersTimeout: 20_000, requestTimeout: 600_000 }
+      http = createServer({ ...timeouts, maxHeaderSize: headBytesMax }, handle)
       http.maxConnections = connectionsMax
+      http.on('clientError', refuseUnreadable)
+      http.on('drop', () => logger.warn({ connectionsMax }, 'the store has all the connections that it may have'))
       await listen(http, options.port, portOf(before?.url))
       const { port } = http.address() as AddressInfo
       const url = `http://${host}:${port}`
@@ -150,6 +163,24 @@ async function removeLeftovers(directory: string): Promise<void> {
     const found = await stat(file).catch(() => undefined)
     if (found && Date.now() - found.mtimeMs > leftoverAgeMs) await rm(file, { force: true })
   }
+}
+
+/** What is no request gets no statement run, and an answer that says why. */
+function refuseUnreadable(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const isTooLong = error.code === 'HPE_HEADER_OVERFLOW'
+  const status = isTooLong ? '431 Request Header Fields Too Large' : '400 Bad Request'
+  const why = isTooLong
+    ? `URL and headers are longer than ${headBytesMax} bytes: send the statement as the body`
+    : error.message
+  const text = `Code: 36. DB::Exception: The request can't be read: ${why}. (BAD_ARGUMENTS)\n`
+  const head = `HTTP/1.1 ${status}\r\nConnection: close\r\nX-ClickHouse-Exception-Code: 36\r\n`
+  socket.end(
+    `${head}Content-Type: text/plain; charset=UTF-8\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
+  )
 }
 
 function portOf(url: string | undefined): number {

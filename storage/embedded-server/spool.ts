@@ -8,6 +8,9 @@ import { EngineError, notSupported } from './engine-error.ts'
 import type { InsertShape } from './sql-shape.ts'
 
 const bodyBytesMax = 1024 ** 3
+/** Of all bodies that wait for their turn or are being inserted. */
+const spoolBytesMax = 4 * 1024 ** 3
+let spooledBytes = 0
 
 export async function insertFromFile(
   { engine, spoolDirectory }: { readonly engine: Engine; readonly spoolDirectory: string },
@@ -15,11 +18,13 @@ export async function insertFromFile(
   data: AsyncIterable<Uint8Array>,
   statement: Omit<Statement, 'sql' | 'format'>,
 ): Promise<Statistics> {
+  if (/\basync_insert\b/.test(insert.settings)) throw notSupported('async_insert')
   const structure = await structureOf(engine, insert, statement.database ?? 'default')
   const file = join(spoolDirectory, `body-${randomUUID()}`)
+  const size = { bytes: 0 }
   try {
-    const bytes = await spool(file, data, statement.signal)
-    if (bytes === 0) return { resultRows: 0, resultBytes: 0, elapsedSeconds: 0 }
+    await spool(file, data, size, statement.signal)
+    if (size.bytes === 0) return { resultRows: 0, resultBytes: 0, elapsedSeconds: 0 }
     const settings = insert.settings === '' ? '' : ` SETTINGS ${insert.settings}`
     const source = `file(${quoteText(file)}, ${quoteText(insert.format)}, ${quoteText(structure)})`
     return await engine.run({
@@ -29,6 +34,7 @@ export async function insertFromFile(
     })
   } finally {
     await rm(file, { force: true })
+    spooledBytes -= size.bytes
   }
 }
 
@@ -71,14 +77,27 @@ async function structureOf(engine: Engine, insert: InsertShape, database: string
     .join(', ')
 }
 
-async function spool(file: string, data: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<number> {
+/** `size` counts along, so that it is known whatever happens. */
+async function spool(
+  file: string,
+  data: AsyncIterable<Uint8Array>,
+  size: { bytes: number },
+  signal: AbortSignal,
+): Promise<void> {
   const handle = await open(file, 'wx', 0o600)
   try {
-    let bytes = 0
     for await (const chunk of data) {
       signal.throwIfAborted()
-      bytes += chunk.length
-      if (bytes > bodyBytesMax) {
+      size.bytes += chunk.length
+      spooledBytes += chunk.length
+      if (spooledBytes > spoolBytesMax) {
+        throw new EngineError(
+          202,
+          'TOO_MANY_SIMULTANEOUS_QUERIES',
+          `Bodies of ${spoolBytesMax} bytes wait to be inserted: try again later`,
+        )
+      }
+      if (size.bytes > bodyBytesMax) {
         throw new EngineError(
           464,
           'HTTP_BODY_TOO_LARGE',
@@ -89,7 +108,6 @@ async function spool(file: string, data: AsyncIterable<Uint8Array>, signal: Abor
     }
     // A client that went away half-way must not leave half its rows.
     signal.throwIfAborted()
-    return bytes
   } finally {
     await handle.close()
   }

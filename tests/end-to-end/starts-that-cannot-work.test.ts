@@ -58,6 +58,19 @@ describe('starts that cannot work', () => {
     expectOneSentence(result)
   })
 
+  it('a ClickHouse elsewhere with its password in the address, or an authority that is not there', async () => {
+    const result = await start({ WEIR_CLICKHOUSE: 'https://me:s3cret@store.example:8443' })
+    expect(result.code).toBe(1)
+    expect(result.stderr).toContain('WEIR_CLICKHOUSE_PASSWORD')
+    expect(result.stderr + result.stdout).not.toContain('s3cret')
+    const file = join(directory, 'no-such.pem')
+    const untrusted = await start({ WEIR_CLICKHOUSE: 'https://store.example:8443', WEIR_CLICKHOUSE_CA: file })
+    expect(untrusted.code).toBe(1)
+    expect(untrusted.stderr).toMatch(/WEIR_CLICKHOUSE_CA/)
+    expect(untrusted.stderr).toContain(file)
+    for (const each of [result, untrusted]) expectOneSentence(each)
+  })
+
   it('a file of options that is none', async () => {
     const file = join(directory, 'weir.json')
     writeFileSync(file, '{"mqttPort": ')

@@ -22,14 +22,15 @@ export interface ClickHouseProcess {
 const childFile = join(projectDirectory, 'dist/storage/embedded-server/server.child.js')
 
 export async function startClickHouse(
-  given: { readonly data?: string; readonly port?: number } = {},
+  given: { readonly data?: string; readonly port?: number; readonly engineArguments?: readonly string[] } = {},
 ): Promise<ClickHouseProcess> {
   const data = given.data ?? (await mkdtemp(join(tmpdir(), 'weir-clickhouse-')))
   let child: ChildProcess | undefined
   let address = ''
 
   async function start(): Promise<void> {
-    const started = spawn(process.execPath, [childFile, join(data, 'clickhouse'), String(given.port ?? 0)], {
+    const words = [join(data, 'clickhouse'), String(given.port ?? 0), 'warn', ...(given.engineArguments ?? [])]
+    const started = spawn(process.execPath, [childFile, ...words], {
       env: { ...process.env, UV_THREADPOOL_SIZE: '16' },
       // The channel ends the child when this process dies.
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -27,6 +27,8 @@ export interface StartOptions {
   readonly demo?: boolean
   /** More words for the command line of `weir start`. */
   readonly arguments?: readonly string[]
+  /** What stdout must hold before the start counts as one; "ready" by default. */
+  readonly until?: RegExp
 }
 
 export type WeirPart = 'ingest' | 'serve' | 'clickhouse'
@@ -149,7 +151,7 @@ export async function spawnWeir(options: StartOptions = {}): Promise<WeirProcess
     if (temporary) rmSync(data, { recursive: true, force: true })
   }
   try {
-    await waitFor(() => exit !== undefined || /^ready$/m.test(stdout), {
+    await waitFor(() => exit !== undefined || (options.until ?? /^ready$/m).test(stdout), {
       withinMs: readyMsMax,
       what: () => `"ready"; stdout so far: ${JSON.stringify(stdout)}`,
     })

@@ -11,6 +11,7 @@ import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
 import { RetryableError } from './runtime/errors.ts'
 import { createInstruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
+import { watchPeers } from './runtime/peers.ts'
 import type { Health, Service } from './runtime/service.ts'
 import type { ProcessStatus, StoredTotals } from './runtime/status.ts'
 import type { ClickHouse } from './storage/open-clickhouse.ts'
@@ -53,10 +54,18 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const services: Service[] = []
   let totals: () => { stored?: StoredTotals } = () => ({})
   let http: () => Record<string, string> = () => ({})
+  const peers = watchPeers(config.roles.includes('api') ? (config.peers ?? []) : [])
   const status = {
     async all(): Promise<readonly ProcessStatus[]> {
-      const own = await instruments.snapshot()
-      return [{ process: 'serve', at: Date.now(), parts: partsOf(services), instruments: own, ...totals() }, ...others]
+      const instrumentsNow = await instruments.snapshot()
+      const own = {
+        process: 'serve',
+        at: Date.now(),
+        parts: partsOf(services),
+        instruments: instrumentsNow,
+        ...totals(),
+      }
+      return [own, ...others, ...peers.statuses()]
     },
   }
 
@@ -130,6 +139,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     signal: stop,
   })
   registry.close()
+  peers.close()
   await clickhouse.close()
   await log.close()
   return code

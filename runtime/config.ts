@@ -72,6 +72,15 @@ const clickhouseAddress = z.string().transform((given, context) => {
   return z.NEVER
 })
 const clickhousePattern = /^https?:\/\/(?:\[[\da-fA-F:]+\]|[^\s/:@?#[\]]+):\d{1,5}(?:\/[A-Za-z_]\w{0,62})?\/?$/
+const urlList = z
+  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
+  .transform((given, context) => {
+    const urls = given.map((each) => each.trim().replace(/\/+$/, '')).filter(Boolean)
+    for (const url of urls)
+      if (!/^https?:\/\/[^/@]+$/.test(url) || !URL.canParse(url))
+        context.addIssue(`has "${url}", which is not http://host:port`)
+    return urls
+  })
 /** Absolute, because children run elsewhere. */
 const file = z
   .string()
@@ -151,6 +160,11 @@ export const options = {
       .optional(),
     undefined,
     'Where the API reaches the gateway of an ingest elsewhere, to put dead letters back',
+  ),
+  peers: option(
+    urlList.optional(),
+    undefined,
+    'Health ports of the other processes of a deployment, `http://host:port,…`: the API then speaks for them too',
   ),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),

@@ -1,10 +1,11 @@
 // A port for whoever watches one `weir start`, whatever its roles: alive, ready (with the state of each part), and instruments, of this first process
-// and its children. Listens before anything else starts and until everything has stopped, so that a start that waits says what for.
+// and its children; /status has all of it for the api of the same deployment (peers.ts). Listens before anything else starts and until everything has stopped, so that a start that waits says what for.
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Clock } from './clock.ts'
 import { renderInstruments } from './instruments.ts'
 import { listenError } from './listen-error.ts'
+import type { AgedStatus } from './peers.ts'
 import { readinessOf, renderPartsUp } from './readiness.ts'
 import type { Service } from './service.ts'
 import type { StatusBoard } from './status.ts'
@@ -37,13 +38,18 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
 
   async function answer(path: string): Promise<Answer> {
     if (path === '/healthz') return { code: 200, type: json, body: '{"status":"ok"}' }
-    if (path !== '/readyz' && path !== '/metrics') {
-      const detail = `There is no ${path.slice(0, 100)} here: /healthz, /readyz and /metrics are.`
+    if (!['/readyz', '/metrics', '/status'].includes(path)) {
+      const detail = `There is no ${path.slice(0, 100)} here: /healthz, /readyz, /metrics and /status are.`
       const problem = { type: '/problems/not-found', title: 'Not found', status: 404, detail }
       return { code: 404, type: 'application/problem+json', body: JSON.stringify(problem) }
     }
     const statuses = await status.all()
-    const readiness = readinessOf(statuses, clock.nowMicros() / 1000)
+    const nowMs = clock.nowMicros() / 1000
+    if (path === '/status') {
+      const aged = statuses.map(({ at, ...status }): AgedStatus => ({ ...status, ageMs: Math.max(0, nowMs - at) }))
+      return { code: 200, type: json, body: JSON.stringify(aged) }
+    }
+    const readiness = readinessOf(statuses, nowMs)
     if (path === '/readyz')
       return { code: readiness.status === 'ready' ? 200 : 503, type: json, body: JSON.stringify(readiness) }
     const body = renderInstruments(statuses.map(({ instruments }) => instruments)) + renderPartsUp(readiness.parts)

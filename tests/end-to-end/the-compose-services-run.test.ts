@@ -35,6 +35,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
     text
       .replace(/\bkafka:9092\b/, kafka.brokers.join(','))
       .replace('http://clickhouse:8123', clickhouse.url())
+      .replace(/http:\/\/(ingest|writer|detector):8083/g, (_url, name) => healthUrl(name))
       .replace(/:\/\/(ingest|api):/, '://127.0.0.1:')
 
   const isHealthy = async (name: ServiceName): Promise<{ code: number | null; output: string }> => {
@@ -50,10 +51,12 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       everyMs: 250,
       what: () => `${name} to be healthy; it said: ${containers.get(name)?.output().slice(-3_000)}`,
     })
-  const healthUrl = (name: ServiceName): string => `http://127.0.0.1:${environments.get(name)!.WEIR_HEALTH_PORT}`
+  const healthPorts = new Map<string, number>()
+  const healthUrl = (name: string): string => `http://127.0.0.1:${healthPorts.get(name)}`
 
   beforeAll(async () => {
-    const [mqttPort, gatewayPort, httpPort, livePort, ...healthPorts] = await freePorts(4 + roleServices.length)
+    const [mqttPort, gatewayPort, httpPort, livePort, ...more] = await freePorts(4 + roleServices.length)
+    for (const [at, name] of roleServices.entries()) healthPorts.set(name, more[at]!)
     const variables = {
       WEIR_CLICKHOUSE_PASSWORD: 'from .env',
       WEIR_MQTT_PORT: String(mqttPort),
@@ -74,7 +77,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
         WEIR_DATA: image.volume(name),
         ...(name !== 'demo' && {
           WEIR_HOST: '127.0.0.1',
-          WEIR_HEALTH_PORT: String(healthPorts.shift()),
+          WEIR_HEALTH_PORT: String(healthPorts.get(name)),
           WEIR_CLICKHOUSE_USER: username,
           WEIR_CLICKHOUSE_PASSWORD: password,
         }),
@@ -115,6 +118,15 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       { withinMs: 20_000, what: 'the page' },
     )
     expect(page).toContain('</html>')
+    // The path strip counts what ingest and writer, elsewhere, have done.
+    const stages = async (): Promise<Record<string, { total: number }>> =>
+      (await ask<{ stages: Record<string, { total: number }> }>(`${http}/v1/pipeline`)).stages
+    await waitFor(async () => Object.values(await stages()).every(({ total }) => total >= 1), {
+      withinMs: 20_000,
+      what: 'each stage to have counted it',
+    })
+    const ready = await ask<{ parts: Record<string, { state: string }> }>(`${http}/readyz`)
+    expect(Object.keys(ready.parts)).toEqual(expect.arrayContaining(['mqtt', 'log', 'writer', 'detector', 'api']))
   }, 60_000)
 
   it('each tells its numbers on its own health port', async () => {
@@ -174,6 +186,8 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       { withinMs: 60_000, what: 'the writer to say so' },
     )
     expect(output).toMatch(/clickhouse|writer/)
+    const whole = await fetch(`${http}/readyz`)
+    expect({ status: whole.status, text: await whole.text() }).toMatchObject({ status: 503 })
     // Devices are acknowledged all the same.
     await publish('pressure', 4)
     expect((await isHealthy('ingest')).code).toBe(0)

@@ -127,7 +127,9 @@ async function insertAnomalies(
 async function askInside(app: FastifyInstance, path: string, body?: Uint8Array): Promise<unknown> {
   const headers = { 'content-type': 'application/octet-stream' }
   const answer = await app.inject(
-    body === undefined ? { method: 'GET', url: path } : { method: 'POST', url: path, headers, payload: Buffer.from(body) },
+    body === undefined
+      ? { method: 'GET', url: path }
+      : { method: 'POST', url: path, headers, payload: Buffer.from(body) },
   )
   return answer.json()
 }

@@ -61,6 +61,8 @@ export interface CatchUpOptions {
   /** How long the table may be away before what it would have given is declared a gap. */
   readonly patienceMs: number
   readonly place: () => LiveCursor
+  /** Resolves once the hub has a place, or the viewer is gone. */
+  readonly begun: (gone: AbortSignal) => Promise<void>
   /** The viewer has come as far as the hub, or further. */
   readonly meet: (viewer: Viewer, frames: OwnFrames) => void
 }
@@ -83,7 +85,9 @@ export class CatchUp {
   }
 
   async run(viewer: Viewer, subscription: Subscription, since: LiveStart): Promise<void> {
-    const { log, place } = this.options
+    const { log, place, begun } = this.options
+    await begun(viewer.gone)
+    if (viewer.gone.aborted) return
     if (since !== 'now' && 'instant' in since) {
       const seam = await findSeam(log, viewer.gone)
       this.declareTableRetention(viewer, since.instant, encodeCursor(seamCursor(seam)))

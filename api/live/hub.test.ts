@@ -5,6 +5,7 @@ import { systemClock } from '../../runtime/clock.ts'
 import { silentLogger } from '../../runtime/logger.ts'
 import { everyName } from '../parameters.ts'
 import type { LiveReadings } from '../wire.ts'
+import type { LiveCursor } from './cursor.ts'
 import type { LiveFrame } from './frame.ts'
 import { LiveHub } from './hub.ts'
 import { LastValues } from './last-values.ts'
@@ -69,5 +70,36 @@ it('a viewer that was ahead of the hub joins those with the same question withou
   accept(3)
   expect(early.values).toEqual([0, 1, 2, 3])
   expect(late.values).toEqual([2, 3])
+  hub.close()
+})
+
+it('a viewer that comes back before the hub has a place, to one that begins further on, misses nothing', async () => {
+  const lastValues = new LastValues()
+  const chunks = [0, 1, 2, 3, 4].map(chunkAt)
+  const log = {
+    partitions: 1,
+    end: async () => new Map([[0, 4]]),
+    receivedAtMax: () => 0,
+    async *tail(_topic: string, from: LogPosition) {
+      for (const chunk of chunks.slice(from.get(0) ?? 0)) yield [chunk]
+    },
+  }
+  const hub = new LiveHub({
+    ...{ log: log as unknown as EventLog, lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+  })
+  const recorder = new Recorder()
+  const since: LiveCursor = { position: new Map([[0, 1]]), receivedAt: new Map([[0, 1]]) }
+  const subscription = { tenant: 'default', device: everyName, metric: everyName, mode: 'every' } as const
+  hub.open(subscription, hub.connect(recorder), since)
+  await new Promise((go) => setImmediate(go))
+  expect(recorder.isCaughtUp).toBe(false)
+  hub.startAt(new Map([[0, 3]]))
+  await expect.poll(() => recorder.isCaughtUp).toBe(true)
+  for (const chunk of chunks.slice(3)) {
+    lastValues.apply(chunk.rows)
+    hub.accept([chunk])
+  }
+  expect(recorder.values).toEqual([1, 2, 3, 4])
   hub.close()
 })

@@ -79,6 +79,8 @@ export class LiveHub {
   private everyChannels = 0
   private latestChannels = 0
   private isClosed = false
+  private hasPlace = false
+  private readonly placeWaiters = new Set<() => void>()
 
   constructor(options: LiveHubOptions) {
     const { lastValues, logger, retentionMs, patienceMs = 10_000 } = options
@@ -95,6 +97,7 @@ export class LiveHub {
       retentionMs,
       patienceMs,
       place: () => this.cursor,
+      begun: (gone) => this.begun(gone),
       meet: (viewer, frames) => this.meet(viewer, frames),
     })
   }
@@ -112,10 +115,18 @@ export class LiveHub {
     return this.cursor.position
   }
 
-  /** Where the feed begins to read. */
+  /** Where the feed begins to read. Until then, and once it is lost, viewers wait: they could not know whether they are behind it. */
   startAt(position: LogPosition): void {
     this.cursor = { position, receivedAt: new Map() }
     this.ring.startAt(position)
+    this.hasPlace = true
+    for (const go of [...this.placeWaiters]) go()
+  }
+
+  /** The feed has to begin anew, elsewhere: everybody is let go and comes back with a cursor. */
+  losePlace(): void {
+    this.hasPlace = false
+    this.dismiss('failed')
   }
 
   /** The next chunks of the log, right after the last values took them in. */
@@ -175,6 +186,19 @@ export class LiveHub {
   /** Lets go of everybody; they may come back with their cursors. */
   dismiss(reason: ByeReason): void {
     for (const viewer of [...this.viewers]) viewer.bye(reason)
+  }
+
+  private begun(gone: AbortSignal): Promise<void> {
+    if (this.hasPlace || gone.aborted) return Promise.resolve()
+    return new Promise((resolve) => {
+      const go = (): void => {
+        this.placeWaiters.delete(go)
+        gone.removeEventListener('abort', go)
+        resolve()
+      }
+      this.placeWaiters.add(go)
+      gone.addEventListener('abort', go)
+    })
   }
 
   /** The viewer has come as far as the hub, or further: from here on the hub hands it what comes. */

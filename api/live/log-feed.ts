@@ -1,7 +1,7 @@
 // Brings the last values up to date and keeps them so: what the table knows, once, and the log from the writer's committed place on, for ever.
 // That place is taken before the table is asked, so that between the two nothing is missing; what both say is folded.
 import { setTimeout as wait } from 'node:timers/promises'
-import { type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
+import { type Chunk, type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
 import { OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { Health } from '../../runtime/service.ts'
@@ -116,7 +116,7 @@ export class LogFeed {
             this.seenReceivedAt = Math.max(this.seenReceivedAt, chunk.receivedAt)
           }
           position = positionAfter(chunks, position)
-          hub.accept(chunks)
+          this.fanOut(chunks, position)
           this.isLogReached ||= hasReached(position, end)
         }
       } catch (error) {
@@ -128,7 +128,19 @@ export class LogFeed {
     if (!isLost) return
     this.isStoredTaken = false
     this.isLogReached = false
-    hub.dismiss('failed')
+    hub.losePlace()
+  }
+
+  /** What fails there must not lose anybody anything: viewers come back with the cursors that they have. */
+  private fanOut(chunks: readonly Chunk[], position: LogPosition): void {
+    const { hub, logger } = this.options
+    try {
+      hub.accept(chunks)
+    } catch (error) {
+      logger.error({ error }, 'readings could not be fanned out to viewers; all are let go')
+      hub.losePlace()
+      hub.startAt(position)
+    }
   }
 
   /** Does it until it succeeds or the signal ends it, with a growing pause; what stands in the way is said in health. */

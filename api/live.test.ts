@@ -31,8 +31,18 @@ async function view(query: string, headers: Readonly<Record<string, string>> = {
 
 async function caughtUp(query: string, headers?: Readonly<Record<string, string>>): Promise<SseViewer> {
   const viewer = await view(query, headers)
-  liveCaughtUpSchema.parse((await viewer.waitForEvent('caught-up')).data)
+  liveCaughtUpSchema.parse((await viewer.waitForEvent('caught-up', undefined, 20_000)).data)
   return viewer
+}
+
+/** A test that fails must not leave somebody who goes on sending for ever. */
+async function sendingWhile(send: () => Promise<void>, work: () => Promise<void>): Promise<void> {
+  const sending = setInterval(() => void send(), 1)
+  try {
+    await work()
+  } finally {
+    clearInterval(sending)
+  }
 }
 
 const valuesOf = (viewer: SseViewer) => viewer.readings().map(({ value }) => value)
@@ -93,10 +103,14 @@ describe('a live viewer', () => {
     const cursor = first.events.findLast(({ event }) => event === 'readings')!.id
     for (let i = 100; i < 200; i++) await sendOne('resume', i)
     let next = 200
-    const sending = setInterval(() => void sendOne('resume', next++), 1)
-    const second = await caughtUp('device=resume&mode=every', { 'last-event-id': cursor })
-    await waitFor(() => second.readings().length >= 200)
-    clearInterval(sending)
+    let second!: SseViewer
+    await sendingWhile(
+      () => sendOne('resume', next++),
+      async () => {
+        second = await caughtUp('device=resume&mode=every', { 'last-event-id': cursor })
+        await waitFor(() => second.readings().length >= 200)
+      },
+    )
     await waitFor(() => [...seen, ...valuesOf(second)].length === next)
     expect([...seen, ...valuesOf(second)]).toEqual(Array.from({ length: next }, (_, i) => i))
   })
@@ -120,11 +134,14 @@ describe('a live viewer', () => {
     let sent = 0
     const next = () => ({ device: `joined-${sent % 7}`, observedAt: start + sent, value: sent++ })
     for (let i = 0; i < 60; i++) await world.send(Array.from({ length: 100 }, next))
-    const sending = setInterval(() => void world.send([next(), next(), next()]), 1)
     const viewers: SseViewer[] = []
-    for (let i = 0; i < 8; i++) viewers.push(await caughtUp(`device=joined-*&mode=every&since=${start / 1000 + 1}`))
-    await waitFor(() => sent > 8_000)
-    clearInterval(sending)
+    await sendingWhile(
+      () => world.send([next(), next(), next()]),
+      async () => {
+        for (let i = 0; i < 8; i++) viewers.push(await caughtUp(`device=joined-*&mode=every&since=${start / 1000 + 1}`))
+        await waitFor(() => sent > 8_000)
+      },
+    )
     const expected = Array.from({ length: sent - 1_000 }, (_, i) => i + 1_000)
     for (const viewer of viewers) {
       await waitFor(() => viewer.readings().length >= expected.length)
@@ -319,4 +336,19 @@ describe('the end of the service', () => {
     expect(await underWay).toBe('cut')
     socket.destroy()
   })
+
+  it('is not held up by connections that come in the last moment and say nothing', async () => {
+    const { api, url } = await world.startApi()
+    const { port, hostname } = new URL(url)
+    const sockets: Socket[] = []
+    const knocking = setInterval(() => {
+      for (let i = 0; i < 3; i++) sockets.push(connect(Number(port), hostname).on('error', () => {}))
+    }, 1)
+    await waitFor(() => sockets.length > 30)
+    const startAt = performance.now()
+    await api.stop()
+    expect(performance.now() - startAt).toBeLessThan(15_000)
+    clearInterval(knocking)
+    for (const socket of sockets) socket.destroy()
+  }, 90_000)
 })

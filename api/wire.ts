@@ -203,7 +203,8 @@ export const pipelineSchema = z
       .nullable()
       .meta({ description: 'Null: not known here, or not our disk' }),
     limits: z.array(z.strictObject({ kind: z.enum(limitKinds), cause: z.string(), count: z.number() })).meta({
-      description: 'Limits that were hit, by cause, since each process started; those never hit are left out',
+      description:
+        'Limits that were hit, by cause, since each process started; those never hit are left out, and those of ingest while `unknown.ingest` says why',
     }),
     unknown: z.strictObject({ ingest: why, writer: why, detector: why }),
   })

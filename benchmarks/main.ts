@@ -14,6 +14,7 @@ const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
   codecs: async () => (await import('./codecs.ts')).codecs,
   log: async () => (await import('./log.ts')).log,
   gateway: async () => (await import('./gateway.ts')).gateway,
+  live: async () => (await import('./live.ts')).live,
 }
 
 /** Runnable processes a core before a benchmark begins; above it the figures say little. */

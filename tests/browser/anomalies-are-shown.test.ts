@@ -51,12 +51,15 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
     await close()
   })
 
-  it('are a badge in the fleet', async () => {
+  it('are a badge in the fleet, and a sentence on the overview that leads to it', async () => {
     const { page, troubles, close } = await openPage(browser)
     await page.goto(weir.http)
     await page.waitForSelector('tr[data-device="server-5f5533"] .badge')
-    if (process.env.WEIR_TEST_SCREENSHOTS)
-      await page.screenshot({ path: `${process.env.WEIR_TEST_SCREENSHOTS}/overview.png` })
+    // The newest of each device leads, so the office's trouble is there in words, and one step away.
+    const office = page.locator('#found li', { hasText: 'office-hvac temperature' })
+    await office.filter({ hasText: '82.29 is above everything in 3,698 readings' }).waitFor()
+    await office.locator('a').click()
+    await page.waitForSelector('.plot[data-anomalies="1"] canvas')
     expect(troubles).toEqual([])
     await close()
   })

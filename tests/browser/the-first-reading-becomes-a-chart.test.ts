@@ -2,7 +2,7 @@
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { launchBrowser, noBrowser, openPage, scrollsSideways, testMsMax, waitFor } from './browser.ts'
+import { launchBrowser, noBrowser, openPage, scrollsSideways, testMsMax } from './browser.ts'
 import { connectPublisher } from './publish.ts'
 
 vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })

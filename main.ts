@@ -93,7 +93,7 @@ function stopSignal(): AbortSignal {
   return stop.signal
 }
 
-/** Errors that are a sentence for a person (a stop that was asked for is none, but is told the same way); anything else is a bug and is logged with its stack. */
+/** Errors that are a sentence for a person, and a stop that was asked for; anything else is a bug and is logged with its stack. */
 function exitCodeOf(error: unknown): number {
   if (error instanceof StoppedError) {
     process.stderr.write(`${error.message}\n`)

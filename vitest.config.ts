@@ -32,7 +32,7 @@ export default defineConfig({
           name: 'whole product',
           include: wholeProduct,
           fileParallelism: false,
-          testTimeout: 300_000,
+          testTimeout: 600_000,
           hookTimeout: 300_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },

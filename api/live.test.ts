@@ -94,6 +94,7 @@ describe('a live viewer', () => {
     for (let i = 100; i < 200; i++) await sendOne('resume', i)
     let next = 200
     const sending = setInterval(() => void sendOne('resume', next++), 1)
+    open.push({ close: () => clearInterval(sending) })
     const second = await caughtUp('device=resume&mode=every', { 'last-event-id': cursor })
     await waitFor(() => second.readings().length >= 200)
     clearInterval(sending)
@@ -121,6 +122,7 @@ describe('a live viewer', () => {
     const next = () => ({ device: `joined-${sent % 7}`, observedAt: start + sent, value: sent++ })
     for (let i = 0; i < 60; i++) await world.send(Array.from({ length: 100 }, next))
     const sending = setInterval(() => void world.send([next(), next(), next()]), 1)
+    open.push({ close: () => clearInterval(sending) })
     const viewers: SseViewer[] = []
     for (let i = 0; i < 8; i++) viewers.push(await caughtUp(`device=joined-*&mode=every&since=${start / 1000 + 1}`))
     await waitFor(() => sent > 8_000)

@@ -51,5 +51,5 @@ describe('a full log pushes back', () => {
       publisher.stop()
     }
     await weir.stop()
-  }, 420_000)
+  })
 })

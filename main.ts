@@ -97,7 +97,7 @@ function stopSignal(): AbortSignal {
   return stop.signal
 }
 
-/** Errors that are a sentence for a person, and a stop that was asked for, which is none; anything else is a bug and is logged with its stack. */
+/** Errors that are a sentence for a person, and a stop that was asked for; anything else is a bug and is logged with its stack. */
 function exitCodeOf(error: unknown): number {
   if (error instanceof StoppedError) {
     process.stderr.write(`${error.message}\n`)

@@ -54,7 +54,7 @@ export default defineConfig({
           exclude: isAllOnKafka ? [] : onlyOnKafka,
           ...(isAllOnKafka && { globalSetup: kafkaSetup }),
           fileParallelism: false,
-          testTimeout: 300_000,
+          testTimeout: 600_000,
           hookTimeout: 300_000,
           maxWorkers: 1,
           sequence: { groupOrder: 1 },

@@ -31,7 +31,7 @@ async function view(query: string, headers: Readonly<Record<string, string>> = {
 
 async function caughtUp(query: string, headers?: Readonly<Record<string, string>>): Promise<SseViewer> {
   const viewer = await view(query, headers)
-  liveCaughtUpSchema.parse((await viewer.waitForEvent('caught-up', undefined, 20_000)).data)
+  liveCaughtUpSchema.parse((await viewer.waitForEvent('caught-up')).data)
   return viewer
 }
 

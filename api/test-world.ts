@@ -98,6 +98,7 @@ export async function openWorld(): Promise<World> {
     await api.start()
     apis.push(api)
     await waitFor(() => api.health().state === 'ok', {
+      withinMs: 90_000,
       what: `the api, ${JSON.stringify(api.health())}`,
     })
     const { host, port } = api.httpAddress()

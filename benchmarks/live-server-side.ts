@@ -9,6 +9,7 @@ import { LastValues } from '../api/live/last-values.ts'
 import { LiveServer } from '../api/live/live-server.ts'
 import type { Chunk, EventLog } from '../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
+import { createViewerAccess } from '../runtime/access/viewer-access.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { createInstruments } from '../runtime/instruments.ts'
 import { silentLogger } from '../runtime/logger.ts'
@@ -74,6 +75,7 @@ async function weirSide(): Promise<Side> {
   const server = new LiveServer({
     ...{ host: '127.0.0.1', port: 0, hub, partitions: 1, clock: systemClock, instruments: createInstruments('bench') },
     anomalies: new AnomalyFeed({ log, logger: silentLogger }),
+    access: createViewerAccess({ config: { host: '127.0.0.1' }, clock: systemClock }),
   })
   await server.listen()
   const prefixes = Array.from({ length: updates }, (_, i) => encodeRowPrefix('default', device(i), 'rpm'))

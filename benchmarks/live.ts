@@ -4,7 +4,14 @@ import { fork } from 'node:child_process'
 import { join } from 'node:path'
 import { RawMqtt } from '../tests/helpers/mqtt-raw.ts'
 import { pause, waitFor } from '../tests/helpers/wait-for.ts'
-import { type Benchmark, generatorCoresMax, interleave, type Measurement, type Report } from './harness.ts'
+import {
+  type Benchmark,
+  type BenchmarkOptions,
+  generatorCoresMax,
+  interleave,
+  type Measurement,
+  type Report,
+} from './harness.ts'
 import type { LiveSideReport } from './live-server-side.ts'
 import { LiveViewers, ownCpuUs } from './live-viewers.ts'
 import { startLoad } from './load-process.ts'
@@ -45,14 +52,14 @@ export const live: Benchmark = {
       'CPU a delivery: ws ÷ weir',
       ratio('server µs').map((each) => 1 / each),
     )
-    await measureDelivery(seconds, report)
+    await measureDelivery(options, seconds, report)
     report.setting(
       'ingest',
       `50 connections × 100 in flight, QoS 1; ${viewers} viewers of ${updates} series, ${frozen} frozen`,
     )
     const ingest = await interleave(
-      { name: 'with viewers', measure: (round) => measureIngest(true, seconds, round) },
-      { name: 'alone', measure: (round) => measureIngest(false, seconds, round) },
+      { name: 'with viewers', measure: (round) => measureIngest(options, { isWatched: true, seconds, round }) },
+      { name: 'alone', measure: (round) => measureIngest(options, { isWatched: false, seconds, round }) },
       options.rounds,
       report,
     )
@@ -116,8 +123,8 @@ async function measureFanOut(side: 'weir' | 'ws', seconds: number, report: Repor
 }
 
 /** From the publish of a device to the viewer's socket, through the log. */
-async function measureDelivery(seconds: number, report: Report): Promise<void> {
-  const weir = await startForBenchmark()
+async function measureDelivery(options: BenchmarkOptions, seconds: number, report: Report): Promise<void> {
+  const weir = await startForBenchmark(options)
   try {
     const late: number[] = []
     const path = `/v1/live?device=tick-*`
@@ -157,8 +164,11 @@ async function measureDelivery(seconds: number, report: Report): Promise<void> {
   }
 }
 
-async function measureIngest(isWatched: boolean, seconds: number, round: number): Promise<Measurement> {
-  const weir = await startForBenchmark()
+async function measureIngest(
+  options: BenchmarkOptions,
+  { isWatched, seconds, round }: { readonly isWatched: boolean; readonly seconds: number; readonly round: number },
+): Promise<Measurement> {
+  const weir = await startForBenchmark(options)
   try {
     const prefix = `live-${round}`
     const series = Array.from({ length: updates }, (_, i) => `device=${prefix}-${String(i).padStart(4, '0')}`)

@@ -51,5 +51,5 @@ describeOnEmbedded('a full log pushes back', 'a broker has no quota that refuses
       publisher.stop()
     }
     await weir.stop()
-  }, 420_000)
+  })
 })

@@ -139,7 +139,7 @@ describe('survives kill -9', () => {
     for (const { acknowledged } of all) expect(acknowledged.size).toBeGreaterThan(rounds)
     expect((await runWeir(['verify', '--data', data])).code).toBe(0)
     await weir.stop()
-  }, 600_000)
+  }, 1_200_000)
 
   const writeGarbage = (data: string): void => {
     const file = segmentFiles(data).at(-1)!

@@ -180,6 +180,11 @@ async function stream(engine: Engine, statement: Statement, query: HttpQuery, re
 
 function drained(sink: Gzip | ServerResponse, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
+    // Its client has left while the engine made this block: nothing drains any more, and no event says so a second time.
+    if (signal.aborted) {
+      reject(signal.reason)
+      return
+    }
     const go = (): void => {
       signal.removeEventListener('abort', leave)
       resolve()

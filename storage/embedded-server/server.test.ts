@@ -72,6 +72,29 @@ describe('the embedded server', () => {
       expect(await ask('SELECT 1')).toBe('1\n')
     })
 
+    it('is not held by clients that go away in the middle of an answer, however many', async () => {
+      const sql = "SELECT number, repeat('x', 200) FROM numbers(20000000) FORMAT JSONEachRow"
+      const leave = (afterBytes: number): Promise<void> =>
+        new Promise((resolve) => {
+          const options = { method: 'POST', agent: false, headers: { authorization: basic() } }
+          const asked = request(`${endpoint.url}/`, options, (answer) => {
+            let bytes = 0
+            answer.on('data', (data: Buffer) => {
+              bytes += data.length
+              if (bytes >= afterBytes) answer.destroy()
+            })
+            answer.on('close', () => resolve())
+            answer.on('error', () => {})
+          })
+          asked.on('error', () => resolve())
+          asked.end(sql)
+        })
+      for (let i = 0; i < 6; i++) await Promise.all([1, 2, 3].map((each) => leave(each * i * 100_000)))
+      // More than run at once: a place that is never given back would keep these waiting for ever.
+      const answers = Array.from({ length: 8 }, () => ask('SELECT 1'))
+      expect(await Promise.all(answers)).toEqual(answers.map(() => '1\n'))
+    }, 60_000)
+
     it('takes the statement from the URL, from the body, or from both', async () => {
       expect(await (await send({ query: 'SELECT 1' }, { method: 'GET' })).text()).toBe('1\n')
       expect(await (await send({ query: 'SELECT' }, { body: '2 AS x FORMAT JSONEachRow' })).text()).toBe('{"x":2}\n')

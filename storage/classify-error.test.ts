@@ -50,9 +50,11 @@ describe('classifyError', () => {
   it.each(['<html>\n<body>502 Bad Gateway</body></html>', 'upstream connect error', ''])(
     'an answer that is no ClickHouse’s (%j) is the store being away',
     (body) => {
-      const error = classifyError(new Error(body))
-      expect(error).toBeInstanceOf(RetryableError)
-      expect(error.message).not.toContain('\n')
+      for (const thrown of [new Error(body), new SyntaxError(body)]) {
+        const error = classifyError(thrown)
+        expect(error).toBeInstanceOf(RetryableError)
+        expect(error.message).not.toContain('\n')
+      }
     },
   )
 

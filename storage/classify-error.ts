@@ -132,8 +132,8 @@ export function classifyError(error: unknown): Error {
   ) {
     return new RetryableError(`The store did not answer: ${error.message}`, { cause: error })
   }
-  // What the client makes of an answer that is no ClickHouse's: a proxy's page, an address that is something else's.
-  if (error.constructor === Error && errno === undefined) {
+  // What the client makes of an answer that is no ClickHouse's: a proxy's page, an address that is something else's, JSON that is none.
+  if ((error.constructor === Error || error instanceof SyntaxError) && errno === undefined) {
     return new RetryableError(`What answered is not ClickHouse, or is broken: ${firstLine(error.message)}`, {
       cause: error,
     })

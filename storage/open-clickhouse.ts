@@ -161,9 +161,6 @@ export function openClickHouse(
       try {
         for await (const rows of result.stream<Row>()) yield rows.map((row) => row.json() as Row)
       } catch (error) {
-        // Rows have gone out: a server that fails now can only write its reason in the place of the next one.
-        if (error instanceof SyntaxError)
-          throw new RetryableError(`The store's answer broke off: ${error.message}`, { cause: error })
         throw classifyError(error)
       } finally {
         result.close()
@@ -189,11 +186,13 @@ export function openClickHouse(
 
     insert(sql, data, options = {}) {
       return use(async ({ inserts }) => {
-        if (data === undefined) await inserts.command({ query: sql, ...clientOptions(options) })
-        else {
-          const { stream } = await inserts.exec({ query: sql, values: data, ...clientOptions(options) })
-          for await (const _ of stream);
+        if (data === undefined) {
+          checkAnswered(await inserts.command({ query: sql, ...clientOptions(options) }))
+          return
         }
+        const answer = await inserts.exec({ query: sql, values: data, ...clientOptions(options) })
+        for await (const _ of answer.stream);
+        checkAnswered(answer)
       })
     },
 
@@ -239,6 +238,16 @@ function openClient(endpoint: ClickHouseEndpoint, database: string, connectionsM
     // Below the server's own, so that a request never goes into a connection that is being closed.
     keep_alive: { enabled: true, idle_socket_ttl: 2_500 },
   })
+}
+
+/** Something between us and the store may answer 200 in its place (a maintenance page): rows count as stored only when the store says so. */
+function checkAnswered({
+  response_headers: headers,
+}: {
+  readonly response_headers: Readonly<Record<string, unknown>>
+}): void {
+  if (headers['x-clickhouse-query-id'] === undefined)
+    throw new RetryableError('What answered to an insert is not ClickHouse: nothing counts as stored')
 }
 
 function clientFor({ queries, outside }: Connection, { database }: QueryOptions): ClickHouseClient {

@@ -17,7 +17,9 @@ export interface ServerWatchOptions {
 
 /** The oldest whose documentation has everything that we say to it. */
 const oldestVersion = [24, 3] as const
-const everyMsDefault = 2_000
+const everyMsDefault = 3_000
+/** While it is away: doubled from the first to the last. */
+const againMs = { first: 250, last: 5_000 } as const
 const answerMsMax = 10_000
 /** UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED */
 const refusedCodes = new Set([192, 193, 194, 516])
@@ -42,6 +44,7 @@ export function createServerWatch({ clickhouse, endpoint, logger, everyMs }: Ser
   let health: Health = { state: 'starting', detail: `ClickHouse at ${endpoint.url} has not answered yet` }
   let saidKind: string | undefined
   let awaySince: number | undefined
+  let looksInVain = 0
 
   async function look(): Promise<void> {
     let trouble: Trouble | undefined
@@ -91,7 +94,12 @@ export function createServerWatch({ clickhouse, endpoint, logger, everyMs }: Ser
       watching = (async () => {
         while (!ending.signal.aborted) {
           await look()
-          await delay(everyMs ?? everyMsDefault, undefined, { signal: ending.signal }).catch(() => {})
+          looksInVain = health.state === 'ok' ? 0 : looksInVain + 1
+          const waitMs =
+            looksInVain === 0
+              ? (everyMs ?? everyMsDefault)
+              : Math.min(againMs.last, againMs.first * 2 ** Math.min(looksInVain - 1, 10))
+          await delay(waitMs, undefined, { signal: ending.signal }).catch(() => {})
         }
       })()
     },

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { ask, type ReadingItem } from '../helpers/ask.ts'
 import { type ClickHouseProcess, startClickHouse } from '../helpers/clickhouse-process.ts'
 import { RawMqtt, RawPublisher } from '../helpers/mqtt-raw.ts'
-import { queryStore } from '../helpers/store.ts'
+import { askStore, queryStore } from '../helpers/store.ts'
 import { type Certificates, makeCertificates, StoreProxy } from '../helpers/store-proxy.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
@@ -147,8 +147,10 @@ describe('a ClickHouse elsewhere (the engine behind our own HTTP interface)', ()
     expect(logLines(weir, /the store answers/)).toBe(1)
     await verified(weir, environment())
     await weir.stop()
-    // The engine is not asked to be here: the log is, and the detector's memory.
     await verified(weir, environment())
+    await askStore(server.data, `ALTER TABLE weir_${test}.readings DELETE WHERE value = 2 SETTINGS mutations_sync = 1`)
+    const found = await runWeir(['verify', '--data', weir.data], { env: environment(), withinMs: 60_000 })
+    expect([found.code, found.stdout]).toEqual([1, expect.stringMatching(/missing: 1\b/)])
     expect(weir.stderr()).not.toContain(secret().password)
   }, 180_000)
 

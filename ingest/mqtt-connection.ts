@@ -24,6 +24,7 @@ import {
   readText,
   subackRefused,
 } from './mqtt-frames.ts'
+import { MqttOutput, type OutputOwner } from './mqtt-output.ts'
 import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
 import { blocks, PacketReader, type PacketTaker } from './mqtt-reader.ts'
 import { mayPublish, readMqttTopic, refusalHints } from './mqtt-topic.ts'
@@ -62,7 +63,7 @@ export interface ConnectionHost {
 
 type State = 'connecting' | 'authenticating' | 'open' | 'lingering' | 'closed'
 
-export class MqttConnection implements PassageEnd, PacketTaker {
+export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
   clientId = ''
   state: State = 'connecting'
   private readonly host: ConnectionHost
@@ -71,6 +72,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   /** The device of the certificate that it showed. */
   private readonly certificate: string | undefined
   private readonly reader: PacketReader
+  private readonly output: MqttOutput
   /** Charged to the host. */
   private charged = 0
   private readonly ring = new AckRing()
@@ -84,7 +86,6 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   /** What it waits for, while its device sends faster than it may. */
   private pacedBy: RateBucket | undefined
   private passage: MqttPassage | undefined
-  private outputDone: (() => void)[] = []
 
   /** QoS 2 telemetry received and not released: packet id, cycle. */
   private unreleased: Map<number, number> | undefined
@@ -92,11 +93,8 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   private keepaliveMs = 0
   /** When the wait began for CONNECT, for its answer, for the session, or for the peer to close. */
   private stateSince: number
-  private outputStalledSince = -1
   private pingedAt = 0
   private pingsToAnswer = 0
-  /** Answers to the packets of one read go out together. */
-  private isCorked = false
 
   constructor(host: ConnectionHost, socket: Duplex, peer: string, certificate?: string) {
     this.host = host
@@ -105,7 +103,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     this.certificate = certificate
     this.stateSince = host.nowMs
     this.reader = new PacketReader(socket, this)
-    socket.on('drain', () => this.onDrain())
+    this.output = new MqttOutput(socket, this)
     socket.on('error', () => this.end())
     socket.on('end', () => this.end())
     socket.on('close', () => this.end())
@@ -113,7 +111,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   }
 
   get outputBytes(): number {
-    return this.socket.writableLength
+    return this.output.bytes
   }
 
   get credential(): DeviceCredential {
@@ -148,7 +146,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       this.pingsToAnswer = 0
       this.write(pings === 1 ? pingresp : Buffer.alloc(2 * pings, pingresp))
     }
-    this.uncork()
+    this.output.uncork()
     this.charge()
     this.flushReady()
   }
@@ -316,7 +314,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     const packetId = readUint16(bytes, body)
     if (packetId === 0) return this.refuse('malformed-packet')
     if (this.unreleased?.delete(packetId) || !this.passage?.isOpen) {
-      this.cork()
+      this.output.cork()
       this.write(pubcomp(packetId))
       return true
     }
@@ -431,7 +429,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       this.end()
       return
     }
-    this.uncork()
+    this.output.uncork()
     this.passage.passSmall(bytes, at, end)
     this.state = 'lingering'
     this.stateSince = this.host.nowMs
@@ -458,36 +456,19 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   }
 
   whenWritable(done: () => void): void {
-    if (this.socket.writableNeedDrain && !this.socket.destroyed) this.outputDone.push(done)
-    else done()
+    this.output.whenWritable(done)
     this.flushReady()
   }
 
   write(bytes: Buffer): void {
-    if (this.state === 'closed' || this.state === 'lingering') return
-    if (!this.socket.write(bytes)) {
-      if (this.outputStalledSince < 0) this.outputStalledSince = this.host.nowMs
-      if (this.socket.writableLength > limits.outputBytesMax) this.reader.block(blocks.output)
-    }
+    if (this.state !== 'closed' && this.state !== 'lingering') this.output.write(bytes)
   }
 
-  private cork(): void {
-    if (this.isCorked) return
-    this.isCorked = true
-    this.socket.cork()
+  onOutputFull(): void {
+    this.reader.block(blocks.output)
   }
 
-  private uncork(): void {
-    if (!this.isCorked) return
-    this.isCorked = false
-    this.socket.uncork()
-  }
-
-  private onDrain(): void {
-    this.outputStalledSince = -1
-    const waiting = this.outputDone
-    this.outputDone = []
-    for (const done of waiting) done()
+  onOutputTaken(): void {
     this.reader.unblock(blocks.output)
   }
 
@@ -513,7 +494,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return
     }
-    if (this.outputStalledSince >= 0 && nowMs - this.outputStalledSince > limits.outputStalledMsMax) {
+    if (this.output.isStalled(nowMs)) {
       this.close('slow-reader')
       return
     }
@@ -589,8 +570,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     this.passage?.close()
     this.ring.clear()
     this.socket.destroy()
-    for (const done of this.outputDone) done()
-    this.outputDone = []
+    this.output.close()
     this.host.closed(this)
   }
 }

@@ -6,6 +6,7 @@
 import type { LogState, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
 import { LimitError, LogFailedError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
+import { AppendGate } from './append-gate.ts'
 import { CommitBuffer } from './commit-buffer.ts'
 import type { EndFile, EndSignal, LogEnd } from './end-file.ts'
 import { frameBytes } from './frame-format.ts'
@@ -20,8 +21,6 @@ export const pendingBytesMax = 64 * 1024 * 1024
 const retryFirstMs = 100
 const retryMaxMs = 1000
 const expireMs = 10_000
-/** A disk that takes longer than this for one commit is said to be stalled. */
-const slowCommitMs = 5000
 const spareBuffersMax = 4
 
 export interface AppenderOptions {
@@ -41,10 +40,8 @@ export interface AppenderOptions {
   readonly onState: (state: LogState) => void
 }
 
-const ok: LogState = { state: 'ok' }
-
 export class Appender {
-  state: LogState = ok
+  private readonly gate: AppendGate
   private readonly options: AppenderOptions
   private readonly bytesMax: number
   private segment: OpenSegment
@@ -58,13 +55,7 @@ export class Appender {
   private waitingBytes = 0
   private readonly free: CommitBuffer[] = []
   private isRunning = false
-  private commitBeganAt: number | undefined
-  /** Why appends are refused; undefined while they are taken. */
-  private refusal: (() => Error) | undefined
-  /** Set by close: whatever happens to the disk, appends stay refused. */
-  private isClosing = false
   private isClosed = false
-  private isStalled = false
   private regaining: Promise<void> | undefined
   private wakeRegain: (() => void) | undefined
   private idle: (() => void)[] = []
@@ -72,6 +63,7 @@ export class Appender {
 
   constructor(options: AppenderOptions) {
     this.options = options
+    this.gate = new AppendGate(options.logger, options.onState)
     this.segment = options.segment
     this.byte = options.byte
     this.lastCommit = options.lastCommit
@@ -82,14 +74,15 @@ export class Appender {
     this.filling.reset(this.lastCommit + 1)
     this.timers = [
       setInterval(() => this.maintain(), expireMs).unref(),
-      setInterval(() => this.watchForStall(), retryMaxMs).unref(),
+      setInterval(() => this.gate.watchForStall(), retryMaxMs).unref(),
     ]
     this.publish()
     this.prepareSpare()
   }
 
   append(topic: LogTopic, partition: Partition, rows: Uint8Array, count: number, receivedAt: number): Promise<Offset> {
-    if (this.refusal) return Promise.reject(this.refusal())
+    const { refusal } = this.gate
+    if (refusal) return Promise.reject(refusal())
     const { partitions } = this.options
     if (!(partition >= 0 && partition < partitions && Number.isInteger(partition)))
       return Promise.reject(new RangeError(`there is no partition ${partition}: the log has ${partitions}`))
@@ -108,6 +101,10 @@ export class Appender {
       process.nextTick(this.run)
     }
     return this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
+  }
+
+  get state(): LogState {
+    return this.gate.state
   }
 
   bytesOnDisk(): number {
@@ -166,7 +163,8 @@ export class Appender {
 
   private async commit(buffer: CommitBuffer): Promise<boolean> {
     const { files } = this.options
-    this.commitBeganAt = performance.now()
+    const { gate } = this
+    gate.commitBegins()
     try {
       if (this.byte + buffer.length > this.segment.header.bytes) await this.roll(buffer.commit)
       const { descriptor } = this.segment
@@ -181,13 +179,13 @@ export class Appender {
       this.fail(error as Error, buffer)
       return false
     } finally {
-      this.commitBeganAt = undefined
+      gate.commitEnds()
     }
     this.byte += buffer.length
     this.lastCommit = buffer.commit
     this.durable = buffer.marks!
     this.publish()
-    if (this.isStalled) this.takeAgain()
+    if (gate.isStalled) gate.takeAgain()
     return true
   }
 
@@ -227,11 +225,12 @@ export class Appender {
   /** Nothing of this commit, nor of what was gathered behind it, is acknowledged; its segment counts no further than the last durable commit. */
   private fail(error: Error, buffer: CommitBuffer): void {
     const { logger } = this.options
+    const { gate } = this
     const refused = [buffer, ...this.waiting.splice(0)]
     if (this.filling.length > 0) refused.push(this.filling)
     const lastNumber = Math.max(...refused.map((each) => each.commit))
     this.waitingBytes = 0
-    this.isStalled = false
+    gate.isStalled = false
     this.next = copyMarks(this.durable)
     this.filling = new CommitBuffer(this.options.logId)
     // The numbers are not used again: frames of the failed commits may be on disk.
@@ -239,27 +238,25 @@ export class Appender {
     let refuseWith: () => Error
     if (error instanceof LimitError) {
       refuseWith = () => new LimitError(error.limit, error.message)
-      this.refuse({ state: 'full', reason: error.message }, refuseWith)
+      gate.refuse({ state: 'full', reason: error.message }, refuseWith)
       logger.error({ limit: error.limit }, error.message)
     } else if (error instanceof LogFailedError) {
-      const reason = `${error.message}; the log takes nothing more until it is opened again`
-      refuseWith = () => new LogFailedError(reason, { cause: error })
-      this.refuse({ state: 'failed', reason }, refuseWith)
-      logger.error({ error }, reason)
+      refuseWith = gate.fail(error)
     } else {
       const reason = `a commit to the log could not be made durable (${error.message}); its segment is abandoned, and appends are refused until another one takes them`
       refuseWith = () => new RetryableError(reason, { cause: error, retryAfterMs: 1000 })
-      this.refuse({ state: 'stalled', reason }, refuseWith)
+      gate.refuse({ state: 'stalled', reason }, refuseWith)
       logger.error({ error, segment: this.segment.header.segment, byte: this.byte }, reason)
     }
     const refusal = refuseWith()
     for (const each of refused) each.reject(refusal)
-    if (this.state.state !== 'failed') this.regaining ??= this.regain().finally(() => (this.regaining = undefined))
+    if (gate.state.state !== 'failed') this.regaining ??= this.regain().finally(() => (this.regaining = undefined))
   }
 
   /** Goes on in a new segment, as soon as there can be one. */
   private async regain(): Promise<void> {
     const { logger } = this.options
+    const { gate } = this
     let waitMs = retryFirstMs
     while (!this.isClosed) {
       await new Promise<void>((resolve) => {
@@ -272,37 +269,18 @@ export class Appender {
         await this.roll(this.filling.commit)
       } catch (error) {
         if (error instanceof LogFailedError) {
-          const reason = `${error.message}; the log takes nothing more until it is opened again`
-          this.refuse({ state: 'failed', reason }, () => new LogFailedError(reason, { cause: error }))
-          logger.error({ error }, reason)
+          gate.fail(error)
           return
         }
         if (error instanceof LimitError)
-          this.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
+          gate.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
         continue
       }
       this.publish()
-      this.takeAgain()
+      gate.takeAgain()
       logger.info({ segment: this.segment.header.segment }, 'the log takes appends again')
       return
     }
-  }
-
-  private takeAgain(): void {
-    this.isStalled = false
-    if (!this.isClosing) this.refusal = undefined
-    this.setState(ok)
-  }
-
-  private refuse(state: LogState, refusal: () => Error): void {
-    if (!this.isClosing) this.refusal = refusal
-    this.setState(state)
-  }
-
-  private setState(state: LogState): void {
-    const isSame = JSON.stringify(state) === JSON.stringify(this.state)
-    this.state = state
-    if (!isSame) this.options.onState(state)
   }
 
   private maintain(): void {
@@ -312,23 +290,11 @@ export class Appender {
       .catch((error: Error) =>
         logger.warn({ error }, 'old segments of the log could not be removed; tried again later'),
       )
-    if (!this.refusal) this.prepareSpare()
-  }
-
-  /** A disk that does not answer gives no error: refuse rather than let the senders wait without a word. */
-  private watchForStall(): void {
-    if (this.commitBeganAt === undefined || this.refusal) return
-    const tookMs = performance.now() - this.commitBeganAt
-    if (tookMs < slowCommitMs) return
-    const reason = `the disk has not answered a commit to the log for ${Math.round(tookMs / 1000)} s`
-    this.options.logger.error({}, reason)
-    this.isStalled = true
-    this.refuse({ state: 'stalled', reason }, () => new RetryableError(reason, { retryAfterMs: 1000 }))
+    if (!this.gate.refusal) this.prepareSpare()
   }
 
   async close(): Promise<void> {
-    this.isClosing = true
-    this.refusal = () => new RetryableError('the log is closed')
+    this.gate.close()
     if (this.isRunning) await new Promise<void>((resolve) => this.idle.push(resolve))
     this.isClosed = true
     this.wakeRegain?.()

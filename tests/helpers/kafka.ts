@@ -12,7 +12,7 @@ const version = '4.1.1'
 const clusterId = 'MkU3OEVBNTcwNTJENDM2Qg'
 const cache = process.env.WEIR_TEST_CACHE ?? join(homedir(), '.cache', 'weir-tests')
 const heapMiB = 256
-const readyMsMax = 60_000
+const readyMsMax = 120_000
 
 /** Why a broker can't be started here, or undefined. WEIR_TEST_REQUIRE=all makes it a failure. */
 export function kafkaMissing(): string | undefined {

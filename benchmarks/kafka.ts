@@ -53,6 +53,7 @@ async function measureLog(broker: TestKafka, rounds: number, seconds: number, re
       retentionMs: 3_600_000,
       compression,
       sessionTimeoutMs: 10_000,
+      patienceMs: 60_000,
       logger: silentLogger,
       topicSettings: { 'retention.bytes': String(512 * 1024 * 1024) },
     })

@@ -1,4 +1,5 @@
 // The rules over the options for Kafka: what can't work is refused before anything opens, with what to set instead.
+import * as zlib from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
 import { ConfigError } from './errors.ts'
@@ -16,6 +17,12 @@ function problemsOf(environment: Record<string, string>): readonly string[] {
 }
 
 describe('options for Kafka', () => {
+  it.skipIf('zstdCompressSync' in zlib)('zstd is refused by a Node that lacks it (newer ones have it)', () => {
+    expect(problemsOf({ ...brokers, WEIR_KAFKA_COMPRESSION: 'zstd' })).toEqual([
+      expect.stringMatching(/needs Node 22\.15 or newer.*use gzip/),
+    ])
+  })
+
   it('brokers are a list of host:port', () => {
     expect(readConfig({ environment: brokers }).kafkaBrokers).toEqual(['one.example:9092', 'two.example:9092'])
   })

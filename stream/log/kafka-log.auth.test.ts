@@ -10,6 +10,7 @@ import { readConfig } from '../../runtime/config.ts'
 import { StartError } from '../../runtime/errors.ts'
 import { silentLogger } from '../../runtime/logger.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
+import { waitFor } from '../../tests/helpers/wait-for.ts'
 import { openLog } from './open-log.ts'
 
 const secret = 'test-secret'
@@ -100,15 +101,20 @@ describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
         WEIR_KAFKA_TLS_KEY: join(directory, 'key.pem'),
       }),
     ],
-  ])('%s', async (_name, listener, environment) => {
-    const log = await open(listener, environment())
-    expect(await log.append('readings', 1, Buffer.from('kept'), 1, 1)).toBe(0)
-    const reader = await log.subscribe('any', 'readings')
-    const [chunk] = await reader.read(1e6, new AbortController().signal)
-    expect(Buffer.from(chunk!.rows).toString()).toBe('kept')
-    await reader.close()
-    await log.close()
-  })
+  ])(
+    '%s',
+    async (_name, listener, environment) => {
+      const log = await open(listener, environment())
+      await waitFor(() => log.state().state === 'ok', { withinMs: 30_000, what: 'the cluster to answer' })
+      expect(await log.append('readings', 1, Buffer.from('kept'), 1, 1)).toBe(0)
+      const reader = await log.subscribe('any', 'readings')
+      const [chunk] = await reader.read(1e6, new AbortController().signal)
+      expect(Buffer.from(chunk!.rows).toString()).toBe('kept')
+      await reader.close()
+      await log.close()
+    },
+    60_000,
+  )
 
   it.each(['plain', 'scram-sha-256'])('a wrong password for %s is one sentence, and no wait', async (mechanism) => {
     const error = await open('SASL', sasl(mechanism, 'wrong')).catch((caught) => caught)

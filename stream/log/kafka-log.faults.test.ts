@@ -32,6 +32,7 @@ const optionsFor = (
   retentionMs: 3_600_000,
   compression: 'none',
   sessionTimeoutMs: 3_000,
+  patienceMs: 60_000,
   stallMs: 1_500,
   logger: silentLogger,
   ...more,

@@ -27,6 +27,8 @@ describe.skipIf(kafkaMissing())('on Apache Kafka', () => {
     retentionMs: 3_600_000,
     compression: 'none',
     sessionTimeoutMs: 6_000,
+    // A slow machine is no cluster that is away.
+    patienceMs: 60_000,
     logger: silentLogger,
     // The least that a broker takes for a segment, and fetched in steps that are well below it.
     ...(size === 'small' && {

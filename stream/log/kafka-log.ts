@@ -52,6 +52,7 @@ export interface KafkaLogOptions {
 }
 
 const patienceMsDefault = 3_000
+const slowShare = 5
 /** After somebody had to change something. */
 const openAgainMs = 5_000
 const stallMsDefault = 5_000
@@ -73,9 +74,17 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   if (options.mode === 'read') return new KafkaLog(options)
   const log = new KafkaLog(options)
   const opened = log.open()
+  const { patienceMs = patienceMsDefault } = options
+  const began = performance.now()
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, options.patienceMs ?? patienceMsDefault)
+    const look = (): void => {
+      const waitedMs = performance.now() - began
+      // A cluster that is there and slow may still say that it can't work.
+      if (waitedMs >= patienceMs * (log.isAway ? 1 : slowShare)) resolve()
+      else timer = setTimeout(look, patienceMs / 10)
+    }
+    look()
   })
   try {
     await Promise.race([opened, late])
@@ -90,10 +99,10 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   }
 }
 
-async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal): Promise<void> {
+async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal, onAway: () => void): Promise<void> {
   const { endpoint, prefix, partitions, retentionMs, topicSettings: settings, logger } = options
   const wanted = { endpoint, prefix, partitions, retentionMs, ...(settings && { settings }) }
-  const reports = await untilAnswered(options, stop, () => ensureTopics(wanted, { create: true }))
+  const reports = await untilAnswered(options, stop, onAway, () => ensureTopics(wanted, { create: true }))
   for (const { name, created, copies } of reports)
     if (created) logger.info({ topic: name, partitions, copies }, 'made the Kafka topic')
   for (const { name, warnings } of reports)
@@ -108,6 +117,7 @@ async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal):
 async function untilAnswered<Answer>(
   { logger }: KafkaLogOptions,
   stop: AbortSignal,
+  onAway: () => void,
   ask: () => Promise<Answer>,
 ): Promise<Answer> {
   const backOff = new BackOff(stop)
@@ -118,6 +128,7 @@ async function untilAnswered<Answer>(
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')
       if (isRefusedLogin(error)) throw new StartError(`Kafka does not let us in: ${describeError(error)}`)
       if (backOff.isFirst) logger.warn({ error: describeError(error) }, 'Kafka is not there yet; waiting for it')
+      onAway()
       await backOff.wait()
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')
     }
@@ -161,6 +172,8 @@ class KafkaLog implements EventLog {
   /** Of a log for appending, until it has a producer. */
   private opening: LogState = ok
   private refusal: string | undefined
+  /** It was asked, and did not answer. */
+  isAway = false
   /** For questions that are answered at once. */
   private readonly asking: KafkaConnection
   private readonly all: readonly Partition[]
@@ -184,8 +197,11 @@ class KafkaLog implements EventLog {
     const { signal } = this.options
     const stop = linkSignals([this.ending.signal, ...(signal ? [signal] : [])])
     try {
-      await untilTopicsAreThere(this.options, stop.signal)
-      await untilAnswered(this.options, stop.signal, () => this.readReceivedAtMax())
+      const onAway = (): void => {
+        this.isAway = true
+      }
+      await untilTopicsAreThere(this.options, stop.signal, onAway)
+      await untilAnswered(this.options, stop.signal, onAway, () => this.readReceivedAtMax())
     } catch (error) {
       if (!stop.signal.aborted) this.refuse(error as Error)
       throw error

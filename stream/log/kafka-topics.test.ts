@@ -49,6 +49,7 @@ describe.skipIf(kafkaMissing())('topics in Kafka', () => {
           numPartitions: 2,
           configEntries: [
             { name: 'cleanup.policy', value: 'compact' },
+            { name: 'compression.type', value: 'lz4' },
             { name: 'min.insync.replicas', value: '2' },
           ],
         },
@@ -60,6 +61,7 @@ describe.skipIf(kafkaMissing())('topics in Kafka', () => {
     expect(problemsOf(found)).toEqual([
       expect.stringMatching(/2 partitions and WEIR_PARTITIONS is 4.*WEIR_PARTITIONS=2/),
       expect.stringMatching(/compacted.*cleanup.policy=delete/),
+      expect.stringMatching(/stored as lz4.*compression.type=producer/),
       expect.stringMatching(/asks for 2 copies in sync and has 1/),
     ])
     const opening = openKafkaLog({

@@ -1,4 +1,4 @@
-// Makes the pictures in docs/screenshots/: `npm run build && node dist/tests/browser/take-screenshots.js`. A product of its own, with the demo fleet and a
+// Makes the pictures in docs/screenshots/: `npm run build && node dist/tests/browser/take-screenshots.js` (all, or those named). A product of its own, with the demo fleet and a
 // machine of many metrics beside it, on free ports.
 import { mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -30,7 +30,8 @@ const fleetPictures: readonly Picture[] = [
   {
     name: 'device-90-days-dark',
     path: '/devices/nyc-taxi?range=90d',
-    options: { colorScheme: 'dark' },
+    // A dense line is a large picture: a smaller one.
+    options: { colorScheme: 'dark', viewport: { width: 1040, height: 640 } },
     crosshairAt: 0.4,
   },
   { name: 'device-360', path: '/devices/office-hvac?range=30d', options: { ...phone, colorScheme: 'dark' } },
@@ -57,19 +58,25 @@ export const directory = join(projectDirectory, 'docs/screenshots')
 if (process.argv[1] === fileURLToPath(import.meta.url)) await takeAll()
 
 async function takeAll(): Promise<void> {
+  const named = process.argv.slice(2)
+  const isWanted = ({ name }: Picture): boolean => named.length === 0 || named.includes(name)
   mkdirSync(directory, { recursive: true })
   const browser = await launchBrowser()
   try {
-    const empty = await spawnWeir()
-    await take(browser, empty, emptyPicture).finally(() => empty.dispose())
+    if (isWanted(emptyPicture)) {
+      const empty = await spawnWeir()
+      await take(browser, empty, emptyPicture).finally(() => empty.dispose())
+    }
+    const wanted = fleetPictures.filter(isWanted)
+    if (wanted.length === 0) return
     const weir = await spawnWeir({ demo: true })
-    await takeFleet(browser, weir).finally(() => weir.dispose())
+    await takeFleet(browser, weir, wanted).finally(() => weir.dispose())
   } finally {
     await browser.close()
   }
 }
 
-async function takeFleet(browser: Browser, weir: WeirProcess): Promise<void> {
+async function takeFleet(browser: Browser, weir: WeirProcess, wanted: readonly Picture[]): Promise<void> {
   const device = await connectPublisher(weir)
   const publishing = setInterval(() => void device.publish('press-4', machine(Date.now())), 1_000)
   try {
@@ -85,7 +92,7 @@ async function takeFleet(browser: Browser, weir: WeirProcess): Promise<void> {
     )
     // Two minutes of readings a second, without the moment at which the history came in.
     await pause(150_000)
-    for (const picture of fleetPictures) await take(browser, weir, picture)
+    for (const picture of wanted) await take(browser, weir, picture)
   } finally {
     clearInterval(publishing)
     await device.close()

@@ -2,9 +2,11 @@
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { EventLog } from './domain/event-log.ts'
+import { DeviceRegistry } from './runtime/access/device-registry.ts'
+import { createViewerAccess, insideToken, type ViewerAccess } from './runtime/access/viewer-access.ts'
 import { appendByParent, partsOf, runChild } from './runtime/child-process.ts'
 import { systemClock } from './runtime/clock.ts'
-import type { Config } from './runtime/config.ts'
+import { type Config, devicesFile, requiresAuth } from './runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from './runtime/data-lock.ts'
 import { RetryableError } from './runtime/errors.ts'
 import { createInstruments } from './runtime/instruments.ts'
@@ -70,22 +72,30 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     const { createServerWatch } = await import('./storage/server-watch.ts')
     services.push(createServerWatch({ clickhouse, endpoint: await endpoint(), logger }))
   }
+  const registry = new DeviceRegistry({ file: devicesFile(config), logger })
+  const isDeviceToken = (token: string): boolean => registry.holderOf(token) !== undefined
+  const access = createViewerAccess({ config, clock: systemClock, isDeviceToken })
+  const gatewayToken = config.adminToken && insideToken(config.adminToken)
+
   // The api first: it answers, if only that the store is away, while the writer waits for the store.
   if (config.roles.includes('api')) {
     const { createApiService } = await import('./api/api-service.ts')
     const { registerPages } = await import('./dashboards/pages.tsx')
     const pages = (app: FastifyInstance): Promise<void> =>
       registerPages(app, {
-        ask: (path) => askInside(app, path),
+        ask: (path) => askInside(app, path, access),
         mqttUrl: () => addresses.mqtt ?? configured('mqtt', config.mqttPort),
         gatewayUrl: () => addresses.gateway ?? configured('http', config.gatewayPort),
+        needsToken: access.isRequired,
       })
     // Started apart from ingest, nobody says where it listens: then it is where the configuration says.
     const configured = (protocol: string, port: number): string | undefined =>
       port === 0 ? undefined : `${protocol}://${config.host}:${port}`
     const gatewayUrl = (): string | undefined =>
       config.gatewayUrl ?? addresses.gateway ?? configured('http', config.gatewayPort)
-    const api = createApiService({ ...shared, log, clickhouse, status, pages, gatewayUrl })
+    registry.watch()
+    const asked = { access, registry, gatewayToken }
+    const api = createApiService({ ...shared, ...asked, log, clickhouse, status, pages, gatewayUrl })
     services.push(api)
     http = () => {
       const { host, port } = api.httpAddress()
@@ -128,6 +138,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
     signal: stop,
   })
   peers.close()
+  registry.close()
   await clickhouse.close()
   await Promise.all(closing.map((each) => each.close()))
   return code
@@ -176,8 +187,9 @@ async function insertAnomalies(
 }
 
 /** Pages ask the public API, in the same process but through its whole path. */
-async function askInside(app: FastifyInstance, path: string): Promise<unknown> {
-  const answer = await app.inject({ method: 'GET', url: path })
+async function askInside(app: FastifyInstance, path: string, access: ViewerAccess): Promise<unknown> {
+  const headers = { authorization: access.ownAuthorization }
+  const answer = await app.inject({ method: 'GET', url: path, headers })
   return answer.json()
 }
 
@@ -195,7 +207,8 @@ async function runDemo({ config, mqttUrl, httpUrl, stop }: ChildWorld): Promise<
   const logger = createLogger(config.logLevel, 'demo')
   const instruments = createInstruments('demo')
   const { createDemoFleet } = await import('./cli/demo-fleet.ts')
-  const services = [createDemoFleet({ mqttUrl: mqttUrl!, httpUrl: () => httpUrl, logger })]
+  const credentials = requiresAuth(config) && config.adminToken ? { adminToken: config.adminToken } : {}
+  const services = [createDemoFleet({ mqttUrl: mqttUrl!, httpUrl: () => httpUrl, logger, ...credentials })]
   return runChild({ process: 'demo', services, instruments, logger, drainMs: 1_000, signal: stop })
 }
 

@@ -7,18 +7,19 @@
 //     └── demo ─────── a fleet of devices, through the front door            --demo
 //
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CommandWorld } from './cli/command.ts'
 import type { EventLog, LogTopic } from './domain/event-log.ts'
 import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
+import { DeviceRegistry } from './runtime/access/device-registry.ts'
 import { systemClock } from './runtime/clock.ts'
-import type { Config } from './runtime/config.ts'
+import { type Config, devicesFile, isLoopback } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
 import { RetryableError, StartError } from './runtime/errors.ts'
 import { createHealthServer, type HealthServer } from './runtime/health-server.ts'
 import { createInstruments, type Instruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
+import { makeDataDirectory } from './runtime/make-data-directory.ts'
 import { type RowsToAppend, statusEveryMs } from './runtime/process-channel.ts'
 import { type Health, type Service, startServices, stopServices } from './runtime/service.ts'
 import type { ProcessStatus } from './runtime/status.ts'
@@ -134,6 +135,10 @@ class FirstProcess {
 
   async start(): Promise<void> {
     const { config } = this
+    if (!isLoopback(config.host)) {
+      const { host } = config
+      this.logger.warn({ host }, 'others reach this address and there is no TLS: who listens on the way sees tokens')
+    }
     makeDataDirectory(config.data)
     if (this.waitedFor.has('clickhouse') && !hasEngine())
       throw new StartError(
@@ -281,6 +286,7 @@ class Intake implements Service {
   private readonly stopSignal: AbortSignal
   private log: EventLog | undefined
   private ingest: IngestService | undefined
+  private registry: DeviceRegistry | undefined
 
   constructor(config: Config, logger: Logger, instruments: Instruments, stopSignal: AbortSignal) {
     this.stopSignal = stopSignal
@@ -292,11 +298,14 @@ class Intake implements Service {
   async start(): Promise<void> {
     const { config, logger, instruments } = this
     const shared = { config, logger, clock: systemClock }
+    const registry = new DeviceRegistry({ file: devicesFile(config), logger })
+    this.registry = registry
+    registry.watch()
     const log = await openLog({ ...shared, mode: 'append', signal: this.stopSignal })
     this.log = log
     instruments.gauge('weir_log_bytes', 'Bytes of the log that count against its quota', () => log.bytesOnDisk() ?? 0)
     instruments.gauge('weir_log_quota_bytes', 'WEIR_LOG_QUOTA', () => config.logQuota)
-    this.ingest = createIngestService({ ...shared, log, instruments })
+    this.ingest = createIngestService({ ...shared, log, instruments, registry })
     await this.ingest.start()
   }
 
@@ -306,6 +315,7 @@ class Intake implements Service {
 
   async stop(): Promise<void> {
     await this.ingest?.stop()
+    this.registry?.close()
     await this.log?.close()
   }
 
@@ -348,14 +358,6 @@ function logHealth(log: EventLog): Health {
   const state = log.state()
   if (state.state === 'ok') return { state: 'ok' }
   return { state: 'failed', detail: state.reason }
-}
-
-function makeDataDirectory(directory: string): void {
-  try {
-    mkdirSync(directory, { recursive: true })
-  } catch (error) {
-    throw new StartError(`The data directory ${directory} can't be made: ${(error as Error).message}`)
-  }
 }
 
 function portOf(url: string | undefined): number | undefined {

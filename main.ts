@@ -15,6 +15,7 @@ import { nearestName } from './runtime/nearest-name.ts'
 const commands: SubCommandsDef = {
   start: async () => (await import('./cli/start.ts')).start,
   simulate: async () => (await import('./cli/simulate.ts')).simulate,
+  device: async () => (await import('./cli/device.ts')).device,
   'dead-letters': async () => (await import('./cli/dead-letters.ts')).deadLetters,
   verify: async () => (await import('./cli/verify.ts')).verify,
   topics: async () => (await import('./cli/topics.ts')).topics,

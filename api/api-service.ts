@@ -6,6 +6,8 @@
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { EventLog } from '../domain/event-log.ts'
+import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
+import { createViewerAccess, type ViewerAccess } from '../runtime/access/viewer-access.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Config } from '../runtime/config.ts'
 import type { Instruments } from '../runtime/instruments.ts'
@@ -36,6 +38,12 @@ export interface ApiServiceOptions {
   readonly viewersMax?: number
   /** Registered into the same server. */
   readonly pages?: (app: FastifyInstance) => Promise<void>
+  /** Who may look; everybody when left out. */
+  readonly access?: ViewerAccess
+  /** Without it devices can't be registered here. */
+  readonly registry?: DeviceRegistry
+  /** What is shown at the gateway, where it asks for a token. */
+  readonly gatewayToken?: string | undefined
   /** Where dead letters are put back. */
   readonly gatewayUrl?: () => string | undefined
 }
@@ -56,6 +64,8 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
   const anomalies = new AnomalyFeed({ log, logger })
   const rates = new PipelineRates()
+  const openConfig = { host: config.host, auth: 'open', hostNames: undefined, adminToken: undefined } as const
+  const { access = createViewerAccess({ config: openConfig, clock }), registry } = options
   let app: FastifyInstance | undefined
   let port = 0
   let sampler: NodeJS.Timeout | undefined
@@ -96,8 +106,10 @@ export function createApiService(options: ApiServiceOptions): ApiService {
         clock,
         logger,
         gatewayUrl: options.gatewayUrl ?? (() => undefined),
+        gatewayToken: options.gatewayToken,
+        registry,
       }
-      app = await createApp({ ...context, rates, pages })
+      app = await createApp({ ...context, rates, pages, access })
       feed.start()
       anomalies.start()
       sampler = setInterval(() => void sample().catch(() => {}), rateSampleMs).unref()

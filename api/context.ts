@@ -4,6 +4,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { EventLog } from '../domain/event-log.ts'
 import { defaultTenant, type Tenant } from '../domain/reading.ts'
+import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { RequestError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -26,6 +27,10 @@ export interface ApiContext {
   readonly logger: Logger
   /** Where payloads are put back: the gateway's address, without a slash at the end, when it is known. */
   readonly gatewayUrl: () => string | undefined
+  /** Devices and their labels, where they can be registered. */
+  readonly registry?: DeviceRegistry | undefined
+  /** Shown there, where it asks for a token. */
+  readonly gatewayToken?: string | undefined
 }
 
 export type ApiApp = FastifyInstance<

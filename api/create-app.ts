@@ -5,8 +5,10 @@ import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import { jsonSchemaTransform, jsonSchemaTransformObject, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { z } from 'zod'
+import type { ViewerAccess } from '../runtime/access/viewer-access.ts'
 import { type AnswerLimits, boundAnswers, connectionIdleMsMax, connectionsMax } from './answer-budget.ts'
 import type { ApiApp, ApiContext } from './context.ts'
+import { guardRequests } from './guard.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { installProblems, invalidParameters, problemMediaType, sendError } from './problems.ts'
 import { anomalyRoutes } from './routes/anomalies.ts'
@@ -14,18 +16,27 @@ import { deadLetterRoutes } from './routes/dead-letters.ts'
 import { deviceRoutes } from './routes/devices.ts'
 import { latestRoutes } from './routes/latest.ts'
 import { liveRoutes } from './routes/live.ts'
+import { loginRoutes } from './routes/login.ts'
 import { operationRoutes } from './routes/operations.ts'
 import { readingRoutes } from './routes/readings.ts'
 import { referenceRoutes } from './routes/reference.ts'
+import { registryRoutes } from './routes/registry.ts'
 import { seriesRoutes } from './routes/series.ts'
 
 export interface AppOptions extends ApiContext {
+  /** Who may look. */
+  readonly access: ViewerAccess
   readonly rates?: PipelineRates
   readonly answers?: AnswerLimits
   readonly pages?: ((app: FastifyInstance) => Promise<void>) | undefined
 }
 
 const bodyBytesMax = 1024 * 1024
+/** Who asks shows the admin token. */
+const bearerEverywhere = () => ({
+  components: { securitySchemes: { admin: { type: 'http' as const, scheme: 'bearer' } } },
+  security: [{ admin: [] }],
+})
 /** Long enough for a hundred names in a query, and for a path parameter that is answered with 404. */
 const targetLengthMax = 64 * 1024
 
@@ -33,6 +44,7 @@ export async function createApp({
   pages,
   rates = new PipelineRates(),
   answers,
+  access,
   ...context
 }: AppOptions): Promise<FastifyInstance> {
   const app = Fastify({
@@ -61,6 +73,7 @@ export async function createApp({
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
   app.server.maxConnections = connectionsMax
   installProblems(app, context.logger)
+  guardRequests(app as unknown as ApiApp, access)
   boundAnswers(app as unknown as ApiApp, answers)
   await app.register(helmet, {
     contentSecurityPolicy: {
@@ -88,11 +101,15 @@ export async function createApp({
         description: 'Readings of devices: the newest, the history, and live. Instants are epoch milliseconds.',
         version: '1',
       },
+      ...(access.isRequired && bearerEverywhere()),
     },
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   })
-  registerRoutes(app.withTypeProvider<ZodTypeProvider>() as unknown as ApiApp, context, rates)
+  const routes = app.withTypeProvider<ZodTypeProvider>() as unknown as ApiApp
+  registerRoutes(routes, context, rates)
+  loginRoutes(routes, access)
+  if (context.registry) registryRoutes(routes, context, context.registry)
   referenceRoutes(app)
   if (pages) await app.register(async (scope) => pages(scope))
   return app

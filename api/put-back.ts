@@ -12,19 +12,19 @@ const answerMsMax = 15_000
 
 /** Throws a RequestError when nothing of it could be used (it is a new dead letter then), or it is not known to be kept. */
 export async function putBack(
-  gateway: string | undefined,
+  gateway: { readonly url: string | undefined; readonly token: string | undefined },
   { device, codec, payload }: { readonly device: string; readonly codec: string; readonly payload: Uint8Array },
   signal: AbortSignal,
 ): Promise<PutBack> {
   const contentType = contentTypeOfCodec[codec]
   if (contentType === undefined) throw withoutCodec(codec)
-  if (gateway === undefined) throw away('No gateway is known here: it runs with the role ingest.')
+  if (gateway.url === undefined) throw away('No gateway is known here: it runs with the role ingest.')
   let answer: Response
   let text: string
   try {
-    answer = await fetch(`${gateway}/v1/telemetry/${encodeURIComponent(device)}`, {
+    answer = await fetch(`${gateway.url}/v1/telemetry/${encodeURIComponent(device)}`, {
       method: 'POST',
-      headers: { 'content-type': contentType },
+      headers: { 'content-type': contentType, ...(gateway.token && { authorization: `Bearer ${gateway.token}` }) },
       body: payload as Uint8Array<ArrayBuffer>,
       signal: AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]),
     })
@@ -34,7 +34,8 @@ export async function putBack(
   }
   if (answer.status === 200) return JSON.parse(text) as PutBack
   const problem = JSON.parse(text) as { title: string; detail: string; type: string }
-  if (answer.status === 503) throw away(problem.detail)
+  // A gateway that does not know us (its admin token is another), or asks to wait: no fault of what is put back.
+  if ([401, 403, 429, 503].includes(answer.status)) throw away(problem.detail)
   if (answer.status === 415) throw withoutCodec(codec)
   throw new RequestError(answer.status, problem.type.replace('/problems/', ''), problem.title, problem.detail)
 }

@@ -41,9 +41,31 @@ export const devicesSchema = z.strictObject({ items: z.array(deviceSchema), next
 export type DevicesAnswer = z.infer<typeof devicesSchema>
 
 export const deviceDetailSchema = z
-  .strictObject({ ...deviceFields, latest: z.array(readingSchema.omit({ device: true })) })
+  .strictObject({
+    ...deviceFields,
+    labels: z.record(z.string(), z.string()).optional().meta({ description: 'Where it is registered and has some' }),
+    latest: z.array(readingSchema.omit({ device: true })),
+  })
   .meta({ id: 'DeviceDetail' })
 export type DeviceDetailAnswer = z.infer<typeof deviceDetailSchema>
+
+/** What is known of a device before it sends anything. */
+export const registrationSchema = z
+  .strictObject({
+    device: deviceName,
+    labels: z.record(z.string(), z.string()),
+    speaksFor: z.array(z.string()).meta({ description: 'Other devices that it may send for; `*` ends a beginning' }),
+    addedAt: instant,
+    tokens: z.array(z.strictObject({ id: z.string(), createdAt: instant })),
+  })
+  .meta({ id: 'Registration' })
+export type RegistrationAnswer = z.infer<typeof registrationSchema>
+export const registrationsSchema = z
+  .strictObject({ items: z.array(registrationSchema), next })
+  .meta({ id: 'Registrations' })
+export const newTokenSchema = z
+  .strictObject({ id: z.string(), token: z.string().meta({ description: 'Shown once; kept nowhere' }) })
+  .meta({ id: 'NewToken' })
 
 /** Steps that buckets may have; sub-day ones are counted from the epoch, the others are calendar units of the asked-for zone. */
 export const bucketSteps = [

@@ -27,8 +27,9 @@ export const deadLetters = defineCommand({
   },
   async run({ args, data }) {
     const world = data as CommandWorld
-    const base = (args.url ?? defaultUrl(world)).replace(/\/$/, '')
-    const ask: Ask = (method, path, body) => askApi(world, `${base}${path}`, method, body)
+    const { host, httpPort, adminToken } = readConfig({ environment: world.environment, purpose: 'command' })
+    const base = (args.url ?? `http://${host}:${httpPort}`).replace(/\/$/, '')
+    const ask: Ask = (method, path, body) => askApi(world, `${base}${path}`, { method, body, adminToken })
     const { action, id, reason, device, limit, payload, json = false } = args
     if (action === 'list') {
       only(id === undefined && payload === undefined, 'list takes --reason, --device and --limit')
@@ -120,12 +121,22 @@ function query(filter: Filter): string {
   return given.length === 0 ? '' : `?${new URLSearchParams(given)}`
 }
 
-async function askApi<Answer>(world: CommandWorld, url: string, method: string, body?: Uint8Array<ArrayBuffer>) {
+interface Request {
+  readonly method: string
+  readonly body: Uint8Array<ArrayBuffer> | undefined
+  readonly adminToken: string | undefined
+}
+
+async function askApi<Answer>(world: CommandWorld, url: string, { method, body, adminToken }: Request) {
   let answer: Response
   try {
     answer = await fetch(url, {
       method,
-      ...(body && { body, headers: { 'content-type': 'application/octet-stream' } }),
+      headers: {
+        ...(body && { 'content-type': 'application/octet-stream' }),
+        ...(adminToken && { authorization: `Bearer ${adminToken}` }),
+      },
+      ...(body && { body }),
       signal: AbortSignal.any([world.stop, AbortSignal.timeout(answerMsMax)]),
     })
   } catch (error) {
@@ -145,11 +156,6 @@ function problemSentence({ title, detail }: Problem): string {
 
 function reasonOf(error: unknown): string {
   return ((error as Error).cause as Error | undefined)?.message ?? (error as Error).message
-}
-
-function defaultUrl(world: CommandWorld): string {
-  const { host, httpPort } = readConfig({ environment: world.environment })
-  return `http://${host}:${httpPort}`
 }
 
 function readPayload(file: string): Uint8Array<ArrayBuffer> {

@@ -4,6 +4,7 @@
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { insideName, insideToken } from '../runtime/access/viewer-access.ts'
 import { type Clock, systemClock } from '../runtime/clock.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
@@ -37,6 +38,8 @@ export interface DemoFleetOptions {
   /** Of the HTTP API; a function where it is learned late. */
   readonly httpUrl: string | (() => string | undefined)
   readonly logger: Logger
+  /** Where authentication is required. */
+  readonly adminToken?: string
   readonly clock?: Clock
   readonly series?: readonly DemoSeries[]
   /** How long the API is waited for before a series starts without its history. */
@@ -117,10 +120,14 @@ function demoDirectory(): string {
   return existsSync(join(near, 'nyc_taxi.csv')) ? near : join(import.meta.dirname, '../../demo')
 }
 
-async function openPublisher({ device }: DemoSeries, { mqttUrl, signal, logger }: DeviceWorld): Promise<Publisher> {
+async function openPublisher(
+  { device }: DemoSeries,
+  { mqttUrl, signal, logger, adminToken }: DeviceWorld,
+): Promise<Publisher> {
+  const credentials = adminToken && { username: insideName, password: insideToken(adminToken) }
   for (;;) {
     try {
-      return await Publisher.open({ url: mqttUrl, clientId: `demo-${device}`, signal, logger })
+      return await Publisher.open({ url: mqttUrl, clientId: `demo-${device}`, signal, logger, ...credentials })
     } catch (error) {
       logger.warn({ device, error: (error as Error).message }, 'the demo device can not connect; trying again')
     }
@@ -132,12 +139,12 @@ async function openPublisher({ device }: DemoSeries, { mqttUrl, signal, logger }
  * as those of live readings hardly ever are. (Put in twice it is there once.)
  */
 async function needsHistory(series: DemoSeries, rows: number, world: DeviceWorld): Promise<boolean> {
-  const { device, metric, stepMs } = series
+  const { device, stepMs } = series
   const { signal, logger, clock = systemClock, askMsMax = askMsDefault } = world
   const startedAt = performance.now()
   for (let waitMs = 250; performance.now() - startedAt < askMsMax; waitMs = Math.min(waitMs * 2, 2_000)) {
     const httpUrl = typeof world.httpUrl === 'string' ? world.httpUrl : world.httpUrl()
-    const found = httpUrl === undefined ? undefined : await askEnds(httpUrl, device, metric, signal)
+    const found = httpUrl === undefined ? undefined : await askEnds(httpUrl, series, world)
     if (found === 'unknown') return true
     if (found !== undefined) {
       return found.newest % stepMs === 0 || found.oldest > millis(clock) - (rows * stepMs) / 2
@@ -151,12 +158,12 @@ async function needsHistory(series: DemoSeries, rows: number, world: DeviceWorld
 /** When the oldest and the newest reading were observed (ms), `unknown` when there is none, undefined when there is no answer yet. */
 async function askEnds(
   httpUrl: string,
-  device: string,
-  metric: string,
-  signal: AbortSignal,
+  { device, metric }: DemoSeries,
+  { signal, adminToken }: DeviceWorld,
 ): Promise<{ readonly oldest: number; readonly newest: number } | 'unknown' | undefined> {
   const base = httpUrl.replace(/\/$/, '')
-  const options = { signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) }
+  const headers: Record<string, string> = adminToken === undefined ? {} : { authorization: `Bearer ${adminToken}` }
+  const options = { headers, signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) }
   try {
     const known = await fetch(`${base}/v1/devices/${encodeURIComponent(device)}`, options)
     await known.arrayBuffer()

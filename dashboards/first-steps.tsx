@@ -10,29 +10,40 @@ interface FirstStepsProps {
   readonly mqtt: URL
   /** Undefined: not known here. */
   readonly gateway: string | undefined
+  /** Devices show a token. */
+  readonly needsToken: boolean
 }
 
-export function FirstSteps({ assets, mqtt, gateway }: FirstStepsProps): JSX.Element {
+export function FirstSteps({ assets, mqtt, gateway, needsToken }: FirstStepsProps): JSX.Element {
   const host = mqtt.hostname
   const port = mqtt.port || '1883'
   const address = `mqtt://${mqtt.host}`
+  const login = needsToken ? ' -u boiler-1 -P "$TOKEN"' : ''
+  const header = needsToken ? ' -H "authorization: Bearer $TOKEN"' : ''
+  const credentials = needsToken ? ", { username: 'boiler-1', password: 'the token' }" : ''
+  const token = {
+    id: 'token',
+    title: 'A device and its token first, shown this once',
+    code: 'TOKEN=$(npx weir device add boiler-1 | head -n 1)',
+  }
   const steps = [
+    ...(needsToken ? [token] : []),
     {
       id: 'mosquitto',
       title: 'From a shell',
-      code: `mosquitto_pub -h ${host} -p ${port} -q 1 -t devices/boiler-1/telemetry -m '${payload}'`,
+      code: `mosquitto_pub -h ${host} -p ${port}${login} -q 1 -t devices/boiler-1/telemetry -m '${payload}'`,
     },
     {
       id: 'curl',
       title: 'Over HTTP',
-      code: `curl -H 'content-type: application/json' -d '${payload}' ${gateway ?? `http://${host}:8081`}/v1/telemetry/boiler-1`,
+      code: `curl -H 'content-type: application/json'${header} -d '${payload}' ${gateway ?? `http://${host}:8081`}/v1/telemetry/boiler-1`,
     },
     {
       id: 'node',
       title: 'From Node.js, with the package mqtt',
       code: [
         "import { connectAsync } from 'mqtt'",
-        `const client = await connectAsync('${address}')`,
+        `const client = await connectAsync('${address}'${credentials})`,
         `await client.publishAsync('devices/boiler-1/telemetry', '${payload}', { qos: 1 })`,
       ].join('\n'),
     },
@@ -48,8 +59,8 @@ export function FirstSteps({ assets, mqtt, gateway }: FirstStepsProps): JSX.Elem
         <h1>Send a first reading</h1>
         <p>
           Nothing has arrived yet. Publish from anywhere to <code safe>{`devices/{device}/telemetry`}</code> on{' '}
-          <code safe>{address}</code>: no device has to be registered, and this page shows the reading the moment it is
-          kept.
+          <code safe>{address}</code>: {needsToken ? 'a device shows its token' : 'no device has to be registered'}, and
+          this page shows the reading the moment it is kept.
         </p>
       </div>
       <section class="panel listener" id="listener" aria-labelledby="listener-title">

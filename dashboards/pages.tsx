@@ -10,6 +10,7 @@ import { FirstSteps } from './first-steps.tsx'
 import { type FleetQuery, loadFleet } from './fleet.ts'
 import { FleetTable } from './fleet-table.tsx'
 import { Notice } from './layout.tsx'
+import { Login } from './login.tsx'
 import { Overview } from './overview.tsx'
 import { createRateHistory } from './rate-history.ts'
 import { sendPage } from './security.ts'
@@ -20,6 +21,8 @@ export interface PagesOptions {
   /** Where devices publish, `mqtt://host:port`; without it, the page's own host and port 1883. */
   readonly mqttUrl?: () => string | undefined
   readonly gatewayUrl?: () => string | undefined
+  /** Devices show a token. */
+  readonly needsToken?: boolean
 }
 
 /** Points that the first paint draws; the browser asks again for its own width. */
@@ -31,7 +34,7 @@ const textMetricsMax = 8
 const hidden = { schema: { hide: true } as object }
 
 export async function registerPages(app: FastifyInstance, options: PagesOptions): Promise<void> {
-  const { ask, now = Date.now, mqttUrl = () => undefined, gatewayUrl = () => undefined } = options
+  const { ask, now = Date.now, mqttUrl = () => undefined, gatewayUrl = () => undefined, needsToken = false } = options
   const questions = questionsTo(ask)
   const assets = registerAssets(app)
   const rates = createRateHistory(questions)
@@ -52,10 +55,19 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {
       const mqtt = mqttAddress(request.hostname)
-      return sendPage(reply, await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} />))
+      return sendPage(
+        reply,
+        await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} needsToken={needsToken} />),
+      )
     }
     const page = <Overview assets={assets} pipeline={pipeline} fleet={fleet} query={query} rates={rates} now={at} />
     return sendPage(reply, await page)
+  })
+
+  app.get('/login', hidden, async (request, reply) => {
+    const { next = '/', wrong } = request.query as { next?: unknown; wrong?: unknown }
+    const page = <Login assets={assets} next={String(next).slice(0, 2_048)} wrong={wrong !== undefined} />
+    return sendPage(reply, await page, wrong === undefined ? 200 : 401)
   })
 
   app.get('/fragments/fleet', hidden, async (request, reply) => {

@@ -25,10 +25,20 @@ export type CloseCause =
   | 'slow-reader'
   | 'taken-over'
   | 'connections-max'
+  | 'revoked'
   | 'broker'
 
 /** Why a socket of the gateway was closed by us. Bounded: it is a label. */
-export type SocketCloseCause = 'window' | 'order' | 'size' | 'malformed' | 'busy' | 'not-binary' | 'slow-reader'
+export type SocketCloseCause =
+  | 'window'
+  | 'order'
+  | 'size'
+  | 'malformed'
+  | 'busy'
+  | 'not-binary'
+  | 'slow-reader'
+  | 'not-authorised'
+  | 'revoked'
 
 export type DropCause = 'copies-in-flight' | 'slow-reader' | 'session-full' | 'sessions-max' | 'retained-full'
 
@@ -50,6 +60,8 @@ export interface IngestEvents {
   /** Reading stopped, or goes on, for all connections: the memory for unacknowledged publishes is used up. */
   readingStopped(bytes: number): void
   readingResumed(): void
+  /** A device sends faster than it may: nothing more is taken of it for a while. HTTP is told with 429, which `requestRefused` counts. */
+  rateLimited(door: 'mqtt' | 'websocket', fields: { device: string; waitMs: number }): void
   gatewayListening(host: string, port: number): void
   /** By us, for something that its peer did. */
   socketClosed(cause: SocketCloseCause, fields: { path: string; peer: string; device?: string }): void
@@ -68,6 +80,9 @@ export function createIngestEvents(options: { clock: Clock; logger: Logger; inst
   const stray = instruments.counter('weir_mqtt_stray_packets_total', 'Acknowledgements of nothing, ignored')
   const stopped = instruments.counter('weir_mqtt_reading_stopped_total', 'Times that reading stopped for all')
 
+  const limited = instruments.counter('weir_rate_limited_total', 'Times that a device had to wait for its rate', [
+    'door',
+  ])
   const sockets = instruments.counter('weir_gateway_sockets_closed_total', 'WebSockets that we closed', ['cause'])
   const requests = instruments.counter('weir_gateway_requests_refused_total', 'Requests of which nothing was kept', [
     'cause',
@@ -119,6 +134,10 @@ export function createIngestEvents(options: { clock: Clock; logger: Logger; inst
     },
     readingResumed() {
       say('reading-resumed', 'info', {}, 'sockets are read again')
+    },
+    rateLimited(door, fields) {
+      limited.inc({ door })
+      say(`rate-limited ${door}`, 'warn', { door, ...fields }, 'a device sends faster than it may: it waits')
     },
     gatewayListening(host, port) {
       logger.info({ event: 'gateway-listening', host, port }, 'the gateway is listening')

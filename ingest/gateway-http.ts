@@ -1,12 +1,15 @@
 // `POST /v1/telemetry/{device}`: everything that a head can tell is checked before a byte of the body is kept; the answer comes when what was sent is
 // durable, all answers of one commit together.
-import { defaultTenant, isDeviceName } from '../domain/reading.ts'
+import type { DeviceCredential } from '../domain/authority.ts'
+import { isDeviceName } from '../domain/reading.ts'
+import { foreignHost, foreignOrigin } from '../runtime/access/request-origin.ts'
 import { RequestError } from '../runtime/errors.ts'
 import type { HttpExchange } from '../runtime/web-server.ts'
 import type { CodecName } from './codecs/codec.ts'
+import { foreignDevice, wrongToken } from './device-auth.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { contentTypes } from './gateway-payloads.ts'
-import { foreignOrigin, problemAnswer, unavailable } from './gateway-problems.ts'
+import { problemAnswer, rateLimited, unavailable } from './gateway-problems.ts'
 import { ingestLimits as limits } from './limits.ts'
 
 /** Accepted, not durable yet. */
@@ -51,9 +54,27 @@ export class TelemetryRequests {
 
   onRequest(exchange: HttpExchange): void {
     const known = telemetryPath.exec(exchange.path)
-    const problem = known ? this.problemOfHead(exchange, known[1]!) : undefined
-    if (problem !== undefined || !known) {
-      this.refuse(exchange, problem ?? unknownRoute(exchange))
+    const { auth, rates, origins } = this.host
+    const host = exchange.header('host')
+    const foreign = foreignHost(host, origins) ?? foreignOrigin(exchange.header('origin'), host, origins)
+    if (foreign !== undefined || !known) {
+      this.refuse(exchange, foreign ?? unknownRoute(exchange))
+      return
+    }
+    const credential = auth.byHeader(exchange.header('authorization'))
+    if (credential instanceof RequestError) {
+      this.refuse(exchange, credential)
+      return
+    }
+    const device = decoded(known[1]!)
+    const problem = this.problemOfHead(exchange, device, credential)
+    if (problem !== undefined) {
+      this.refuse(exchange, problem)
+      return
+    }
+    const waitMs = rates?.of(credential.tenant, device).waitMs() ?? 0
+    if (waitMs > 0) {
+      this.refuseForRate(exchange, waitMs)
       return
     }
     const codec = codecOf(exchange.header('content-type'))
@@ -66,7 +87,7 @@ export class TelemetryRequests {
       this.refuse(exchange, bodyTooLarge())
       return
     }
-    this.receive(new Body(this, exchange, decodeURIComponent(known[1]!), codec, this.host.nowMs))
+    this.receive(new Body(this, { exchange, credential, device, codec, since: this.host.nowMs }))
   }
 
   /** A cycle is durable: everybody whose readings it holds is answered. */
@@ -105,15 +126,23 @@ export class TelemetryRequests {
 
   whole(body: Body, bytes: Buffer): void {
     this.release(body)
-    const { accepter, nowMs } = this.host
-    // The log, or the memory, may have run out while the body came.
-    const refusal = this.host.refusal()
+    const { accepter, nowMs, auth, rates } = this.host
+    const { credential, device } = body
+    // The log, or the memory, may have run out while the body came; the token may have been revoked.
+    const refusal = auth.stands(credential) ? this.host.refusal() : wrongToken()
     if (refusal !== undefined) {
       this.refuse(body.exchange, refusal)
       return
     }
-    const route = accepter.route(defaultTenant, body.device, body.codec, `/v1/telemetry/${body.device}`)
+    const bucket = rates?.of(credential.tenant, device)
+    const waitMs = bucket?.waitMs() ?? 0
+    if (waitMs > 0) {
+      this.refuseForRate(body.exchange, waitMs)
+      return
+    }
+    const route = accepter.route(credential.tenant, device, body.codec, `/v1/telemetry/${device}`)
     const cycle = accepter.accept(route, bytes, 0, bytes.length)
+    bucket?.spend(accepter.lastAccepted + accepter.lastDeadLettered)
     this.waiting.push({
       exchange: body.exchange,
       cycle,
@@ -142,20 +171,31 @@ export class TelemetryRequests {
     this.refuse(body.exchange, problem)
   }
 
-  private problemOfHead(exchange: HttpExchange, name: string): RequestError | undefined {
+  private problemOfHead(
+    exchange: HttpExchange,
+    device: string,
+    credential: DeviceCredential,
+  ): RequestError | undefined {
     if (exchange.method !== 'POST') return wrongMethod(exchange)
-    if (!isDeviceName(decoded(name))) return invalidDevice()
+    if (!isDeviceName(device)) return invalidDevice()
+    const foreign = foreignDevice(credential, device)
+    if (foreign !== undefined) return foreign
     if (exchange.query !== '') return unknownParameters(exchange.query)
     const encoding = exchange.header('content-encoding')
     if (encoding !== '' && encoding !== 'identity') return unsupportedEncoding(encoding)
     if (this.count >= limits.requestsInFlightMax) return unavailable.memoryUsed()
-    return foreignOrigin(exchange.header('origin'), exchange.header('host')) ?? this.host.refusal()
+    return this.host.refusal()
   }
 
-  private refuse(exchange: HttpExchange, problem: RequestError): void {
+  private refuseForRate(exchange: HttpExchange, waitMs: number): void {
+    const { problem, headers } = rateLimited(waitMs)
+    this.refuse(exchange, problem, headers)
+  }
+
+  private refuse(exchange: HttpExchange, problem: RequestError, more?: Readonly<Record<string, string>>): void {
     if (exchange.isOver) return
     this.host.events.requestRefused(problem.slug, { peer: exchange.peer, path: exchange.path.slice(0, 200) })
-    const headers = problem.status === 405 ? { allow: 'POST' } : {}
+    const headers = { ...(problem.status === 405 && { allow: 'POST' }), ...more }
     // Whatever of a body is still to come is not read.
     exchange.answer(problemAnswer(problem, { headers, close: true }))
   }
@@ -170,6 +210,7 @@ export class TelemetryRequests {
 /** One body on its way: kept in pieces until it is whole; one that comes whole is never copied. */
 class Body {
   readonly exchange: HttpExchange
+  readonly credential: DeviceCredential
   readonly device: string
   readonly codec: CodecName
   /** When it began, or brought enough to be waited for again. */
@@ -179,12 +220,13 @@ class Body {
   private pieces: Buffer[] = []
   private readonly requests: TelemetryRequests
 
-  constructor(requests: TelemetryRequests, exchange: HttpExchange, device: string, codec: CodecName, since: number) {
+  constructor(requests: TelemetryRequests, of: Pick<Body, 'exchange' | 'credential' | 'device' | 'codec' | 'since'>) {
     this.requests = requests
-    this.exchange = exchange
-    this.device = device
-    this.codec = codec
-    this.since = since
+    this.exchange = of.exchange
+    this.credential = of.credential
+    this.device = of.device
+    this.codec = of.codec
+    this.since = of.since
   }
 
   onBytes(bytes: Buffer, isLast: boolean): void {

@@ -2,7 +2,8 @@
 // hello: a peer that has more unsettled is closed with 4008, and what it had unsettled was never acknowledged.
 //
 //   message ──▶ frame ──▶ accepter ──(durable)──▶ window ──▶ ack, rejects: one send
-import { defaultTenant, isDeviceName } from '../domain/reading.ts'
+import { type DeviceCredential, everyone, maySpeakFor } from '../domain/authority.ts'
+import { isDeviceName } from '../domain/reading.ts'
 import type { ServerSocket, SocketHandler } from '../runtime/web-server.ts'
 import type { AcceptRoute } from './accept.ts'
 import type { SocketCloseCause } from './events.ts'
@@ -12,10 +13,15 @@ import { frameCodecs, isJsonCodec } from './gateway-payloads.ts'
 import { ackFrame, IngestWindow } from './gateway-window.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
+import type { RateBucket } from './rate-limits.ts'
 
 export interface IngestSocketHost extends GatewayHost {
   /** There are acknowledgements to come: call `flush` when a cycle is durable. */
   awaitsDurable(socket: IngestSocket): void
+  /** It has said who it is. */
+  admitted(socket: IngestSocket): void
+  /** Acknowledgements wait for a device's rate: ask `isPaidFor` now and then. */
+  awaitsRate(socket: IngestSocket): void
   closed(socket: IngestSocket): void
 }
 
@@ -28,6 +34,8 @@ const closeCodes = {
   order: 4009,
   size: 1009,
   busy: 1013,
+  'not-authorised': 4401,
+  revoked: 4403,
 } as const satisfies Partial<Record<SocketCloseCause, number>>
 
 /** Sockets take turns, so what is read of a frame is in one place for all. */
@@ -39,18 +47,29 @@ export class IngestSocket implements SocketHandler {
   isAwaited = false
   private readonly host: IngestSocketHost
   /** Who speaks, unless a frame says so. */
-  private readonly device: string | undefined
+  private device: string | undefined
+  /** Undefined until a frame has said who it is. */
+  private credential: DeviceCredential | undefined
+  private readonly bornMs: number
   private readonly peer: string
   private readonly window = new IngestWindow(limits.ingestWindow)
   private readonly routes = new Map<string, RememberedTopics>()
   private routeOfDevice: AcceptRoute | undefined
+  private bucketOfDevice: RateBucket | undefined
+  /** What acknowledgements wait for, while a device sends faster than it may. */
+  private pacedBy: RateBucket | undefined
   private socket: ServerSocket | undefined
   private lastId = -1
 
-  constructor(host: IngestSocketHost, device: string | undefined, peer: string) {
+  constructor(
+    host: IngestSocketHost,
+    of: { device: string | undefined; credential: DeviceCredential | undefined; peer: string },
+  ) {
     this.host = host
-    this.device = device
-    this.peer = peer
+    this.device = of.device
+    this.peer = of.peer
+    this.bornMs = host.nowMs
+    if (of.credential !== undefined) this.admit(of.credential)
   }
 
   opened(socket: ServerSocket): void {
@@ -70,8 +89,13 @@ export class IngestSocket implements SocketHandler {
       this.close('size')
       return
     }
+    if (this.credential === undefined) {
+      this.authenticate(bytes, isBinary)
+      return
+    }
     if (!(isBinary ? frame.readBinary(bytes) : frame.readText(bytes))) {
-      this.close('malformed')
+      // Who says who it is where nobody asks is not wrong.
+      if (this.lastId >= 0 || isBinary || readAuthFrame(bytes) === undefined) this.close('malformed')
       return
     }
     if (frame.id <= this.lastId) {
@@ -95,13 +119,14 @@ export class IngestSocket implements SocketHandler {
       : accepter.accept(route, bytes, frame.payloadStart, frame.payloadEnd)
     if (accepter.lastAccepted > 0 || accepter.lastDeadLettered === 0) this.window.push(frame.id, cycle)
     else this.window.pushReject(frame.id, cycle, accepter.lastReason, accepter.lastDeadLetterId)
+    if (this.host.rates !== undefined) this.pace(route, bytes)
     if (!this.isAwaited) this.host.awaitsDurable(this)
   }
 
   /** A cycle is durable: everything that it settles is said in one send. */
   flush(durableCycle: number): void {
     const { window, socket } = this
-    if (socket === undefined) return
+    if (socket === undefined || this.pacedBy !== undefined) return
     const frames = window.settle(durableCycle)
     const { ackedUpTo } = window
     if (frames === undefined) {
@@ -117,7 +142,70 @@ export class IngestSocket implements SocketHandler {
 
   /** In order: what is durable was acknowledged before. */
   finish(): void {
+    this.pacedBy = undefined
+    this.flush(this.host.accepter.durableCycle)
     this.socket?.end(1001, 'stopping')
+  }
+
+  /** False while it may still say who it is. */
+  isLate(): boolean {
+    if (this.host.nowMs - this.bornMs <= limits.connectWithinMs) return false
+    this.close('not-authorised')
+    return true
+  }
+
+  /** It has not said who it is, and somebody else wants to. */
+  makeRoom(): void {
+    this.close('busy')
+  }
+
+  onAuthChanged(): void {
+    if (this.credential !== undefined && !this.host.auth.stands(this.credential)) this.close('revoked')
+  }
+
+  /** True when the debt is paid: what waited is said. */
+  isPaidFor(durableCycle: number): boolean {
+    if (this.pacedBy !== undefined && this.pacedBy.waitMs() > 0) return false
+    this.pacedBy = undefined
+    this.flush(durableCycle)
+    return true
+  }
+
+  /** What was taken counts; beyond the rate nothing is acknowledged until it is paid for, so that the window fills. */
+  private pace(route: AcceptRoute, bytes: Buffer): void {
+    const { accepter, events } = this.host
+    const bucket = this.bucketOf(route, bytes)
+    const waitMs = bucket?.spend(accepter.lastAccepted + accepter.lastDeadLettered) ?? 0
+    if (waitMs === 0) return
+    if (this.pacedBy === undefined) events.rateLimited('websocket', { device: route.device, waitMs: Math.ceil(waitMs) })
+    if (this.pacedBy === undefined || this.pacedBy.waitMs() < waitMs) this.pacedBy = bucket
+    this.host.awaitsRate(this)
+  }
+
+  private bucketOf(route: AcceptRoute, bytes: Buffer): RateBucket | undefined {
+    const { rates } = this.host
+    if (frame.deviceStart < 0) {
+      this.bucketOfDevice ??= rates?.of(route.tenant, route.device)
+      return this.bucketOfDevice
+    }
+    const known = this.routes.get(route.codec)?.find(bytes, frame.deviceStart, frame.deviceEnd)
+    return known === undefined ? rates?.of(route.tenant, route.device) : known.bucket
+  }
+
+  private admit(credential: DeviceCredential): void {
+    this.credential = credential
+    // Without a name in the address a device speaks for itself; a gateway's frames say for whom.
+    if (credential !== everyone && credential.speaksFor.length === 0) this.device ??= credential.device
+    this.host.admitted(this)
+  }
+
+  /** The first frame of a browser, which can't set a header. */
+  private authenticate(bytes: Buffer, isBinary: boolean): void {
+    const token = isBinary ? undefined : readAuthFrame(bytes)
+    const credential = token === undefined ? undefined : this.host.auth.byToken(token)
+    if (credential === undefined || (this.device !== undefined && !maySpeakFor(credential, this.device)))
+      this.close('not-authorised')
+    else this.admit(credential)
   }
 
   private close(cause: keyof typeof closeCodes): void {
@@ -147,7 +235,7 @@ export class IngestSocket implements SocketHandler {
       this.close('malformed')
       return undefined
     }
-    this.routeOfDevice = this.host.accepter.route(defaultTenant, this.device, codec, origin)
+    this.routeOfDevice = this.host.accepter.route(this.credential!.tenant, this.device, codec, origin)
     return this.routeOfDevice
   }
 
@@ -158,11 +246,13 @@ export class IngestSocket implements SocketHandler {
       this.refuse('invalid-device-name')
       return
     }
-    if (this.device !== undefined && device !== this.device) {
+    const { host, credential = everyone } = this
+    if ((this.device !== undefined && device !== this.device) || !maySpeakFor(credential, device)) {
       this.refuse('not-this-device')
       return
     }
-    const route = this.host.accepter.route(defaultTenant, device, codec, origin)
+    const { tenant } = credential
+    const route = host.accepter.route(tenant, device, codec, origin)
     // Codecs that there are not many of are remembered: names of others come from outside.
     if ((frameCodecs as readonly string[]).includes(codec)) {
       let topics = this.routes.get(codec)
@@ -170,7 +260,8 @@ export class IngestSocket implements SocketHandler {
         topics = new RememberedTopics()
         this.routes.set(codec, topics)
       }
-      topics.add(new RememberedTopic(Buffer.from(bytes.subarray(deviceStart, deviceEnd)), device, route))
+      const bytesOfDevice = Buffer.from(bytes.subarray(deviceStart, deviceEnd))
+      topics.add(new RememberedTopic(bytesOfDevice, device, route, host.rates?.of(tenant, device)))
     }
     return route
   }
@@ -201,6 +292,17 @@ function stringOf(bytes: Buffer, start: number, end: number): string | undefined
   if (!text.includes('\\')) return text
   try {
     return JSON.parse(`"${text}"`) as string
+  } catch {
+    return undefined
+  }
+}
+
+/** The token of `{"type":"auth","token":"…"}`; undefined when it is not such a frame. */
+function readAuthFrame(bytes: Buffer): string | undefined {
+  if (bytes.length > limits.authFrameBytesMax) return undefined
+  try {
+    const { type, token } = JSON.parse(bytes.toString('utf8')) as { type?: unknown; token?: unknown }
+    return type === 'auth' && typeof token === 'string' ? token : undefined
   } catch {
     return undefined
   }

@@ -1,19 +1,23 @@
 // What the gateway says no with: problem+json (RFC 9457), as everywhere over HTTP.
+import { challengeOf } from '../runtime/access/viewer-access.ts'
 import { RequestError } from '../runtime/errors.ts'
 import type { Answer } from '../runtime/web-server.ts'
 
 /** `more`: members of the problem beyond RFC 9457's own. */
 export function problemAnswer(
-  { status, slug, title, message }: RequestError,
+  refusal: RequestError,
   more: { readonly headers?: Readonly<Record<string, string>>; readonly deadLetter?: string; close?: boolean } = {},
 ): Answer {
   const { headers, deadLetter, close = false } = more
+  const { status, slug, title, message } = refusal
+  const challenge = challengeOf(refusal)
   const problem = { type: `/problems/${slug}`, title, status, detail: message, ...(deadLetter && { deadLetter }) }
   return {
     status,
     headers: {
       'content-type': 'application/problem+json; charset=utf-8',
       ...(status === 503 && { 'retry-after': '1' }),
+      ...(challenge !== undefined && { 'www-authenticate': challenge }),
       ...headers,
     },
     body: JSON.stringify(problem),
@@ -47,17 +51,10 @@ export const unavailable = {
     ),
 }
 
-/** A page of another site must not send readings through a person's browser. Programs send no Origin. */
-export function foreignOrigin(origin: string, host: string): RequestError | undefined {
-  if (origin === '' || hostnameOf(origin) === hostnameOf(`http://${host}`)) return undefined
-  return new RequestError(
-    403,
-    'foreign-origin',
-    'Not from a page of another site',
-    `The page at ${origin.slice(0, 200)} may not send readings here; pages of this host may, on any port.`,
-  )
-}
-
-function hostnameOf(url: string): string | undefined {
-  return URL.canParse(url) ? new URL(url).hostname : undefined
+/** `waitMs`: until what the device sent before is paid for. */
+export function rateLimited(waitMs: number): { problem: RequestError; headers: Readonly<Record<string, string>> } {
+  const seconds = Math.max(1, Math.ceil(waitMs / 1000))
+  const detail = `The device sends more readings a second than it may. Nothing of this request was kept; send it again in ${seconds} s.`
+  const problem = new RequestError(429, 'rate-limit', 'Too fast', detail)
+  return { problem, headers: { 'retry-after': String(seconds) } }
 }

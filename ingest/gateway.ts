@@ -4,8 +4,11 @@
 //   POST /v1/telemetry/{device} ──▶ gateway-http ──────────┐
 //   WebSocket /v1/ingest ─────────▶ gateway-ingest-socket ─┴▶ accepter ──(durable)──▶ answers, acknowledgements
 //   WebSocket /mqtt ──────────────▶ gateway-mqtt-socket ───▶ MQTT front
+
+import type { DeviceCredential } from '../domain/authority.ts'
 import type { EventLog } from '../domain/event-log.ts'
 import { isDeviceName } from '../domain/reading.ts'
+import { foreignHost, foreignOrigin, type OriginRules } from '../runtime/access/request-origin.ts'
 import { RequestError } from '../runtime/errors.ts'
 import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
@@ -17,13 +20,15 @@ import {
   type WebServer,
 } from '../runtime/web-server.ts'
 import type { Accepter } from './accept.ts'
+import { type DeviceAuth, foreignDevice } from './device-auth.ts'
 import type { IngestEvents } from './events.ts'
 import { TelemetryRequests } from './gateway-http.ts'
 import { IngestSocket, type IngestSocketHost } from './gateway-ingest-socket.ts'
 import { MqttSocket, type MqttSocketHost } from './gateway-mqtt-socket.ts'
-import { foreignOrigin, problemAnswer, unavailable } from './gateway-problems.ts'
+import { problemAnswer, unavailable } from './gateway-problems.ts'
 import { ingestLimits as limits } from './limits.ts'
 import type { MqttFront } from './mqtt-front.ts'
+import type { RateLimits } from './rate-limits.ts'
 
 export interface GatewayOptions {
   readonly host: string
@@ -35,6 +40,9 @@ export interface GatewayOptions {
   /** Takes MQTT over WebSocket, and shares its memory. */
   readonly front: MqttFront
   readonly events: IngestEvents
+  readonly auth: DeviceAuth
+  readonly origins: OriginRules
+  readonly rates?: RateLimits | undefined
 }
 
 const tickMs = 250
@@ -42,6 +50,9 @@ const tickMs = 250
 export class Gateway implements IngestSocketHost, MqttSocketHost {
   readonly accepter: Accepter
   readonly events: IngestEvents
+  readonly auth: DeviceAuth
+  readonly origins: OriginRules
+  readonly rates: RateLimits | undefined
   readonly queuedBytesMax: number
   nowMs = 0
   queuedBytes = 0
@@ -50,6 +61,10 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
   private readonly server: WebServer
   private readonly requests: TelemetryRequests
   private readonly sockets = new Set<IngestSocket>()
+  /** Those of them that have not said who they are, the oldest first. */
+  private readonly strangers = new Set<IngestSocket>()
+  /** Those whose acknowledgements wait for a device's rate. */
+  private readonly paced = new Set<IngestSocket>()
   /** Sockets with acknowledgements to come. Two sets that take turns. */
   private awaiting = new Set<IngestSocket>()
   private awaitingNext = new Set<IngestSocket>()
@@ -60,6 +75,12 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     this.options = options
     this.accepter = options.accepter
     this.events = options.events
+    this.auth = options.auth
+    this.origins = options.origins
+    this.rates = options.rates
+    this.auth.onChange(() => {
+      for (const socket of this.sockets) socket.onAuthChanged()
+    })
     this.queuedBytesMax = options.memoryBytesMax * limits.mqttQueuesShareMax
     this.requests = new TelemetryRequests(this, options.memoryBytesMax)
     this.server = createWebServer({
@@ -144,8 +165,18 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     this.awaiting.add(socket)
   }
 
+  admitted(socket: IngestSocket): void {
+    this.strangers.delete(socket)
+  }
+
+  awaitsRate(socket: IngestSocket): void {
+    this.paced.add(socket)
+  }
+
   closed(socket: IngestSocket): void {
     this.sockets.delete(socket)
+    this.strangers.delete(socket)
+    this.paced.delete(socket)
     this.awaiting.delete(socket)
     this.awaitingNext.delete(socket)
   }
@@ -169,6 +200,8 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
   private onTick(): void {
     this.nowMs += tickMs
     this.requests.onTick(this.nowMs)
+    for (const stranger of this.strangers) if (!stranger.isLate()) break
+    for (const socket of this.paced) if (socket.isPaidFor(this.accepter.durableCycle)) this.paced.delete(socket)
   }
 
   // --- upgrades ---
@@ -180,11 +213,19 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
       silenceSecondsMax: limits.socketSilenceSecondsMax,
       upgrade: (head) => {
         const device = deviceOf(head.query)
-        const problem = this.problemOfUpgrade(head) ?? (device instanceof RequestError ? device : undefined)
+        const foreign = this.problemOfUpgrade(head)
+        if (foreign !== undefined) return this.refuse(head, foreign)
+        const credential = this.credentialOf(head)
+        if (credential instanceof RequestError) return this.refuse(head, credential)
+        if (device instanceof RequestError) return this.refuse(head, device)
+        const problem = device && credential ? foreignDevice(credential, device) : undefined
         if (problem !== undefined) return this.refuse(head, problem)
+        if (credential === undefined && this.strangers.size >= limits.ingestStrangersMax) this.letStrangerGo()
+        if (this.sockets.size >= limits.ingestSocketsMax) this.letStrangerGo()
         if (this.sockets.size >= limits.ingestSocketsMax) return this.refuse(head, tooManySockets())
-        const socket = new IngestSocket(this, device as string | undefined, head.peer)
+        const socket = new IngestSocket(this, { device, credential, peer: head.peer })
         this.sockets.add(socket)
+        if (credential === undefined) this.strangers.add(socket)
         return { handler: socket, protocol: '' }
       },
     }
@@ -207,7 +248,21 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
 
   private problemOfUpgrade(head: RequestHead): RequestError | undefined {
     if (this.isDraining) return unavailable.stopping()
-    return foreignOrigin(head.header('origin'), head.header('host'))
+    const host = head.header('host')
+    return foreignHost(host, this.origins) ?? foreignOrigin(head.header('origin'), host, this.origins)
+  }
+
+  /** Undefined: the first frame will say, since a browser can't set a header. */
+  private credentialOf(head: RequestHead): DeviceCredential | RequestError | undefined {
+    const authorization = head.header('authorization')
+    return authorization === '' && this.auth.isRequired ? undefined : this.auth.byHeader(authorization)
+  }
+
+  private letStrangerGo(): void {
+    for (const stranger of this.strangers) {
+      stranger.makeRoom()
+      return
+    }
   }
 
   private refuse(head: RequestHead, problem: RequestError): Answer {

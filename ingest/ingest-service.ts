@@ -1,5 +1,7 @@
 // The role ingest: takes readings in and acknowledges them once they are durable. Puts its parts together and answers for their health.
 import type { EventLog } from '../domain/event-log.ts'
+import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
+import { originRulesOf } from '../runtime/access/viewer-access.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Config } from '../runtime/config.ts'
 import type { Instruments } from '../runtime/instruments.ts'
@@ -7,22 +9,27 @@ import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
 import type { IngestTotals } from '../runtime/status.ts'
 import { type Accepter, createAccepter } from './accept.ts'
+import { createDeviceAuth } from './device-auth.ts'
 import { createIngestEvents } from './events.ts'
 import { Gateway } from './gateway.ts'
 import { createMqttBroker, type MqttBroker } from './mqtt-broker.ts'
 import type { Authenticate } from './mqtt-connection.ts'
 import { MqttFront } from './mqtt-front.ts'
+import { RateLimits } from './rate-limits.ts'
 
 export interface IngestServiceOptions {
   readonly config: Pick<
     Config,
     'host' | 'mqttPort' | 'gatewayPort' | 'mqttTopicsOpen' | 'mqttConnectionsMax' | 'ingestMemory'
-  >
+  > &
+    Partial<Pick<Config, 'auth' | 'adminToken' | 'hostNames' | 'rateLimitReadingsPerS'>>
   readonly log: EventLog
   readonly clock: Clock
   readonly logger: Logger
   readonly instruments: Instruments
-  /** Who may connect; everybody when left out. */
+  /** Who has tokens; nobody when left out. */
+  readonly registry?: DeviceRegistry
+  /** Who may connect over MQTT, instead of what the configuration says, for tests. */
   readonly authenticate?: Authenticate
 }
 
@@ -36,12 +43,21 @@ export interface IngestService extends Service {
 export function createIngestService(options: IngestServiceOptions): IngestService {
   const { config, log, clock, logger, instruments } = options
   const events = createIngestEvents({ clock, logger, instruments })
+  const { host, auth: mode, adminToken, hostNames, rateLimitReadingsPerS } = config
+  const auth = createDeviceAuth({ host, auth: mode, adminToken }, options.registry)
+  const origins = originRulesOf({ host, auth: mode, hostNames })
+  const rates = rateLimitReadingsPerS === undefined ? undefined : new RateLimits(rateLimitReadingsPerS)
   let accepter: Accepter | undefined
   let broker: MqttBroker | undefined
   let front: MqttFront | undefined
   let gateway: Gateway | undefined
 
   instruments.gauge('weir_mqtt_connections', 'MQTT connections', () => front?.connectionCount ?? 0)
+  instruments.gauge(
+    'weir_devices_registered',
+    'Devices that have a place in the registry',
+    () => options.registry?.deviceCount ?? 0,
+  )
   instruments.gauge('weir_gateway_sockets', 'WebSockets of /v1/ingest', () => gateway?.socketCount ?? 0)
   instruments.gauge(
     'weir_gateway_held_bytes',
@@ -59,7 +75,14 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
 
     async start() {
       accepter = createAccepter({ log, clock, logger, instruments })
-      broker = await createMqttBroker({ topicsOpen: config.mqttTopicsOpen, accepter, clock, events, instruments })
+      broker = await createMqttBroker({
+        topicsOpen: config.mqttTopicsOpen,
+        accepter,
+        stands: auth.stands,
+        clock,
+        events,
+        instruments,
+      })
       front = new MqttFront({
         host: config.host,
         port: config.mqttPort,
@@ -69,6 +92,8 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
         accepter,
         broker,
         events,
+        auth,
+        rates,
         ...(options.authenticate && { authenticate: options.authenticate }),
       })
       gateway = new Gateway({
@@ -79,6 +104,9 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
         accepter,
         front,
         events,
+        auth,
+        origins,
+        rates,
       })
       await front.listen()
       await gateway.listen()
@@ -100,7 +128,9 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
     health(): Health {
       if (accepter === undefined || front === undefined) return { state: 'starting', detail: 'ingest has not started' }
       const accepting = accepter.health()
-      return accepting.state === 'ok' ? front.health() : accepting
+      if (accepting.state !== 'ok') return accepting
+      const taking = front.health()
+      return taking.state === 'ok' && auth.isRequired ? (options.registry?.health() ?? taking) : taking
     },
 
     totals(): IngestTotals {

@@ -77,6 +77,10 @@ export const ingestLimits = {
 
   /** WebSockets of /v1/ingest at once. */
   ingestSocketsMax: 2_000,
+  /** Those of them that have not said who they are; the one that has been silent longest makes room for one more. */
+  ingestStrangersMax: 200,
+  /** The frame that says so. */
+  authFrameBytesMax: 1024,
   /** Messages of one of them that are not settled; announced in its hello, one more closes it. */
   ingestWindow: 64,
   /** A message; announced too. */

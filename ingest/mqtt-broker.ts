@@ -3,7 +3,7 @@
 // any; the hooks check again what the front decided (a second fence), since aedes on its own handles packets before authentication.
 import { Duplex } from 'node:stream'
 import { Aedes, type AuthenticateError, type Client } from 'aedes'
-import { defaultTenant } from '../domain/reading.ts'
+import { type DeviceCredential, ownerOf as ownerKeyOf } from '../domain/authority.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Accepter } from './accept.ts'
@@ -11,11 +11,19 @@ import type { IngestEvents } from './events.ts'
 import { ingestLimits } from './limits.ts'
 import { type ConnectPacket, encodeConnect } from './mqtt-frames.ts'
 import { SessionStore } from './mqtt-sessions.ts'
-import { filterMatches, isFilterAllowed, mayMatchTelemetry, readMqttTopic } from './mqtt-topic.ts'
+import {
+  filterMatches,
+  isFilterAllowed,
+  mayMatchTelemetry,
+  mayPublish,
+  maySubscribe,
+  readMqttTopic,
+} from './mqtt-topic.ts'
 
 /** What a connection of the front hears from its session. */
 export interface SessionOwner {
   readonly clientId: string
+  readonly credential: DeviceCredential
   /** The session stands: packets may be passed. */
   onSessionReady(): void
   /** Bytes for the peer; `done` when more may come. */
@@ -38,6 +46,8 @@ export interface MqttBroker {
   openSession(owner: SessionOwner, connect: Pick<ConnectPacket, 'clientId' | 'clean' | 'will'>): BrokerSession
   /** A clean session begins without one being opened. */
   forgetSession(clientId: string): void
+  /** Whose the session is that is kept under this client id (`ownerOf`); undefined: there is none. */
+  sessionOwner(clientId: string): string | undefined
   /** Grows when the set of filters that could match telemetry changes. */
   readonly generation: number
   /** Whether a live subscriber matches. */
@@ -52,6 +62,8 @@ export interface MqttBroker {
 export interface MqttBrokerOptions {
   readonly topicsOpen: boolean
   readonly accepter: Accepter
+  /** False once a credential was revoked. */
+  readonly stands?: (credential: DeviceCredential) => boolean
   readonly clock: Clock
   readonly events: IngestEvents
   readonly instruments: Instruments
@@ -60,7 +72,7 @@ export interface MqttBrokerOptions {
 const expireEveryMs = 60_000
 
 export async function createMqttBroker(options: MqttBrokerOptions): Promise<MqttBroker> {
-  const { events, clock, topicsOpen, accepter } = options
+  const { events, clock, topicsOpen, accepter, stands = () => true } = options
   const live = new LiveFilters()
   const granted = new WeakMap<Client, Set<string>>()
   const byClientId = new Map<string, Client>()
@@ -75,6 +87,11 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
       return client !== undefined && (granted.get(client)?.has(filter) ?? false)
     },
     isConnected: (clientId) => byClientId.has(clientId),
+    ownerOf(clientId) {
+      const client = byClientId.get(clientId)
+      const owner = client && ownerOf(client)
+      return owner ? ownerKeyOf(owner.credential) : ''
+    },
   })
 
   const broker = await Aedes.createBroker({
@@ -99,26 +116,34 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
       done(null, true)
     },
     authorizePublish(client, packet, done) {
-      if (client === null || !authenticated.has(client)) return done(new Error('not authenticated'))
+      const credential = client === null ? undefined : ownerOf(client)?.credential
+      if (client === null || credential === undefined || !authenticated.has(client))
+        return done(new Error('not authenticated'))
+      // The will of somebody whose token was revoked is not heard either.
+      if (!stands(credential)) return done(new Error('revoked'))
       const topic = readMqttTopic(packet.topic, topicsOpen)
       if (topic.kind === 'refused') return done(new Error(`refused: ${topic.cause}`))
+      if (!mayPublish(credential, topic, packet.topic)) return done(new Error('refused: topic-foreign'))
       if (topic.kind === 'telemetry') {
         // Only a will comes here: telemetry that is published goes past the broker.
         if (isDraining) return done(new Error('draining'))
         packet.retain = false
         const payload = Buffer.from(packet.payload)
-        const route = accepter.route(defaultTenant, topic.device, topic.codec, packet.topic)
+        const route = accepter.route(credential.tenant, topic.device, topic.codec, packet.topic)
         accepter.accept(route, payload, 0, payload.length)
       }
       return done(isDraining ? new Error('draining') : null)
     },
     authorizeSubscribe(client, subscription, done) {
       const filters = granted.get(client)
+      const credential = ownerOf(client)?.credential
       const filter = subscription.topic
       const isKnown = filters?.has(filter) ?? false
       if (
         filters === undefined ||
+        credential === undefined ||
         !isFilterAllowed(filter, topicsOpen) ||
+        !maySubscribe(credential, filter) ||
         (!isKnown && filters.size >= ingestLimits.filtersPerConnectionMax)
       ) {
         events.subscriptionRefused({ clientId: client.id, filter: filter.slice(0, 200) })
@@ -195,6 +220,7 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
       return session
     },
     forgetSession: (clientId) => sessions.forget(clientId),
+    sessionOwner: (clientId) => sessions.ownerOf(clientId),
     get generation() {
       return live.generation
     },

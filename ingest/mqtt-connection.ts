@@ -5,8 +5,9 @@
 //                     ├─ PINGREQ ───▶ socket
 //                     └─ the rest ──▶ session (aedes) ──▶ socket
 import type { Duplex } from 'node:stream'
-import { defaultTenant } from '../domain/reading.ts'
+import { type DeviceCredential, everyone } from '../domain/authority.ts'
 import type { Accepter } from './accept.ts'
+import type { DeviceAuth } from './device-auth.ts'
 import type { CloseCause, IngestEvents } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
@@ -25,11 +26,14 @@ import {
 } from './mqtt-frames.ts'
 import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
 import { blocks, PacketReader, type PacketTaker } from './mqtt-reader.ts'
-import { readMqttTopic, refusalHints } from './mqtt-topic.ts'
+import { mayPublish, readMqttTopic, refusalHints } from './mqtt-topic.ts'
 import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
+import type { RateBucket, RateLimits } from './rate-limits.ts'
 
-/** Who may connect. Answers 0 (welcome) or the CONNACK code of the refusal. */
-export type Authenticate = (connect: ConnectPacket) => ConnackCode | Promise<ConnackCode>
+/** A credential, 0 (welcome, whoever it is), or the CONNACK code of the refusal. */
+type Admittance = DeviceCredential | ConnackCode
+/** Who may connect. */
+export type Authenticate = (connect: ConnectPacket) => Admittance | Promise<Admittance>
 
 /** What all connections of a front share. */
 export interface ConnectionHost {
@@ -39,6 +43,8 @@ export interface ConnectionHost {
   readonly slab: AckSlab
   readonly topicsOpen: boolean
   readonly authenticate: Authenticate
+  readonly auth: DeviceAuth
+  readonly rates: RateLimits | undefined
   /** Milliseconds of a live event loop, in steps: a loop that stood still ages nobody. */
   readonly nowMs: number
   /** True while the memory of all connections is used up. */
@@ -47,6 +53,8 @@ export interface ConnectionHost {
   awaitsDurable(connection: MqttConnection): void
   /** The connection holds so many bytes more (or less). */
   charge(bytes: number): void
+  /** Whether a client id is free, or held by the same device. */
+  mayClaim(clientId: string, credential: DeviceCredential): boolean
   /** The client id is this connection's from now on; an older one is closed. */
   claim(clientId: string, connection: MqttConnection): void
   closed(connection: MqttConnection): void
@@ -69,6 +77,10 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   isAwaited = false
 
   private connect: ConnectPacket | undefined
+  /** Who it is, once it was let in. */
+  private admitted: DeviceCredential | undefined
+  /** What it waits for, while its device sends faster than it may. */
+  private pacedBy: RateBucket | undefined
   private passage: MqttPassage | undefined
   private outputDone: (() => void)[] = []
 
@@ -99,6 +111,10 @@ export class MqttConnection implements PassageEnd, PacketTaker {
 
   get outputBytes(): number {
     return this.socket.writableLength
+  }
+
+  get credential(): DeviceCredential {
+    return this.admitted ?? everyone
   }
 
   get nowMs(): number {
@@ -215,6 +231,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       topic.generation = host.broker.generation
       topic.isWanted = host.broker.isWanted(topic.topic)
     }
+    if (topic.bucket !== undefined) this.pace(topic.bucket, route.device)
     if (topic.isWanted) host.broker.sendCopy(topic.topic, Buffer.from(bytes.subarray(payload, end)))
     return true
   }
@@ -226,22 +243,36 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       this.close('malformed-packet', 'a topic that is not UTF-8 or has U+0000')
       return undefined
     }
-    const topic = readMqttTopic(text, this.host.topicsOpen)
-    if (topic.kind === 'refused') {
-      this.host.events.publishRefused(topic.cause, {
+    const { host, credential } = this
+    const topic = readMqttTopic(text, host.topicsOpen)
+    if (topic.kind === 'refused' || !mayPublish(credential, topic, text)) {
+      const cause = topic.kind === 'refused' ? topic.cause : 'topic-foreign'
+      host.events.publishRefused(cause, {
         clientId: this.clientId,
         topic: text.slice(0, 200),
-        hint: refusalHints[topic.cause],
+        hint: refusalHints[cause],
       })
-      this.close('publish-refused', topic.cause)
+      this.close('publish-refused', cause)
       return undefined
     }
-    const route =
-      topic.kind === 'telemetry' ? this.host.accepter.route(defaultTenant, topic.device, topic.codec, text) : undefined
-    const remembered = new RememberedTopic(Buffer.from(bytes.subarray(start, end)), text, route)
+    const { tenant } = credential
+    const isTelemetry = topic.kind === 'telemetry'
+    const route = isTelemetry ? host.accepter.route(tenant, topic.device, topic.codec, text) : undefined
+    const bucket = isTelemetry ? host.rates?.of(tenant, topic.device) : undefined
+    const remembered = new RememberedTopic(Buffer.from(bytes.subarray(start, end)), text, route, bucket)
     this.topics ??= new RememberedTopics()
     this.topics.add(remembered)
     return remembered
+  }
+
+  /** What was taken counts; beyond the rate nothing more is read until it is paid for. */
+  private pace(bucket: RateBucket, device: string): void {
+    const { accepter, events } = this.host
+    const waitMs = bucket.spend(accepter.lastAccepted + accepter.lastDeadLettered)
+    if (waitMs === 0) return
+    if (this.pacedBy === undefined) events.rateLimited('mqtt', { device, waitMs: Math.ceil(waitMs) })
+    this.pacedBy = bucket
+    this.reader.block(blocks.rate)
   }
 
   private passPublish(qos: number, packetId: number, bytes: Buffer, at: number, end: number): boolean {
@@ -322,11 +353,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     this.state = 'authenticating'
     this.stateSince = this.host.nowMs
     const answer = this.host.authenticate(connect)
-    if (typeof answer === 'number') this.onAuthenticated(answer)
+    if (!(answer instanceof Promise)) this.onAuthenticated(answer)
     else {
       this.reader.block(blocks.connack)
-      const goOn = (code: ConnackCode): void => {
-        this.onAuthenticated(code)
+      const goOn = (given: Admittance): void => {
+        this.onAuthenticated(given)
         this.reader.unblock(blocks.connack)
       }
       answer.then(goOn, () => goOn(3))
@@ -334,13 +365,25 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     return this.isOpen
   }
 
-  private onAuthenticated(code: ConnackCode): void {
+  private onAuthenticated(answer: Admittance): void {
     if (this.state !== 'authenticating') return
-    if (code !== 0) {
-      this.answerAndClose(connack(code), 'not-authorised')
+    const credential = answer === 0 ? everyone : answer
+    if (typeof credential === 'number') {
+      this.answerAndClose(connack(credential), 'not-authorised')
       return
     }
+    const { host } = this
     const connect = this.connect!
+    const { clientId, will } = connect
+    if (host.auth.isForeignClientId(credential, clientId) || !host.mayClaim(clientId, credential)) {
+      this.answerAndClose(connack(2), 'client-id', `the client id is another device's`)
+      return
+    }
+    if (will !== undefined && !mayPublish(credential, readMqttTopic(will.topic, host.topicsOpen), will.topic)) {
+      this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
+      return
+    }
+    this.admitted = credential
     this.state = 'open'
     this.keepaliveMs = connect.keepaliveSeconds * 1000
     this.host.claim(this.clientId, this)
@@ -458,6 +501,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
       if (nowMs - this.stateSince > limits.lingerMs) this.end()
       return
     }
+    if (this.pacedBy?.waitMs() === 0) {
+      this.pacedBy = undefined
+      this.reader.unblock(blocks.rate)
+      if (!this.isOpen) return
+    }
     if (this.state === 'connecting') {
       if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return
@@ -486,6 +534,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   }
 
   // --- the end ---
+
+  /** The registry changed: whoever lost its token goes. */
+  onAuthChanged(): void {
+    if (this.admitted !== undefined && !this.host.auth.stands(this.admitted)) this.close('revoked')
+  }
 
   refuse(cause: CloseCause): false {
     this.close(cause)

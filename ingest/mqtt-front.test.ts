@@ -5,6 +5,7 @@ import { StartError } from '../runtime/errors.ts'
 import { connectPacket, field, packet, publishPacket, RawMqtt, uint16 } from '../tests/helpers/mqtt-raw.ts'
 import { type RunningIngest, runIngest } from '../tests/helpers/running-ingest.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
+import { openAuth } from './device-auth.ts'
 
 let ingest: RunningIngest
 const opened: RawMqtt[] = []
@@ -419,6 +420,7 @@ describe('the life of the service', () => {
         accepter: { onDurable() {} } as never,
         broker: {} as never,
         events: {} as never,
+        auth: openAuth,
       })
       const refused = front.listen()
       await expect(refused).rejects.toThrow(StartError)

@@ -3,13 +3,16 @@
 // the moment when a durable cycle frees acknowledgements.
 import { createServer, type Server } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { type DeviceCredential, ownerOf } from '../domain/authority.ts'
 import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
+import type { DeviceAuth } from './device-auth.ts'
 import type { IngestEvents } from './events.ts'
 import { AckSlab } from './mqtt-acks.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
 import { type Authenticate, type ConnectionHost, MqttConnection } from './mqtt-connection.ts'
+import type { RateLimits } from './rate-limits.ts'
 
 export interface MqttFrontOptions {
   readonly host: string
@@ -21,6 +24,9 @@ export interface MqttFrontOptions {
   readonly accepter: Accepter
   readonly broker: MqttBroker
   readonly events: IngestEvents
+  readonly auth: DeviceAuth
+  readonly rates?: RateLimits | undefined
+  /** Instead of `auth`, for tests. */
   readonly authenticate?: Authenticate
 }
 
@@ -38,11 +44,15 @@ export class MqttFront implements ConnectionHost {
   readonly slab = new AckSlab()
   readonly topicsOpen: boolean
   readonly authenticate: Authenticate
+  readonly auth: DeviceAuth
+  readonly rates: RateLimits | undefined
   nowMs = 0
   isReadingStopped = false
   private readonly options: MqttFrontOptions
   private readonly server: Server
   private readonly connections = new Set<MqttConnection>()
+  /** Those that have not been let in yet, in the order in which they came. */
+  private readonly strangers = new Set<MqttConnection>()
   private readonly byClientId = new Map<string, MqttConnection>()
   /** Connections with acknowledgements to come. Two sets that take turns. */
   private awaiting = new Set<MqttConnection>()
@@ -58,7 +68,12 @@ export class MqttFront implements ConnectionHost {
     this.broker = options.broker
     this.events = options.events
     this.topicsOpen = options.topicsOpen
-    this.authenticate = options.authenticate ?? (() => 0)
+    this.auth = options.auth
+    this.rates = options.rates
+    this.authenticate = options.authenticate ?? ((connect) => this.auth.byConnect(connect))
+    this.auth.onChange(() => {
+      for (const connection of this.connections) connection.onAuthChanged()
+    })
     this.server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: peerProbeMs }, (socket) =>
       this.take(socket, `${socket.remoteAddress}:${socket.remotePort}`),
     )
@@ -134,6 +149,7 @@ export class MqttFront implements ConnectionHost {
 
   /** A new connection: a socket of this port, or one that came another way and carries MQTT all the same. */
   take(socket: Duplex, peer: string): void {
+    if (this.connections.size >= this.options.connectionsMax) this.letStrangerGo()
     if (this.connections.size >= this.options.connectionsMax || this.state !== 'listening') {
       // Without a word: a CONNACK would mean to wait for its CONNECT, and to keep the socket that there is no room for.
       if (this.state === 'listening') this.events.connectionClosed('connections-max', { peer })
@@ -141,7 +157,17 @@ export class MqttFront implements ConnectionHost {
       socket.destroy()
       return
     }
-    this.connections.add(new MqttConnection(this, socket, peer))
+    const connection = new MqttConnection(this, socket, peer)
+    this.connections.add(connection)
+    this.strangers.add(connection)
+  }
+
+  /** Whoever opens connections and says nothing must not keep those out that have something to say. */
+  private letStrangerGo(): void {
+    for (const stranger of this.strangers) {
+      stranger.close('connections-max', 'it had not said who it is when another one came')
+      return
+    }
   }
 
   private onDurable(durableCycle: number): void {
@@ -181,7 +207,15 @@ export class MqttFront implements ConnectionHost {
     }
   }
 
+  mayClaim(clientId: string, credential: DeviceCredential): boolean {
+    const holder = this.byClientId.get(clientId)
+    const owner = ownerOf(credential)
+    if (holder !== undefined && ownerOf(holder.credential) !== owner) return false
+    return (this.broker.sessionOwner(clientId) ?? owner) === owner
+  }
+
   claim(clientId: string, connection: MqttConnection): void {
+    this.strangers.delete(connection)
     const before = this.byClientId.get(clientId)
     this.byClientId.set(clientId, connection)
     if (before !== undefined && before !== connection) before.close('taken-over')
@@ -189,6 +223,7 @@ export class MqttFront implements ConnectionHost {
 
   closed(connection: MqttConnection): void {
     this.connections.delete(connection)
+    this.strangers.delete(connection)
     this.awaiting.delete(connection)
     this.awaitingNext.delete(connection)
     if (this.byClientId.get(connection.clientId) === connection) this.byClientId.delete(connection.clientId)

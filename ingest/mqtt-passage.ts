@@ -1,5 +1,6 @@
 // A connection's way to the broker: its session there, opened when the connection first has something for it, what is under way in it, and what it
 // sends back. Most devices only publish telemetry and never have one.
+import type { DeviceCredential } from '../domain/authority.ts'
 import { ingestLimits as limits } from './limits.ts'
 import type { BrokerSession, MqttBroker, SessionOwner } from './mqtt-broker.ts'
 import { type ConnectPacket, packetSize, packetTypes } from './mqtt-frames.ts'
@@ -7,6 +8,7 @@ import { type ConnectPacket, packetSize, packetTypes } from './mqtt-frames.ts'
 /** What a passage asks of its connection. */
 export interface PassageEnd {
   readonly clientId: string
+  readonly credential: DeviceCredential
   /** Bytes written to the peer that it has not taken. */
   readonly outputBytes: number
   /** Whole packets for the peer. */
@@ -42,6 +44,10 @@ export class MqttPassage implements SessionOwner {
 
   get clientId(): string {
     return this.end.clientId
+  }
+
+  get credential(): DeviceCredential {
+    return this.end.credential
   }
 
   get outputBytes(): number {

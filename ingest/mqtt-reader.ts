@@ -7,7 +7,7 @@ import { bodyStart, isFirstByte, isPacketStart, packetSize, packetTypes } from '
 import { HeldBytes } from './mqtt-held-bytes.ts'
 
 /** Why no further packet is taken; bits, since several may hold at once. */
-export const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16 } as const
+export const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16, rate: 32 } as const
 
 export interface PacketTaker {
   /** Until CONNECT is taken nothing else may come, and less of it. */

@@ -13,6 +13,7 @@ function store() {
     onDropped: (cause) => dropped.push(cause),
     isGranted: (_, filter) => filter !== 'refused',
     isConnected: (clientId) => connected.has(clientId),
+    ownerOf: () => 'default/d1',
   })
   return { sessions, dropped, connected, time }
 }

@@ -40,10 +40,16 @@ interface Waiting {
 
 class Session {
   readonly subscriptions = new Map<string, SessionSubscription>()
+  /** Whose it is; nobody else may have it. */
+  readonly owner: string
   outgoing: Waiting[] = []
   outgoingBytes = 0
   /** When its connection was last seen to come or go. */
   touchedAt = 0
+
+  constructor(owner: string) {
+    this.owner = owner
+  }
 }
 
 /** Bytes that a waiting or retained message costs beside its payload. */
@@ -55,6 +61,8 @@ export interface SessionStoreOptions {
   /** Whether a filter was granted to a client: aedes hands over a SUBSCRIBE's filters whole, with those that were refused. */
   isGranted(clientId: string, filter: string): boolean
   isConnected(clientId: string): boolean
+  /** Of the client that is connected with this id. */
+  ownerOf(clientId: string): string
 }
 
 export class SessionStore {
@@ -99,6 +107,10 @@ export class SessionStore {
       this.sessions.delete(clientId)
     }
     this.incoming.delete(clientId)
+  }
+
+  ownerOf(clientId: string): string | undefined {
+    return this.sessions.get(clientId)?.owner
   }
 
   /** Forgets sessions whose client has been away for too long. */
@@ -342,7 +354,7 @@ export class SessionStore {
         this.options.onDropped('sessions-max', { clientId })
         return undefined
       }
-      session = new Session()
+      session = new Session(this.options.ownerOf(clientId))
       this.sessions.set(clientId, session)
     }
     session.touchedAt = this.options.clock.nowMicros()

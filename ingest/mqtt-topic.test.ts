@@ -1,7 +1,16 @@
 // Which topics are telemetry, which are refused, and which filters match what.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { filterMatches, isFilterAllowed, isMqttFilter, mayMatchTelemetry, readMqttTopic } from './mqtt-topic.ts'
+import { type DeviceCredential, everyone, maySpeakFor } from '../domain/authority.ts'
+import {
+  filterMatches,
+  isFilterAllowed,
+  isMqttFilter,
+  mayMatchTelemetry,
+  mayPublish,
+  maySubscribe,
+  readMqttTopic,
+} from './mqtt-topic.ts'
 
 describe('readMqttTopic', () => {
   it.each([
@@ -130,5 +139,52 @@ describe('filters', () => {
     expect(
       ['devices/d/commands', 'home/#', 'devices/d', 'devices/+/commands/#', 'a/b/telemetry'].filter(mayMatchTelemetry),
     ).toEqual([])
+  })
+})
+
+describe('what a credential may do', () => {
+  const of = (device: string, ...speaksFor: string[]): DeviceCredential => ({
+    tokenId: 't',
+    tenant: 'default',
+    device,
+    speaksFor,
+  })
+  const credentials = [of('d1'), of('d2'), of('gw', 'd*'), of('gw', 'd1'), of('all', '*'), everyone]
+  const level = fc.constantFrom('devices', 'd1', 'd2', 'd', 'gw', 'telemetry', 'commands', '', 'x')
+  const filterLevel = fc.oneof(level, fc.constantFrom('+', '#'))
+
+  it.each([
+    ['devices/d1/telemetry', true],
+    ['devices/d1/commands/open', true],
+    ['devices/d2/telemetry', false],
+    ['devices/d2/commands', false],
+    ['devices/d1x/commands', false],
+    ['other/d2', true],
+    ['$SYS/x', false],
+  ])('d1 publishes to %s: %j (any topic being open)', (topic, may) => {
+    expect(mayPublish(of('d1'), readMqttTopic(topic, true), topic)).toBe(may)
+  })
+
+  it('hears nothing of a device that it may not speak for, whatever it subscribes to, and publishes nothing there', () => {
+    const cases = fc.record({
+      credential: fc.constantFrom(...credentials),
+      filter: fc.array(filterLevel, { minLength: 1, maxLength: 4 }).map((levels) => levels.join('/')),
+      topic: fc.array(level, { minLength: 1, maxLength: 4 }).map((levels) => levels.join('/')),
+    })
+    fc.assert(
+      fc.property(cases, ({ credential, filter, topic }) => {
+        const [root, device = ''] = topic.split('/')
+        const isIts = root !== 'devices' || maySpeakFor(credential, device)
+        if (mayPublish(credential, readMqttTopic(topic, true), topic)) expect(isIts).toBe(true)
+        if (!isMqttFilter(filter) || !maySubscribe(credential, filter)) return
+        if (filterMatches(filter, topic)) expect(isIts).toBe(true)
+      }),
+      { numRuns: 5_000 },
+    )
+  })
+
+  it('hears everything under its own topics', () => {
+    for (const filter of ['devices/d1/#', 'devices/d1/+', 'devices/d1/commands'])
+      expect(maySubscribe(of('d1'), filter)).toBe(true)
   })
 })

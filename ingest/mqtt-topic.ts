@@ -1,5 +1,6 @@
 // Which MQTT topics mean telemetry, which are ordinary messages between a device and its owner, and which are refused (API.md section 3).
 // Pure: the front asks once per connection and topic, and keeps the answer.
+import { type DeviceCredential, maySpeakFor, speaksForAll } from '../domain/authority.ts'
 import { isDeviceName } from '../domain/reading.ts'
 import { ingestLimits } from './limits.ts'
 
@@ -14,6 +15,7 @@ export type TopicRefusal =
   | 'topic-wildcard'
   | 'topic-too-long'
   | 'topic-too-deep'
+  | 'topic-foreign'
 
 /** MQTT 3.1.1 can't tell a publisher why it was refused: the log does, with what to do. */
 export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
@@ -24,6 +26,8 @@ export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
   'topic-wildcard': '+ and # are for subscriptions',
   'topic-too-long': `a topic has at most ${ingestLimits.topicBytesMax} bytes`,
   'topic-too-deep': `a topic has at most ${ingestLimits.topicLevelsMax} levels`,
+  'topic-foreign':
+    'a device publishes under its own devices/{device}/ alone: with its own token, or a gateway’s that speaks for it',
 }
 
 export type MqttTopic =
@@ -52,6 +56,22 @@ export function readMqttTopic(topic: string, open: boolean): MqttTopic {
   if (open) return other
   if (!isDeviceName(device)) return refused('device-name')
   return leaf === undefined ? refused('topic-outside') : other
+}
+
+/** Whether a credential may publish there: telemetry of its devices, and whatever else lies under their topics or under nobody's. */
+export function mayPublish(credential: DeviceCredential, topic: MqttTopic, text: string): boolean {
+  if (topic.kind === 'refused') return false
+  if (topic.kind === 'telemetry') return maySpeakFor(credential, topic.device)
+  const [root, device = ''] = text.split('/', 2)
+  return root !== 'devices' || maySpeakFor(credential, device)
+}
+
+/** Whether a credential may subscribe: nothing that could match below another device's topics. */
+export function maySubscribe(credential: DeviceCredential, filter: string): boolean {
+  const [root, device] = filter.split('/', 2)
+  if (root !== 'devices' && root !== '+' && root !== '#') return true
+  const isNamed = root === 'devices' && device !== undefined && device !== '+' && device !== '#'
+  return isNamed ? maySpeakFor(credential, device) : speaksForAll(credential)
 }
 
 /** Wildcards stand alone in their level and `#` last (MQTT 3.1.1 §4.7.1); anything else is a protocol error. */

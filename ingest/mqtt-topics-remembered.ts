@@ -2,6 +2,7 @@
 // over, so its messages need no string, no parsing and no lookup by name.
 import type { AcceptRoute } from './accept.ts'
 import { ingestLimits } from './limits.ts'
+import type { RateBucket } from './rate-limits.ts'
 
 export class RememberedTopic {
   readonly bytes: Buffer
@@ -11,11 +12,14 @@ export class RememberedTopic {
   /** Whether a live subscriber matches, as of `generation` of the broker's filters. */
   isWanted = false
   generation = -1
+  /** Where the device's rate is limited. */
+  readonly bucket: RateBucket | undefined
 
-  constructor(bytes: Buffer, topic: string, route: AcceptRoute | undefined) {
+  constructor(bytes: Buffer, topic: string, route: AcceptRoute | undefined, bucket: RateBucket | undefined) {
     this.bytes = bytes
     this.topic = topic
     this.route = route
+    this.bucket = bucket
   }
 }
 

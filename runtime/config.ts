@@ -1,7 +1,7 @@
 // Every option of Weir, in one schema: default, meaning, unit, rule. Nothing else reads the environment. The table in README.md is generated
 // from here (`npm run docs`), and a test holds the two together.
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { z } from 'zod'
 import { ConfigError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
@@ -71,6 +71,15 @@ const urlList = z
         context.addIssue(`has "${url}", which is not http://host:port`)
     return urls
   })
+const nameList = z
+  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
+  .transform((given, context) => {
+    const names = given.map((each) => each.trim().toLowerCase()).filter(Boolean)
+    for (const name of names)
+      if (!/^[\w.-]{1,253}$|^[\da-f:]{2,45}$/.test(name))
+        context.addIssue(`has "${name}", which is not the name of a host (without a port)`)
+    return names
+  })
 /** Absolute, because children run elsewhere. */
 const file = z
   .string()
@@ -131,6 +140,30 @@ export const options = {
     urlList.optional(),
     undefined,
     'Health ports of the other processes of a deployment, `http://host:port,…`: the API then speaks for them too',
+  ),
+  auth: option(
+    z.enum(['open', 'required'], 'must be open or required').optional(),
+    undefined,
+    'Who may send and look: `open` (everybody; on loopback only, and the default there) or `required` (who has a token)',
+  ),
+  adminToken: option(
+    z
+      .string()
+      .regex(/^[\x21-\x7e]{16,256}$/, 'must be 16 to 256 characters, none of them a space')
+      .optional(),
+    undefined,
+    'What viewers and programs show where `WEIR_AUTH` is required: pages, REST, live',
+  ),
+  devices: option(file.optional(), undefined, 'File of devices and the hashes of their tokens; else in `WEIR_DATA`'),
+  hostNames: option(
+    nameList.optional(),
+    undefined,
+    'Further names that browsers may reach Weir by, `weir.example,10.0.0.7`, beside loopback’s and `WEIR_HOST`',
+  ),
+  rateLimitReadingsPerS: option(
+    z.coerce.number('must be a number').min(0.1).max(1_000_000).optional(),
+    undefined,
+    'Readings a second that a device may send in the long run; unset: no limit',
   ),
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
@@ -237,6 +270,9 @@ export const options = {
 type Options = typeof options
 export type Config = { readonly [Name in keyof Options]: z.output<Options[Name]['schema']> }
 
+/** Never repeated in a message. */
+const secrets: ReadonlySet<string> = new Set(['adminToken', 'kafkaPassword'])
+
 export function environmentName(name: string): string {
   return `WEIR_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
 }
@@ -252,10 +288,12 @@ export interface ConfigSources {
   readonly file?: string | undefined
   /** From the command line; wins over the environment, which wins over the file. */
   readonly flags?: Readonly<Record<string, unknown>>
+  /** `start`: rules that only matter to what listens hold too. */
+  readonly purpose?: 'start' | 'command'
 }
 
 /** Reads and checks everything before anything opens. Throws one ConfigError that lists all problems, unknown names too. */
-export function readConfig({ environment, file, flags = {} }: ConfigSources): Config {
+export function readConfig({ environment, file, flags = {}, purpose = 'start' }: ConfigSources): Config {
   const problems: string[] = []
   const fromFile = file === undefined ? {} : readFile(file, problems)
   const known = Object.keys(options)
@@ -281,9 +319,12 @@ export function readConfig({ environment, file, flags = {} }: ConfigSources): Co
             : [fallback, name]
     const parsed = schema.safeParse(given)
     if (parsed.success) config[name] = parsed.data
-    else for (const issue of parsed.error.issues) problems.push(`${origin} is ${shown(name, given)}: ${issue.message}`)
+    else
+      for (const issue of parsed.error.issues)
+        problems.push(`${origin}${secrets.has(name) ? '' : ` is ${shown(name, given)}:`} ${issue.message}`)
   }
   problems.push(...checkTogether(config as Partial<Config>))
+  if (purpose === 'start') problems.push(...checkAccess(config as Partial<Config>))
   if (problems.length > 0) throw new ConfigError(problems)
   return config as Config
 }
@@ -307,17 +348,40 @@ function checkTogether(config: Partial<Config>): string[] {
       )
     taken.set(number, name)
   }
-  const reachedAt = config.publishedHost ?? config.host
-  if (reachedAt !== undefined && !isLoopback(reachedAt)) {
-    const name = config.publishedHost === undefined ? 'WEIR_HOST' : 'WEIR_PUBLISHED_HOST'
-    problems.push(
-      `${name} is ${reachedAt}, which others can reach, and this version has no authentication yet: use 127.0.0.1, and a proxy that authenticates in front of it (a container whose ports are published on loopback alone says so: WEIR_PUBLISHED_HOST=127.0.0.1)`,
-    )
-  }
   problems.push(...checkKafka(config), ...checkClickHouse(config))
   if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
     problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
   return problems
+}
+
+/** What others can reach is never open, and what is closed must have a key. */
+function checkAccess(config: Partial<Config>): string[] {
+  const { host, publishedHost, auth, adminToken, roles: configured = [] } = config
+  // What can't be used by itself was reported already.
+  if (host === undefined || !('auth' in config)) return []
+  const reachedAt = publishedHost ?? host
+  const name = publishedHost === undefined ? 'WEIR_HOST' : 'WEIR_PUBLISHED_HOST'
+  const reached = isLoopback(reachedAt) ? '' : `${name} is ${reachedAt}, which others can reach: `
+  if (!requiresAuth({ auth, host, publishedHost })) {
+    const what = `set WEIR_AUTH=required and WEIR_ADMIN_TOKEN, or ${name}=127.0.0.1`
+    return reached === '' ? [] : [`${reached}WEIR_AUTH=open is without authentication for everybody; ${what}`]
+  }
+  if (!('adminToken' in config) || adminToken !== undefined || !configured.includes('api')) return []
+  const how = 'set WEIR_ADMIN_TOKEN to 16 characters or more (openssl rand -hex 24 makes some)'
+  return [`${reached}authentication is required, and without an admin token nobody could look: ${how}`]
+}
+
+/** `open` is for what only this machine can reach. */
+export function requiresAuth({
+  auth,
+  host,
+  publishedHost,
+}: Pick<Config, 'auth' | 'host'> & Partial<Pick<Config, 'publishedHost'>>): boolean {
+  return (auth ?? (isLoopback(publishedHost ?? host) ? 'open' : 'required')) === 'required'
+}
+
+export function devicesFile({ data, devices }: Pick<Config, 'data' | 'devices'>): string {
+  return devices ?? join(data, 'devices.ndjson')
 }
 
 function checkKafka(config: Partial<Config>): string[] {

@@ -1,5 +1,6 @@
 // A port for whoever watches one `weir start`, whatever its roles: alive, ready (with the state of each part), and instruments, of this first process
-// and its children; /status has all of it for the api of the same deployment (peers.ts). Listens before anything else starts and until everything has stopped, so that a start that waits says what for.
+// and its children; /status has all of it for the api of the same deployment (peers.ts). Listens before anything else starts and until everything
+// has stopped, so that a start that waits says what for.
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Clock } from './clock.ts'

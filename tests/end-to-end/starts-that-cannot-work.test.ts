@@ -71,6 +71,29 @@ describe('starts that cannot work', () => {
     for (const each of [result, untrusted]) expectOneSentence(each)
   })
 
+  it.each([
+    [{ WEIR_HOST: '0.0.0.0', WEIR_AUTH: 'open' }, /WEIR_HOST is 0\.0\.0\.0.*WEIR_AUTH=required/],
+    [{ WEIR_HOST: '::', WEIR_AUTH: 'required' }, /WEIR_ADMIN_TOKEN/],
+    [{ WEIR_AUTH: 'required' }, /set WEIR_ADMIN_TOKEN to 16 characters or more/],
+    [{ WEIR_AUTH: 'required', WEIR_ADMIN_TOKEN: 'hunter2' }, /WEIR_ADMIN_TOKEN must be 16 to 256 characters/],
+    [{ WEIR_AUTH: 'maybe' }, /WEIR_AUTH is "maybe": must be open or required/],
+  ])('authentication that would keep nobody out, or everybody: %j', async (env, sentence) => {
+    const result = await start(env)
+    expect(result.code).toBe(1)
+    expect(result.stderr).toMatch(sentence)
+    expect(result.stderr).not.toContain('hunter2')
+    expectOneSentence(result)
+  })
+
+  it('a file of devices that is none', async () => {
+    const file = join(directory, 'devices.ndjson')
+    writeFileSync(file, '{"format":"weir-devices","version":1}\n{"device":')
+    const result = await start({ WEIR_DEVICES: file, WEIR_AUTH: 'required', WEIR_ADMIN_TOKEN: 'x'.repeat(16) })
+    expect(result.code).toBe(1)
+    expect(result.stderr).toMatch(/devices\.ndjson can't be used: line 2 is not whole/)
+    expectOneSentence(result)
+  })
+
   it('a file of options that is none', async () => {
     const file = join(directory, 'weir.json')
     writeFileSync(file, '{"mqttPort": ')

@@ -46,8 +46,9 @@ export async function counterOf(
   http: string,
   name: string,
   labels: Readonly<Record<string, string>> = {},
+  headers: Readonly<Record<string, string>> = {},
 ): Promise<number> {
-  const text = await (await fetch(`${http}/metrics`, { signal: AbortSignal.timeout(5_000) })).text()
+  const text = await (await fetch(`${http}/metrics`, { headers, signal: AbortSignal.timeout(5_000) })).text()
   let sum = 0
   for (const line of text.split('\n')) {
     const match = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line)

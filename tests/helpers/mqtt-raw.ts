@@ -35,19 +35,32 @@ export function uint16(value: number): Buffer {
   return Buffer.from([value >> 8, value & 255])
 }
 
-export function connectPacket(
-  clientId: string,
-  { clean = true, keepaliveS = 0, protocol = 'MQTT', level = 4 } = {},
-): Buffer {
+export interface ConnectOptions {
+  readonly clean?: boolean
+  readonly keepaliveS?: number
+  readonly protocol?: string
+  readonly level?: number
+  readonly username?: string
+  readonly password?: string
+  readonly will?: { readonly topic: string; readonly payload: string }
+}
+
+export function connectPacket(clientId: string, options: ConnectOptions = {}): Buffer {
+  const { clean = true, keepaliveS = 0, protocol = 'MQTT', level = 4, username, password, will } = options
+  const flags =
+    (clean ? 2 : 0) | (will ? 4 : 0) | (username === undefined ? 0 : 128) | (password === undefined ? 0 : 64)
   // Version 5 has properties before the client id (MQTT 5.0 §3.1.2.11): none here.
   const properties = level === 5 ? [Buffer.from([0])] : []
   return packet(
     0x10,
     field(protocol),
-    Buffer.from([level, clean ? 2 : 0]),
+    Buffer.from([level, flags]),
     uint16(keepaliveS),
     ...properties,
     field(clientId),
+    ...(will ? [field(will.topic), field(will.payload)] : []),
+    ...(username === undefined ? [] : [field(username)]),
+    ...(password === undefined ? [] : [field(password)]),
   )
 }
 

@@ -40,6 +40,8 @@ export interface IngestSettings {
   readonly connectionsMax?: number
   readonly memoryBytes?: number
   readonly authenticate?: IngestServiceOptions['authenticate']
+  readonly config?: Partial<IngestServiceOptions['config']>
+  readonly registry?: IngestServiceOptions['registry']
   readonly logger?: Logger
 }
 
@@ -66,11 +68,13 @@ export async function runIngest(settings: IngestSettings = {}): Promise<RunningI
       mqttTopicsOpen: settings.topicsOpen ?? false,
       mqttConnectionsMax: settings.connectionsMax ?? 1000,
       ingestMemory: settings.memoryBytes ?? 64 * 1024 ** 2,
+      ...settings.config,
     },
     log: gate.before(log),
     clock: systemClock,
     logger: settings.logger ?? silentLogger,
     instruments,
+    ...(settings.registry && { registry: settings.registry }),
     ...(settings.authenticate && { authenticate: settings.authenticate }),
   })
   await service.start()

@@ -1,0 +1,163 @@
+// Ten thousand wrong tokens, over each door, all at once: every one is refused, a right one gets in meanwhile from the same address, and nothing is
+// kept of them. Connections that never say who they are make room for those that do.
+import { readFileSync } from 'node:fs'
+import { connect as connectSocket, type Socket } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { counterOf } from '../helpers/ask.ts'
+import { connectPacket, RawMqtt } from '../helpers/mqtt-raw.ts'
+import { waitFor } from '../helpers/wait-for.ts'
+import type { TestSocket } from '../helpers/websocket.ts'
+import { adminToken, startWeirWithAuth, type WeirWithAuth } from '../helpers/weir-with-auth.ts'
+
+const attempts = 10_000
+const atOnce = 100
+const slow = { withinMs: 30_000 }
+
+/** Well-formed, and nobody's. */
+function wrongToken(number: number): string {
+  return `weir_${number.toString(16).padStart(16, '0')}_${'x'.repeat(43)}`
+}
+
+/** Of one request on a connection of its own, without a client's cost. */
+function rawStatus(base: string, what: string, token: string): Promise<number> {
+  const { hostname, port, host } = new URL(base)
+  const body = what.startsWith('POST') ? '{}' : ''
+  return new Promise((resolve, reject) => {
+    const socket = connectSocket(Number(port), hostname, () =>
+      socket.write(
+        `${what} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      ),
+    )
+    socket.on('error', reject)
+    socket.once('data', (bytes: Buffer) => {
+      socket.destroy()
+      resolve(Number(bytes.toString('latin1', 9, 12)))
+    })
+  })
+}
+
+describe('wrong tokens starve nobody', () => {
+  let weir: WeirWithAuth
+  let token: string
+  const sockets: (Socket | TestSocket)[] = []
+  beforeAll(async () => {
+    weir = await startWeirWithAuth({ env: { WEIR_MQTT_CONNECTIONS_MAX: '300' } })
+    token = await weir.addDevice('right')
+  }, 120_000)
+  afterAll(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+
+  /** Runs `attempt` so many times, some at once, and `meanwhile` again and again until it is over. */
+  const flood = async (attempt: (number: number) => Promise<void>, meanwhile: () => Promise<void>): Promise<number> => {
+    let next = 0
+    let isOver = false
+    const worker = async () => {
+      while (next < attempts) await attempt(next++)
+    }
+    const all = Promise.all(Array.from({ length: atOnce }, worker)).finally(() => {
+      isOver = true
+    })
+    let times = 0
+    while (!isOver) {
+      await meanwhile()
+      times++
+    }
+    await all
+    return times
+  }
+  const memory = (): number => {
+    const status = readFileSync(`/proc/${weir.pids().ingest}/status`, 'utf8')
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024
+  }
+
+  it('over HTTP', async () => {
+    const statuses = new Map<number, number>()
+    const before = memory()
+    const times = await flood(
+      async (number) => {
+        const status = await rawStatus(weir.gateway, 'POST /v1/telemetry/right', wrongToken(number))
+        statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      },
+      async () => {
+        const answer = await weir.post('right', '{"a": 1}', token)
+        expect(answer.status).toBe(200)
+      },
+    )
+    expect(statuses).toEqual(new Map([[401, attempts]]))
+    expect(times).toBeGreaterThan(0)
+    expect(memory() - before).toBeLessThan(100 * 1024 * 1024)
+  }, 300_000)
+
+  it('over MQTT', async () => {
+    const codes = new Map<number, number>()
+    const before = memory()
+    await flood(
+      async (number) => {
+        const client = await RawMqtt.open(weir.mqtt)
+        client.send(connectPacket('right', { username: 'right', password: wrongToken(number) }))
+        const { body } = await client.next(60_000)
+        client.destroy()
+        codes.set(body[1]!, (codes.get(body[1]!) ?? 0) + 1)
+      },
+      async () => {
+        const client = await weir.connect('right', token, { connectTimeout: 60_000 })
+        await client.publishAsync('devices/right/telemetry', '{"a": 2}', { qos: 1 })
+        await client.endAsync(true)
+      },
+    )
+    expect(codes).toEqual(new Map([[4, attempts]]))
+    expect(memory() - before).toBeLessThan(100 * 1024 * 1024)
+  }, 300_000)
+
+  it('over REST', async () => {
+    const statuses = new Map<number, number>()
+    await flood(
+      async (number) => {
+        const status = await rawStatus(weir.http, 'GET /v1/latest?device=right', `${number}${adminToken}`)
+        statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      },
+      async () => {
+        expect((await weir.ask('/v1/latest?device=right')).status).toBe(200)
+      },
+    )
+    expect(statuses).toEqual(new Map([[401, attempts]]))
+  }, 300_000)
+
+  it('a right token found its victim’s session untouched, and the attempts are counted', async () => {
+    const counted = (name: string, cause: string): Promise<number> =>
+      counterOf(weir.http, name, { cause }, { authorization: `Bearer ${adminToken}` })
+    await waitFor(
+      async () =>
+        (await counted('weir_gateway_requests_refused_total', 'wrong-token')) >= attempts &&
+        (await counted('weir_mqtt_connections_closed_total', 'not-authorised')) >= attempts,
+      slow,
+    )
+  })
+
+  it('silent connections in every place make room for one that speaks', async () => {
+    for (let i = 0; i < 300; i++) {
+      const socket = connectSocket(weir.mqtt.port, weir.mqtt.host)
+      socket.on('error', () => {})
+      sockets.push(socket)
+    }
+    await waitFor(
+      async () =>
+        (await counterOf(weir.http, 'weir_mqtt_connections', {}, { authorization: `Bearer ${adminToken}` })) >= 300,
+      slow,
+    )
+    const client = await weir.connect('right', token)
+    await client.publishAsync('devices/right/telemetry', '{"a": 3}', { qos: 1 })
+    await client.endAsync(true)
+  }, 60_000)
+
+  it('and so do sockets of /v1/ingest that say nothing', async () => {
+    for (let i = 0; i < 250; i++) sockets.push(weir.socket('/v1/ingest?device=right'))
+    const socket = weir.socket('/v1/ingest?device=right')
+    await socket.hello()
+    socket.json({ type: 'auth', token })
+    socket.json({ id: 1, payload: { a: 4 } })
+    await waitFor(() => socket.ackedUpTo === 1, slow)
+    socket.destroy()
+  }, 60_000)
+})

@@ -137,7 +137,10 @@ class FirstProcess {
     const { config } = this
     if (!isLoopback(config.host)) {
       const { host } = config
-      this.logger.warn({ host }, 'others reach this address and there is no TLS: who listens on the way sees tokens')
+      this.logger.warn(
+        { host },
+        'others reach this address, and only MQTT can have TLS here: who listens on the way sees tokens',
+      )
     }
     makeDataDirectory(config.data)
     if (this.waitedFor.has('clickhouse') && !hasEngine())
@@ -161,6 +164,8 @@ class FirstProcess {
     await startServices(this.services)
     if (this.intake) {
       this.listening('mqtt', this.intake.url())
+      const tls = this.intake.tlsUrl()
+      if (tls !== undefined) this.listening('mqtts', tls)
       this.listening('gateway', this.intake.gatewayUrl())
     }
     this.becomeReady()
@@ -329,6 +334,11 @@ class Intake implements Service {
   url(): string {
     const { host, port } = this.ingest!.mqttAddress()
     return `mqtt://${host}:${port}`
+  }
+
+  tlsUrl(): string | undefined {
+    const address = this.ingest!.mqttTlsAddress()
+    return address && `mqtts://${address.host}:${address.port}`
   }
 
   gatewayUrl(): string {

@@ -15,8 +15,11 @@ export interface DeviceAuth {
   byToken(token: string): DeviceCredential | undefined
   /** By the header `Authorization`; a problem (401) where it is missing or wrong. */
   byHeader(authorization: string): DeviceCredential | RequestError
-  /** The credential, or the code of the CONNACK that says no. */
-  byConnect(connect: Pick<ConnectPacket, 'username' | 'password'>): DeviceCredential | ConnackCode
+  /**
+   * The credential, or the code of the CONNACK that says no. `certificate`: the device that a certificate names which an authority of ours signed; it
+   * takes the place of a token.
+   */
+  byConnect(connect: Pick<ConnectPacket, 'username' | 'password'>, certificate?: string): DeviceCredential | ConnackCode
   /** False once the token was revoked, or means something else. */
   stands(credential: DeviceCredential): boolean
   /** Called when a credential may have ceased to stand. */
@@ -57,6 +60,12 @@ export function createDeviceAuth(
     return insideHash !== undefined && isSameSecret(token, insideHash) ? inside : undefined
   }
 
+  /** Of a registered device alone, so that it can be shut out: by forgetting it. */
+  function byCertificate(device: string): DeviceCredential | undefined {
+    const known = registry?.device(device)
+    return known && { tokenId: certificateId, tenant: known.tenant, device, speaksFor: known.speaksFor }
+  }
+
   return {
     isRequired: true,
     byToken,
@@ -67,14 +76,22 @@ export function createDeviceAuth(
       return (token === undefined ? undefined : byToken(token)) ?? wrongToken()
     },
 
-    byConnect({ username, password }) {
+    byConnect({ username, password }, certificate) {
+      if (password === undefined && certificate !== undefined) {
+        const credential = byCertificate(certificate)
+        return credential && (username === undefined || isNamed(credential, username)) ? credential : 5
+      }
       if (username === undefined || password === undefined) return 5
       if (password.length > tokenBytesMax) return 4
       const credential = byToken(password.toString('latin1'))
       return credential !== undefined && isNamed(credential, username) ? credential : 4
     },
 
-    stands: (credential) => credential === inside || (registry?.stands(credential) ?? false),
+    stands(credential) {
+      if (credential === inside || registry === undefined) return credential === inside
+      if (credential.tokenId !== certificateId) return registry.stands(credential)
+      return registry.device(credential.device)?.speaksFor.join() === credential.speaksFor.join()
+    },
     onChange: (listener) => registry?.onChange(listener),
 
     isForeignClientId(credential, clientId) {
@@ -85,6 +102,8 @@ export function createDeviceAuth(
   }
 }
 
+/** Instead of a token's id. */
+const certificateId = 'certificate'
 /** Longer than any token. */
 const tokenBytesMax = 128
 

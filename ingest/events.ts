@@ -26,6 +26,7 @@ export type CloseCause =
   | 'taken-over'
   | 'connections-max'
   | 'revoked'
+  | 'tls'
   | 'broker'
 
 /** Why a socket of the gateway was closed by us. Bounded: it is a label. */

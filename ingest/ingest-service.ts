@@ -1,9 +1,11 @@
 // The role ingest: takes readings in and acknowledges them once they are durable. Puts its parts together and answers for their health.
+import { readFileSync } from 'node:fs'
 import type { EventLog } from '../domain/event-log.ts'
 import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import { originRulesOf } from '../runtime/access/viewer-access.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Config } from '../runtime/config.ts'
+import { StartError } from '../runtime/errors.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
@@ -14,7 +16,7 @@ import { createIngestEvents } from './events.ts'
 import { Gateway } from './gateway.ts'
 import { createMqttBroker, type MqttBroker } from './mqtt-broker.ts'
 import type { Authenticate } from './mqtt-connection.ts'
-import { MqttFront } from './mqtt-front.ts'
+import { MqttFront, type MqttTlsOptions } from './mqtt-front.ts'
 import { RateLimits } from './rate-limits.ts'
 
 export interface IngestServiceOptions {
@@ -22,7 +24,8 @@ export interface IngestServiceOptions {
     Config,
     'host' | 'mqttPort' | 'gatewayPort' | 'mqttTopicsOpen' | 'mqttConnectionsMax' | 'ingestMemory'
   > &
-    Partial<Pick<Config, 'auth' | 'adminToken' | 'hostNames' | 'rateLimitReadingsPerS'>>
+    Partial<Pick<Config, 'auth' | 'adminToken' | 'hostNames' | 'rateLimitReadingsPerS'>> &
+    Partial<Pick<Config, 'mqttTlsPort' | 'tlsCert' | 'tlsKey' | 'tlsClientCa'>>
   readonly log: EventLog
   readonly clock: Clock
   readonly logger: Logger
@@ -36,6 +39,8 @@ export interface IngestServiceOptions {
 export interface IngestService extends Service {
   totals(): IngestTotals
   mqttAddress(): { host: string; port: number }
+  /** Undefined where MQTT over TLS is not opened. */
+  mqttTlsAddress(): { host: string; port: number } | undefined
   gatewayHealth(): Health
   gatewayAddress(): { host: string; port: number }
 }
@@ -86,6 +91,7 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
       front = new MqttFront({
         host: config.host,
         port: config.mqttPort,
+        tls: tlsOf(config),
         topicsOpen: config.mqttTopicsOpen,
         connectionsMax: config.mqttConnectionsMax,
         memoryBytesMax: config.ingestMemory,
@@ -151,6 +157,8 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
       return front.address()
     },
 
+    mqttTlsAddress: () => front?.tlsAddress(),
+
     gatewayHealth(): Health {
       return gateway?.health() ?? { state: 'starting', detail: 'ingest has not started' }
     },
@@ -159,5 +167,24 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
       if (gateway === undefined) throw new Error('ingest has not started')
       return gateway.address()
     },
+  }
+}
+
+/** Reads the files; throws a StartError for one that can't be read. */
+function tlsOf({
+  mqttTlsPort: port,
+  tlsCert,
+  tlsKey,
+  tlsClientCa,
+}: IngestServiceOptions['config']): MqttTlsOptions | undefined {
+  if (port === undefined || tlsCert === undefined || tlsKey === undefined) return undefined
+  return { port, cert: pem(tlsCert), key: pem(tlsKey), clientCa: tlsClientCa && pem(tlsClientCa) }
+}
+
+function pem(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    throw new StartError(`The file ${file} for TLS can't be read: ${(error as Error).message}`)
   }
 }

@@ -33,7 +33,7 @@ import type { RateBucket, RateLimits } from './rate-limits.ts'
 /** A credential, 0 (welcome, whoever it is), or the CONNACK code of the refusal. */
 type Admittance = DeviceCredential | ConnackCode
 /** Who may connect. */
-export type Authenticate = (connect: ConnectPacket) => Admittance | Promise<Admittance>
+export type Authenticate = (connect: ConnectPacket, certificate?: string) => Admittance | Promise<Admittance>
 
 /** What all connections of a front share. */
 export interface ConnectionHost {
@@ -68,6 +68,8 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   private readonly host: ConnectionHost
   private readonly socket: Duplex
   private readonly peer: string
+  /** The device of the certificate that it showed. */
+  private readonly certificate: string | undefined
   private readonly reader: PacketReader
   /** Charged to the host. */
   private charged = 0
@@ -96,10 +98,11 @@ export class MqttConnection implements PassageEnd, PacketTaker {
   /** Answers to the packets of one read go out together. */
   private isCorked = false
 
-  constructor(host: ConnectionHost, socket: Duplex, peer: string) {
+  constructor(host: ConnectionHost, socket: Duplex, peer: string, certificate?: string) {
     this.host = host
     this.socket = socket
     this.peer = peer
+    this.certificate = certificate
     this.stateSince = host.nowMs
     this.reader = new PacketReader(socket, this)
     socket.on('drain', () => this.onDrain())
@@ -352,7 +355,7 @@ export class MqttConnection implements PassageEnd, PacketTaker {
     this.connect = { ...connect, password: undefined }
     this.state = 'authenticating'
     this.stateSince = this.host.nowMs
-    const answer = this.host.authenticate(connect)
+    const answer = this.host.authenticate(connect, this.certificate)
     if (!(answer instanceof Promise)) this.onAuthenticated(answer)
     else {
       this.reader.block(blocks.connack)

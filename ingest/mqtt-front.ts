@@ -1,22 +1,35 @@
 // The MQTT port. Stands between every socket and aedes, and takes telemetry out of the stream itself; what it guards against and what was measured
 // is in docs/decisions/0002-mqtt-front.md. This file owns the sockets, the memory of all connections together, the clock that ages them, and
 // the moment when a durable cycle frees acknowledgements.
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { type DeviceCredential, ownerOf } from '../domain/authority.ts'
+import { StartError } from '../runtime/errors.ts'
 import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
 import type { DeviceAuth } from './device-auth.ts'
 import type { IngestEvents } from './events.ts'
+import { ingestLimits as limits } from './limits.ts'
 import { AckSlab } from './mqtt-acks.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
 import { type Authenticate, type ConnectionHost, MqttConnection } from './mqtt-connection.ts'
 import type { RateLimits } from './rate-limits.ts'
 
+export interface MqttTlsOptions {
+  readonly port: number
+  /** PEM. */
+  readonly cert: string
+  readonly key: string
+  /** Of those whose certificates devices may show. */
+  readonly clientCa: string | undefined
+}
+
 export interface MqttFrontOptions {
   readonly host: string
   readonly port: number
+  readonly tls?: MqttTlsOptions | undefined
   readonly topicsOpen: boolean
   readonly connectionsMax: number
   /** Most bytes of unacknowledged publishes and unfinished packets over all connections, with the rows made of them. */
@@ -50,6 +63,7 @@ export class MqttFront implements ConnectionHost {
   isReadingStopped = false
   private readonly options: MqttFrontOptions
   private readonly server: Server
+  private tlsServer: Server | undefined
   private readonly connections = new Set<MqttConnection>()
   /** Those that have not been let in yet, in the order in which they came. */
   private readonly strangers = new Set<MqttConnection>()
@@ -70,12 +84,12 @@ export class MqttFront implements ConnectionHost {
     this.topicsOpen = options.topicsOpen
     this.auth = options.auth
     this.rates = options.rates
-    this.authenticate = options.authenticate ?? ((connect) => this.auth.byConnect(connect))
+    this.authenticate = options.authenticate ?? ((connect, certificate) => this.auth.byConnect(connect, certificate))
     this.auth.onChange(() => {
       for (const connection of this.connections) connection.onAuthChanged()
     })
     this.server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: peerProbeMs }, (socket) =>
-      this.take(socket, `${socket.remoteAddress}:${socket.remotePort}`),
+      this.take(socket, peerOf(socket)),
     )
     this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
   }
@@ -90,17 +104,12 @@ export class MqttFront implements ConnectionHost {
 
   /** Throws a StartError when the port can't be had. */
   async listen(): Promise<{ host: string; port: number }> {
-    const { host, port } = this.options
-    await new Promise<void>((resolve, reject) => {
-      this.server.once('error', (error: NodeJS.ErrnoException) =>
-        reject(listenError(error, { what: 'MQTT', host, port, option: 'WEIR_MQTT_PORT' })),
-      )
-      this.server.listen({ host, port, backlog: 1024 }, resolve)
-    })
-    this.server.removeAllListeners('error')
-    this.server.on('error', (error) => {
-      this.failure = `MQTT can't take connections: ${error.message}`
-    })
+    const { port, tls } = this.options
+    await this.open(this.server, port, { what: 'MQTT', option: 'WEIR_MQTT_PORT' })
+    if (tls) {
+      this.tlsServer = this.createTls(tls)
+      await this.open(this.tlsServer, tls.port, { what: 'MQTT over TLS', option: 'WEIR_MQTT_TLS_PORT' })
+    }
     this.state = 'listening'
     this.tick = setInterval(() => this.onTick(), tickMs)
     const address = this.address()
@@ -109,9 +118,50 @@ export class MqttFront implements ConnectionHost {
   }
 
   address(): { host: string; port: number } {
-    const address = this.server.address()
-    if (address === null || typeof address === 'string') throw new Error('MQTT is not listening')
-    return { host: address.address, port: address.port }
+    return addressOf(this.server)
+  }
+
+  tlsAddress(): { host: string; port: number } | undefined {
+    return this.tlsServer && addressOf(this.tlsServer)
+  }
+
+  private async open(server: Server, port: number, names: { what: string; option: string }): Promise<void> {
+    const { host } = this.options
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, { ...names, host, port })))
+      server.listen({ host, port, backlog: 1024 }, resolve)
+    })
+    server.removeAllListeners('error')
+    server.on('error', (error) => {
+      this.failure = `${names.what} can't take connections: ${error.message}`
+    })
+  }
+
+  /** A certificate is asked for where an authority is known, and never has to be there: a token does as well. */
+  private createTls({ cert, key, clientCa }: MqttTlsOptions): Server {
+    try {
+      const server = createTlsServer({
+        cert,
+        key,
+        ...(clientCa !== undefined && { ca: clientCa, requestCert: true, rejectUnauthorized: false }),
+        minVersion: 'TLSv1.2',
+        handshakeTimeout: limits.connectWithinMs,
+        noDelay: true,
+        keepAlive: true,
+        keepAliveInitialDelay: peerProbeMs,
+      })
+      server.maxConnections = this.options.connectionsMax
+      server.on('secureConnection', (socket) => this.take(socket, peerOf(socket), deviceOfCertificate(socket)))
+      server.on('tlsClientError', (error, socket) => {
+        this.events.connectionClosed('tls', { peer: peerOf(socket), detail: error.message })
+        socket.destroy()
+      })
+      return server
+    } catch (error) {
+      throw new StartError(
+        `WEIR_TLS_CERT, WEIR_TLS_KEY or WEIR_TLS_CLIENT_CA can't be used: ${(error as Error).message}`,
+      )
+    }
   }
 
   health(): Health {
@@ -132,6 +182,7 @@ export class MqttFront implements ConnectionHost {
     if (this.state !== 'listening') return
     this.state = 'draining'
     this.server.close()
+    this.tlsServer?.close()
     this.broker.beginDrain()
     for (const connection of this.connections) connection.beginDrain()
     await this.accepter.drain(deadline)
@@ -144,11 +195,12 @@ export class MqttFront implements ConnectionHost {
     this.state = 'stopped'
     clearInterval(this.tick)
     if (this.server.listening) this.server.close()
+    if (this.tlsServer?.listening) this.tlsServer.close()
     for (const connection of this.connections) connection.end()
   }
 
   /** A new connection: a socket of this port, or one that came another way and carries MQTT all the same. */
-  take(socket: Duplex, peer: string): void {
+  take(socket: Duplex, peer: string, certificate?: string): void {
     if (this.connections.size >= this.options.connectionsMax) this.letStrangerGo()
     if (this.connections.size >= this.options.connectionsMax || this.state !== 'listening') {
       // Without a word: a CONNACK would mean to wait for its CONNECT, and to keep the socket that there is no room for.
@@ -157,7 +209,7 @@ export class MqttFront implements ConnectionHost {
       socket.destroy()
       return
     }
-    const connection = new MqttConnection(this, socket, peer)
+    const connection = new MqttConnection(this, socket, peer, certificate)
     this.connections.add(connection)
     this.strangers.add(connection)
   }
@@ -257,6 +309,23 @@ export class MqttFront implements ConnectionHost {
       if (unfinished < this.options.memoryBytesMax / 4) return
     }
   }
+}
+
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress}:${remotePort}`
+}
+
+function addressOf(server: Server): { host: string; port: number } {
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('MQTT is not listening')
+  return { host: address.address, port: address.port }
+}
+
+/** The CN of a certificate that our authority signed and that is of today. */
+function deviceOfCertificate(socket: TLSSocket): string | undefined {
+  if (!socket.authorized) return undefined
+  const name: unknown = socket.getPeerCertificate().subject?.CN
+  return typeof name === 'string' ? name : undefined
 }
 
 function nextTick(signal: AbortSignal): Promise<void> {

@@ -120,6 +120,7 @@ export const options = {
     'Address that a container’s ports are published at, where it is not `WEIR_HOST`: what counts for who can reach them',
   ),
   mqttPort: option(port, '1883', 'MQTT; 0 picks a free port, as for every port'),
+  mqttTlsPort: option(port.optional(), undefined, 'MQTT over TLS (8883 is usual); unset: not opened'),
   gatewayPort: option(port, '8081', 'Intake over HTTP and WebSocket, and MQTT over WebSocket'),
   httpPort: option(port, '8080', 'REST API and dashboards'),
   livePort: option(port, '8082', 'Live viewers over WebSocket; not opened yet'),
@@ -153,6 +154,17 @@ export const options = {
       .optional(),
     undefined,
     'What viewers and programs show where `WEIR_AUTH` is required: pages, REST, live',
+  ),
+  tlsCert: option(
+    file.optional(),
+    undefined,
+    'PEM file of the certificate for `WEIR_MQTT_TLS_PORT`, with those between',
+  ),
+  tlsKey: option(file.optional(), undefined, 'PEM file of its key'),
+  tlsClientCa: option(
+    file.optional(),
+    undefined,
+    'PEM file of the authority whose certificates registered devices may show instead of a token (CN: the device)',
   ),
   devices: option(file.optional(), undefined, 'File of devices and the hashes of their tokens; else in `WEIR_DATA`'),
   hostNames: option(
@@ -338,7 +350,15 @@ function shown(name: string, given: unknown): string {
 function checkTogether(config: Partial<Config>): string[] {
   const problems: string[] = []
   const taken = new Map<number, string>()
-  for (const name of ['mqttPort', 'gatewayPort', 'httpPort', 'livePort', 'healthPort', 'clickhousePort'] as const) {
+  for (const name of [
+    'mqttPort',
+    'mqttTlsPort',
+    'gatewayPort',
+    'httpPort',
+    'livePort',
+    'healthPort',
+    'clickhousePort',
+  ] as const) {
     const number = config[name]
     if (!number) continue
     const other = taken.get(number)
@@ -348,6 +368,10 @@ function checkTogether(config: Partial<Config>): string[] {
       )
     taken.set(number, name)
   }
+  if ((config.tlsCert === undefined) !== (config.tlsKey === undefined))
+    problems.push('WEIR_TLS_CERT and WEIR_TLS_KEY belong together: set both')
+  if (config.mqttTlsPort !== undefined && config.tlsCert === undefined)
+    problems.push('WEIR_MQTT_TLS_PORT is set: set WEIR_TLS_CERT and WEIR_TLS_KEY too')
   problems.push(...checkKafka(config), ...checkClickHouse(config))
   if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
     problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')

@@ -113,7 +113,7 @@ describe('readings come through the gateway', () => {
     } finally {
       rmSync(directory, { recursive: true, force: true })
     }
-  }, 60_000)
+  }, 180_000)
 
   it('stops in order with sockets open', async () => {
     const socket = new TestSocket(address, '/v1/ingest?device=d')

@@ -76,6 +76,7 @@ describe('starts that cannot work', () => {
     [{ WEIR_HOST: '::', WEIR_AUTH: 'required' }, /WEIR_ADMIN_TOKEN/],
     [{ WEIR_AUTH: 'required' }, /set WEIR_ADMIN_TOKEN to 16 characters or more/],
     [{ WEIR_AUTH: 'required', WEIR_ADMIN_TOKEN: 'hunter2' }, /WEIR_ADMIN_TOKEN must be 16 to 256 characters/],
+    [{ WEIR_MQTT_TLS_PORT: '8883' }, /set WEIR_TLS_CERT and WEIR_TLS_KEY too/],
     [{ WEIR_AUTH: 'maybe' }, /WEIR_AUTH is "maybe": must be open or required/],
   ])('authentication that would keep nobody out, or everybody: %j', async (env, sentence) => {
     const result = await start(env)

@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.title="Weir" \
       org.opencontainers.image.revision="${REVISION}"
 # What only builds: whoever gets in finds no package manager.
 RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /usr/local/bin/yarn* /opt/yarn* \
- && install -d -o 65534 -g 65534 -m 0700 /var/lib/weir
+ && install -d -o 65534 -g 65534 -m 0700 /var/lib/weir /var/lib/weir-registry
 COPY --from=build /image /app
 ENV NODE_ENV=production \
     WEIR_DATA=/var/lib/weir \

@@ -1,6 +1,7 @@
 // `weir demo`: the demo fleet against a Weir that runs elsewhere, such as the services of docker-compose.yml. `weir start --demo` has it built in.
 import { defineCommand } from 'citty'
 import { systemClock } from '../runtime/clock.ts'
+import { readConfig } from '../runtime/config.ts'
 import { createLogger } from '../runtime/logger.ts'
 import { type CommandWorld, UsageError } from './command.ts'
 import { runDemoFleet } from './demo-fleet.ts'
@@ -17,8 +18,10 @@ export const demo = defineCommand({
     const httpUrl = args.http ?? 'http://127.0.0.1:8080'
     for (const [name, url] of Object.entries({ mqtt: mqttUrl, http: httpUrl }))
       if (!URL.canParse(url)) throw new UsageError(`--${name} is "${url}", which is no URL`)
+    const { adminToken } = readConfig({ environment: world.environment, purpose: 'command' })
+    const credentials = adminToken === undefined ? {} : { adminToken }
     const logger = createLogger('info', 'demo')
-    await runDemoFleet({ mqttUrl, httpUrl, logger, clock: systemClock, signal: world.stop })
+    await runDemoFleet({ mqttUrl, httpUrl, logger, clock: systemClock, signal: world.stop, ...credentials })
     return 0
   },
 })

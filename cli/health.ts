@@ -28,7 +28,7 @@ export const health = defineCommand({
 })
 
 function ownUrl(world: CommandWorld, file: string | undefined): string {
-  const { host, healthPort } = readConfig({ environment: world.environment, file })
+  const { host, healthPort } = readConfig({ environment: world.environment, file, purpose: 'command' })
   if (!healthPort) throw new UsageError('There is no health port to ask: set WEIR_HEALTH_PORT, or give --url')
   const own = isLoopback(host) || !/^(0\.0\.0\.0|::)$/.test(host) ? host : '127.0.0.1'
   return `http://${own.includes(':') ? `[${own}]` : own}:${healthPort}`

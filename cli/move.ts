@@ -45,7 +45,7 @@ export const move = defineCommand({
     if (args.from !== 'embedded' || args.to !== 'kafka')
       throw new UsageError('weir move goes one way: weir move --from embedded --to kafka')
     const flags = { data: args.data, log: 'kafka' }
-    const config = readConfig({ environment: world.environment, file: args.config, flags })
+    const config = readConfig({ environment: world.environment, file: args.config, flags, purpose: 'command' })
     const report = await moveAll(config, world, args['dry-run'] === true)
     world.print(args.json ? JSON.stringify(report) : describe(report))
     return 0

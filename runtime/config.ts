@@ -341,7 +341,9 @@ export function readConfig({ environment, file, flags = {}, purpose = 'start' }:
             : [fallback, name]
     const parsed = schema.safeParse(given)
     if (parsed.success) config[name] = parsed.data
-    else for (const issue of parsed.error.issues) problems.push(`${origin} is ${shown(name, given)}: ${issue.message}`)
+    else
+      for (const issue of parsed.error.issues)
+        problems.push(`${origin}${secrets.has(name) ? '' : ` is ${shown(name, given)}:`} ${issue.message}`)
   }
   problems.push(...checkTogether(config as Partial<Config>))
   if (purpose === 'start') problems.push(...checkAccess(config as Partial<Config>))

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Config, options, readConfig, roles } from '../runtime/config.ts'
+import { type Config, options, readConfig, requiresAuth, roles } from '../runtime/config.ts'
 import { type ComposeService, composeText, composeVariables, readCompose, weirImage } from './helpers/compose.ts'
 import { projectDirectory } from './helpers/spawn-weir.ts'
 
@@ -99,8 +99,21 @@ describe('Weir’s services', () => {
   })
 
   it('do not start where others can reach them and nobody has to say who they are', () => {
-    const open = readCompose({ ...variables, WEIR_PUBLISHED_HOST: '0.0.0.0' })
-    expect(() => configOf(open.services.api!)).toThrow(/WEIR_PUBLISHED_HOST is 0\.0\.0\.0, which others can reach/)
+    const published = { ...variables, WEIR_PUBLISHED_HOST: '0.0.0.0' }
+    const api = (more: Record<string, string>): Config => configOf(readCompose({ ...published, ...more }).services.api!)
+    expect(() => api({})).toThrow(/WEIR_PUBLISHED_HOST is 0\.0\.0\.0, which others can reach: .*set WEIR_ADMIN_TOKEN/)
+    expect(() => api({ WEIR_AUTH: 'open', WEIR_ADMIN_TOKEN: 'x'.repeat(16) })).toThrow(/WEIR_AUTH=open/)
+    expect(requiresAuth(api({ WEIR_ADMIN_TOKEN: 'x'.repeat(16) }))).toBe(true)
+    expect(requiresAuth(configOf(compose.services.api!))).toBe(false)
+  })
+
+  it('share one registry of devices: the api changes it, ingest reads it', () => {
+    const file = configOf(compose.services.ingest!).devices
+    expect(configOf(compose.services.api!).devices).toBe(file)
+    expect(compose.services.api?.volumes).toEqual(['registry:/var/lib/weir-registry'])
+    expect(compose.services.ingest?.volumes).toEqual(['registry:/var/lib/weir-registry:ro'])
+    expect(file).toBe('/var/lib/weir-registry/devices.ndjson')
+    expect(read('Dockerfile')).toMatch(/install -d -o 65534 -g 65534 .*\/var\/lib\/weir-registry/)
   })
 })
 

@@ -75,6 +75,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       environments.set(name, {
         ...Object.fromEntries(given),
         WEIR_DATA: image.volume(name),
+        WEIR_DEVICES: join(image.volume('registry'), 'devices.ndjson'),
         ...(name !== 'demo' && {
           WEIR_HOST: '127.0.0.1',
           WEIR_HEALTH_PORT: String(healthPorts.get(name)),

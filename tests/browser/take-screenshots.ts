@@ -1,5 +1,5 @@
-// Makes the pictures in docs/screenshots/: `npm run build && node dist/tests/browser/take-screenshots.js` (all, or those named). A product of its own, with the demo fleet and a
-// machine of many metrics beside it, on free ports.
+// Makes the pictures in docs/screenshots/ (all, or those named): `npm run build && node dist/tests/browser/take-screenshots.js`. A product of its own,
+// with the demo fleet and a machine of many metrics beside it, on free ports.
 import { mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'

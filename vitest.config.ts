@@ -1,5 +1,5 @@
-// Two groups, one after the other: what lies beside the code, two files at a time, then what drives the whole product, one file at a time,
-// because a machine of two cores runs three of its processes in each.
+// Groups, one after the other: what lies beside the code, then what drives the whole product, then the most important of that on Kafka. Two files at a
+// time in each: most of what the second group does is wait for processes to start, to end, and to be killed.
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { defineConfig } from 'vitest/config'
@@ -53,10 +53,9 @@ export default defineConfig({
           include: wholeProduct,
           exclude: isAllOnKafka ? [] : onlyOnKafka,
           ...(isAllOnKafka && { globalSetup: kafkaSetup }),
-          fileParallelism: false,
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
@@ -69,8 +68,9 @@ export default defineConfig({
                 include: [...alsoOnKafka, ...onlyOnKafka],
                 env: { WEIR_TEST_LOG: 'kafka' },
                 globalSetup: kafkaSetup,
-                fileParallelism: false,
-                maxWorkers: 1,
+                testTimeout: 600_000,
+                hookTimeout: 300_000,
+                maxWorkers: 2,
                 sequence: { groupOrder: 2 },
               },
             },

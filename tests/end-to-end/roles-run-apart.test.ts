@@ -41,7 +41,7 @@ describe('roles run apart', () => {
     expect(Object.keys(ingest.urls)).toEqual(['mqtt', 'gateway'])
     expect(Object.keys(ingest.pids())).toEqual(['ingest'])
     expect(Object.keys(writer.urls)).toEqual([])
-    expect(Object.keys(api.urls)).toEqual(['http'])
+    expect(Object.keys(api.urls)).toEqual(['http', 'live'])
   })
 
   it('a reading goes the whole way', async () => {

@@ -1,5 +1,6 @@
 // Loaded into the real product before anything of its own (NODE_OPTIONS=--require), by tests of a disk that fails: syncs of the files that the order
-// names end with EIO, as the system would say it, as often as the order says. Nothing in the product knows of this.
+// names end with EIO, as the system would say it, as often as the order says. A write to a file that is open with O_DSYNC is a write and an fdatasync:
+// the bytes are in the file, and EIO says that they may not be on the disk. Nothing in the product knows of this.
 const fs = require('node:fs')
 const { syncBuiltinESMExports } = require('node:module')
 
@@ -21,16 +22,34 @@ function takesOrder(operation, descriptor) {
   return true
 }
 
+function fault(operation) {
+  return Object.assign(new Error(`EIO: i/o error, ${operation}`), { code: 'EIO', errno: -5, syscall: operation })
+}
+
 for (const operation of ['fdatasync', 'fsync']) {
   const real = fs[operation]
   fs[operation] = (descriptor, done) => {
-    if (!takesOrder(operation, descriptor)) return real(descriptor, done)
-    const error = Object.assign(new Error(`EIO: i/o error, ${operation}`), {
-      code: 'EIO',
-      errno: -5,
-      syscall: operation,
-    })
-    setImmediate(done, error)
+    if (takesOrder(operation, descriptor)) setImmediate(done, fault(operation))
+    else real(descriptor, done)
   }
+}
+
+const durable = new Set()
+const { close, open, write } = fs
+fs.open = (file, flags, ...rest) => {
+  const done = rest.pop()
+  open(file, flags, ...rest, (error, descriptor) => {
+    if (!error && typeof flags === 'number' && (flags & fs.constants.O_DSYNC) !== 0) durable.add(descriptor)
+    done(error, descriptor)
+  })
+}
+fs.close = (descriptor, ...rest) => {
+  durable.delete(descriptor)
+  close(descriptor, ...rest)
+}
+fs.write = (descriptor, ...rest) => {
+  if (!durable.has(descriptor) || !takesOrder('fdatasync', descriptor)) return write(descriptor, ...rest)
+  const done = rest.pop()
+  write(descriptor, ...rest, (error) => done(error ?? fault('write')))
 }
 syncBuiltinESMExports()

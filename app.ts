@@ -146,8 +146,9 @@ class FirstProcess {
 
   async start(): Promise<void> {
     const { config } = this
-    if (!isLoopback(config.host)) {
-      const { host } = config
+    // What counts is where the ports of a container are published.
+    const host = config.publishedHost ?? config.host
+    if (!isLoopback(host)) {
       this.logger.warn(
         { host },
         'others reach this address, and only MQTT can have TLS here: who listens on the way sees tokens',

@@ -132,11 +132,12 @@ describe('the registry', () => {
     writeFileSync(`${file}.revoked`, encodeRegistry(devices))
     const real = fs.openSync
     let refused = 0
-    fs.openSync = (path, ...how) => {
-      if (path !== file) return real(path, ...how)
+    const openSync = (...words: Parameters<typeof real>): number => {
+      if (words[0] !== file) return real(...words)
       refused++
       throw Object.assign(new Error('EMFILE: too many open files, open'), { code: 'EMFILE' })
     }
+    Object.assign(fs, { openSync })
     syncBuiltinESMExports()
     try {
       renameSync(`${file}.revoked`, file)
@@ -145,7 +146,7 @@ describe('the registry', () => {
       expect(registry.health().detail).toMatch(/can't be read: EMFILE.*before stay so/)
       expect(registry.holderOf(token)).toBeDefined()
     } finally {
-      fs.openSync = real
+      Object.assign(fs, { openSync: real })
       syncBuiltinESMExports()
     }
     await waitFor(() => registry.holderOf(token) === undefined)

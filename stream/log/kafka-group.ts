@@ -92,7 +92,8 @@ export class KafkaMember implements LogConsumer {
     const giveUpAt = performance.now() + commitWaitMsMax
     while (!this.membership && !this.ending.signal.aborted) {
       const leftMs = giveUpAt - performance.now()
-      if (leftMs <= 0) throw new RetryableError(`joining ${this.options.groupId} took longer than ${commitWaitMsMax} ms`)
+      if (leftMs <= 0)
+        throw new RetryableError(`joining ${this.options.groupId} took longer than ${commitWaitMsMax} ms`)
       await new Promise<void>((resolve) => {
         const go = (): void => {
           clearTimeout(timer)

@@ -27,7 +27,7 @@ import { type Health, type Service, startServices, stopServices } from './runtim
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
 import { hasEngine } from './storage/embedded-server/endpoint.ts'
-import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
+import { findClickHouse, isEmbedded, needsStore } from './storage/find-clickhouse.ts'
 import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
@@ -46,7 +46,11 @@ const logComesWithinMs = 10_000
 export async function startWeir(options: StartWeir): Promise<number> {
   const first = new FirstProcess(options)
   try {
-    await first.start()
+    await first.start().catch((error: unknown) => {
+      // What it waited for (a lock, a log, Kafka) is not what ended it.
+      if (!(error instanceof StartError && options.world.stop.aborted)) throw error
+      throw new StoppedError('stopped before it began: it was still waiting')
+    })
     await first.told()
     await first.stop()
     return 0
@@ -142,8 +146,9 @@ class FirstProcess {
 
   async start(): Promise<void> {
     const { config } = this
-    if (!isLoopback(config.host)) {
-      const { host } = config
+    // What counts is where the ports of a container are published.
+    const host = config.publishedHost ?? config.host
+    if (!isLoopback(host)) {
       this.logger.warn(
         { host },
         'others reach this address, and only MQTT can have TLS here: who listens on the way sees tokens',
@@ -381,11 +386,6 @@ class Intake implements Service {
       gateway: this.ingest?.gatewayHealth() ?? starting,
     }
   }
-}
-
-/** Detection on Kafka reads and appends there, and asks the table nothing. */
-function needsStore({ roles, log }: Config): boolean {
-  return log === 'embedded' || roles.includes('writer') || roles.includes('api')
 }
 
 /** Ingest may be started a moment later; a log that stays away is on another machine, where no file of it can be read from here. */

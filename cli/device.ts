@@ -15,7 +15,7 @@ import {
 import { devicesFile, readConfig } from '../runtime/config.ts'
 import { LimitError, StartError } from '../runtime/errors.ts'
 import { makeDataDirectory } from '../runtime/make-data-directory.ts'
-import { type CommandWorld, UsageError } from './command.ts'
+import { type CommandWorld, StoppedError, UsageError } from './command.ts'
 
 const actions = ['add', 'list', 'show', 'token', 'revoke'] as const
 type Action = (typeof actions)[number]
@@ -66,22 +66,25 @@ export const device = defineCommand({
     if (action === 'show') return show(file, name, say)
     if (dirname(file) === config.data) makeDataDirectory(config.data)
     else if (!existsSync(dirname(file))) throw new StartError(`There is no directory ${dirname(file)} for WEIR_DEVICES`)
-    if (action === 'revoke') return revoke(file, name, id, say)
-    return add(file, name, action, patterns ?? [], say)
+    const change: Change = (edit) => changeFile(file, edit, world.stop)
+    if (action === 'revoke') return revoke(change, name, id, say)
+    return add(change, name, action, patterns ?? [], say)
   },
 })
 
 /** `answer` for programs, `words` for people. */
 type Say = (answer: unknown, words: readonly string[]) => number
+/** Of the file of devices, durably. */
+type Change = <Answer>(edit: (devices: Registrations) => Answer) => Promise<Answer>
 
 async function add(
-  file: string,
+  change: Change,
   name: string,
   action: 'add' | 'token',
   speaksFor: readonly string[],
   say: Say,
 ): Promise<number> {
-  const { token, id } = await change(file, (devices) => {
+  const { token, id } = await change((devices) => {
     const known = devices.get(name)
     if (action === 'token') return addToken(devices, known ?? notThere(name), Date.now())
     if (known) throw new StartError(`There is a device ${name} already: weir device token ${name} makes another token`)
@@ -118,8 +121,8 @@ function show(file: string, name: string, say: Say): number {
   ])
 }
 
-async function revoke(file: string, name: string, id: string | undefined, say: Say): Promise<number> {
-  const revoked = await change(file, (devices) => {
+async function revoke(change: Change, name: string, id: string | undefined, say: Say): Promise<number> {
+  const revoked = await change((devices) => {
     const count = removeTokens(
       devices,
       devices.get(name) ?? notThere(name),
@@ -132,10 +135,15 @@ async function revoke(file: string, name: string, id: string | undefined, say: S
   return say({ device: name, revoked }, [`${what} good for nothing any more; connections end within five seconds`])
 }
 
-async function change<Answer>(file: string, edit: (devices: Registrations) => Answer): Promise<Answer> {
+async function changeFile<Answer>(
+  file: string,
+  edit: (devices: Registrations) => Answer,
+  stop: AbortSignal,
+): Promise<Answer> {
   try {
-    return await changeRegistry(file, edit)
+    return await changeRegistry(file, edit, stop)
   } catch (error) {
+    if (stop.aborted) throw new StoppedError('stopped before it finished: another process was changing the devices')
     if (error instanceof LimitError) throw new StartError(error.message)
     throw error
   }

@@ -2,9 +2,10 @@
 import { defineCommand } from 'citty'
 import { isLoopback, readConfig } from '../runtime/config.ts'
 import type { Readiness } from '../runtime/readiness.ts'
-import { type CommandWorld, UsageError } from './command.ts'
+import { type CommandWorld, UsageError, untilStopped } from './command.ts'
 
 const answerMsMax = 5_000
+const stoppedWords = 'stopped before it was answered: nothing is said about whether it is ready'
 
 export const health = defineCommand({
   meta: { name: 'health', description: 'Ask whether a running Weir is ready: 0 when it is, 1 and what is not' },
@@ -21,7 +22,7 @@ export const health = defineCommand({
     const world: CommandWorld = data
     const url = args.url ?? ownUrl(world, args.config)
     if (!URL.canParse(url)) throw new UsageError(`--url is "${url}", which is no URL: give http://host:port`)
-    const readiness = await askReadiness(url)
+    const readiness = await untilStopped(world.stop, askReadiness(url), stoppedWords)
     world.print(args.json ? JSON.stringify(readiness) : describe(readiness))
     return readiness.status === 'ready' ? 0 : 1
   },

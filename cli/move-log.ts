@@ -24,7 +24,7 @@ export interface LogMoveOptions {
   /** Where the source began when the move did: what retention has taken since may be in the target all the same. */
   readonly beganAt: LogPosition
   readonly progress: (done: number, of: number) => void
-  /** Ends it with a StartError. */
+  /** Ends it with a StoppedError. */
   readonly signal: AbortSignal
 }
 

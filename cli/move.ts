@@ -20,7 +20,7 @@ import { describeError, type KafkaEndpoint } from '../stream/log/kafka-client.ts
 import { clusterIdOf, ensureTopics, type TopicReport } from '../stream/log/kafka-topics.ts'
 import { type MoveRecord, positionOf, readMoveRecord, writeMoveRecord } from '../stream/log/move-record.ts'
 import { kafkaEndpoint, logDirectory, openLog, requiredGroups } from '../stream/log/open-log.ts'
-import { type CommandWorld, UsageError } from './command.ts'
+import { type CommandWorld, StoppedError, UsageError, untilStopped } from './command.ts'
 import { copyLog, type LogMoveOptions, stoppedSentence, type Tally, tallyLog, verifyMovedLog } from './move-log.ts'
 import { moveTables, type TableMove } from './move-table.ts'
 import { openStore } from './open-store.ts'
@@ -101,7 +101,7 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   let source: EventLog | undefined
   let target: EventLog | undefined
   try {
-    const to = `Kafka ${await askKafka(endpoint, () => clusterIdOf(endpoint))} ${config.kafkaPrefix}*`
+    const to = `Kafka ${await askKafka(endpoint, world.stop, () => clusterIdOf(endpoint))} ${config.kafkaPrefix}*`
     const record = await readMoveRecord(directory)
     if (record && record.to !== to)
       throw new StartError(
@@ -109,18 +109,15 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
       )
     if (record?.state === 'done') return { ...(record.report as MoveReport), state: 'moved-before' }
     source = await openSource(config, logger)
-    const reports = await askKafka(endpoint, () => topicsOf(config, endpoint, false))
+    const reports = await askKafka(endpoint, world.stop, () => topicsOf(config, endpoint))
     refuseProblems(reports, record !== undefined)
     const isThere = reports.every(({ partitions }) => partitions > 0)
     // Made now, unless nothing is to be changed.
-    if (!isDryRun || isThere)
-      target = await openLog({
-        config,
-        mode: isDryRun ? 'read' : 'append',
-        logger,
-        clock: systemClock,
-        signal: world.stop,
-      })
+    if (!isDryRun || isThere) {
+      const mode = isDryRun ? 'read' : 'append'
+      const opening = openLog({ config, mode, logger, clock: systemClock, signal: world.stop })
+      target = await untilStopped(world.stop, opening, stoppedSentence)
+    }
     if (!record && target) await refuseForeign(target)
     const store = { config, world, logger, progress, isDryRun }
     if (isDryRun || !target)
@@ -170,16 +167,21 @@ function openSource(config: Config, logger: Logger): Promise<EventLog> {
   })
 }
 
-function topicsOf(config: Config, endpoint: KafkaEndpoint, create: boolean): Promise<TopicReport[]> {
+function topicsOf(config: Config, endpoint: KafkaEndpoint): Promise<TopicReport[]> {
   const { kafkaPrefix: prefix, partitions, retentionLog: retentionMs } = config
-  return ensureTopics({ endpoint, prefix, partitions, retentionMs }, { create })
+  return ensureTopics({ endpoint, prefix, partitions, retentionMs }, { create: false })
 }
 
 /** One try: who moves is there to see it. */
-async function askKafka<Answer>({ brokers }: KafkaEndpoint, ask: () => Promise<Answer>): Promise<Answer> {
+async function askKafka<Answer>(
+  { brokers }: KafkaEndpoint,
+  stop: AbortSignal,
+  ask: () => Promise<Answer>,
+): Promise<Answer> {
   try {
-    return await ask()
+    return await untilStopped(stop, ask(), stoppedSentence)
   } catch (error) {
+    if (error instanceof StoppedError) throw error
     throw new StartError(`Kafka at ${brokers.join(', ')} can't be asked: ${describeError(error)}`)
   }
 }

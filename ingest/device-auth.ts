@@ -1,6 +1,6 @@
 // Who may send: the one check behind every door of the intake (MQTT, MQTT over WebSocket, HTTP, /v1/ingest). A token is turned into a credential
 // here, once a connection or request; what the credential may do is domain/authority.ts.
-import { type DeviceCredential, everyone, maySpeakFor, ownerOf } from '../domain/authority.ts'
+import { type DeviceCredential, everyone, maySpeakFor } from '../domain/authority.ts'
 import { type DeviceName, defaultTenant } from '../domain/reading.ts'
 import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import { bearerOf, isSameSecret, sha256Of } from '../runtime/access/device-token.ts'
@@ -107,10 +107,6 @@ const tokenBytesMax = 128
 /** `device` or `device@tenant`; a device's name may have an @ of its own, so nothing is taken apart. */
 function isNamed({ device, tenant }: DeviceCredential, username: string): boolean {
   return username === device || username === `${device}@${tenant}`
-}
-
-export function isSameOwner(one: DeviceCredential, other: DeviceCredential): boolean {
-  return ownerOf(one) === ownerOf(other)
 }
 
 /** Why this credential may not send for this device; undefined: it may. */

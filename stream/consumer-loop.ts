@@ -56,13 +56,14 @@ export interface BackOff {
   readonly random: () => number
 }
 
-const backOffDefault: BackOff = { firstMs: 100, longestMs: 5_000, random: Math.random }
-interface Trouble {
+/** Unlike `trouble()`, which passes by itself. */
+interface Standstill {
   /** That can't be read: where the group stands, or what it is to read next. */
   readonly what: 'position' | 'chunks'
   readonly cause: Error
 }
 
+const backOffDefault: BackOff = { firstMs: 100, longestMs: 5_000, random: Math.random }
 const readBytesMax = 4 * 1024 * 1024
 const standStillMsDefault = 5_000
 
@@ -83,7 +84,7 @@ export class ConsumerLoop {
   private tasks: Promise<unknown> = Promise.resolve()
   private inHand: Batch | undefined
   private position: LogPosition = new Map()
-  private standing: Trouble | undefined
+  private standing: Standstill | undefined
   /** How often it has looked again since it stands still. */
   private looks = 0
   /** The reader, the handler, or both. */
@@ -158,14 +159,14 @@ export class ConsumerLoop {
     this.goOnAfter('position')
   }
 
-  private isForAPerson(what: Trouble['what'], cause: unknown): boolean {
+  private isForAPerson(what: Standstill['what'], cause: unknown): boolean {
     if (!(cause instanceof LogDamagedError || cause instanceof OffsetOutOfRangeError)) return false
     if (this.standing?.cause.message !== cause.message) this.options.events.standsStill(cause)
     this.standing = { what, cause }
     return true
   }
 
-  private goOnAfter(what: Trouble['what']): void {
+  private goOnAfter(what: Standstill['what']): void {
     if (this.standing?.what !== what) return
     this.standing = undefined
     this.looks = 0

@@ -1,4 +1,14 @@
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import fs, {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -111,6 +121,36 @@ describe('the registry', () => {
     writeFileSync(file, whole)
     await waitFor(() => registry.health().state === 'ok', { withinMs: 15_000 })
     expect(registry.holderOf(token)).toBeDefined()
+  })
+
+  it('tries again by itself what could not be read, though it does not change any more', async () => {
+    const registry = open()
+    const { token } = await add('d1')
+    expect(registry.holderOf(token)).toBeDefined()
+    const { devices } = readRegistry(file)
+    removeTokens(devices, devices.get('d1')!, () => true)
+    writeFileSync(`${file}.revoked`, encodeRegistry(devices))
+    const real = fs.openSync
+    let refused = 0
+    const openSync = (...words: Parameters<typeof real>): number => {
+      if (words[0] !== file) return real(...words)
+      refused++
+      throw Object.assign(new Error('EMFILE: too many open files, open'), { code: 'EMFILE' })
+    }
+    Object.assign(fs, { openSync })
+    syncBuiltinESMExports()
+    try {
+      renameSync(`${file}.revoked`, file)
+      registry.watch()
+      await waitFor(() => refused > 1)
+      expect(registry.health().detail).toMatch(/can't be read: EMFILE.*before stay so/)
+      expect(registry.holderOf(token)).toBeDefined()
+    } finally {
+      Object.assign(fs, { openSync: real })
+      syncBuiltinESMExports()
+    }
+    await waitFor(() => registry.holderOf(token) === undefined)
+    expect(registry.health().state).toBe('ok')
   })
 
   it('is not opened on a file that can’t be used, or not be read', async () => {

@@ -38,6 +38,8 @@ export interface DeviceRegistryOptions {
 const lookEveryMsDefault = 500
 /** A file system that does not answer for so long is not asked by anybody who can't wait. */
 const hangsAfterMs = 1_000
+/** Of a file whose content is not known: no file has it. */
+const unread: FileMark = 'unread'
 /** Compared with where no token is known by its id, so that both take the same time. */
 const nobody = sha256Of('nobody')
 
@@ -169,6 +171,9 @@ export class DeviceRegistry {
       this.mark = read
       this.devices = devices
     } catch (error) {
+      // One that is wrong is read again when it has changed; one that could not be read (no descriptor was left) at the next look, or what was revoked
+      // in it would stay good until somebody changes it once more.
+      if (!(error instanceof StartError) || error.cause !== undefined) this.mark = unread
       if (!(error instanceof StartError)) throw error
       this.fail(`${error.message}. Those that were known before stay so`)
       return false

@@ -69,7 +69,7 @@ export function readRegistry(file: string): { readonly mark: FileMark; readonly 
     descriptor = openSync(file, 'r')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { mark: '', devices: new Map() }
-    throw new StartError(`The file of devices ${file} can't be read: ${(error as Error).message}`)
+    throw new StartError(`The file of devices ${file} can't be read: ${(error as Error).message}`, { cause: error })
   }
   try {
     const stats = fstatSync(descriptor)

@@ -3,6 +3,7 @@
 
 import type { Chunk, LogTopic, Partition } from '../../domain/event-log.ts'
 import { rowFormatVersion } from '../../domain/row-format.ts'
+import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadRecord, RecordToWrite } from './kafka-records.ts'
 
 const headers = {
@@ -31,17 +32,22 @@ export function encodeMessage(
   }
 }
 
-/** Throws when the message is not a chunk of ours: somebody else writes to our topic. */
+/**
+ * Throws a LogDamagedError when the message is not a chunk of ours: somebody else writes to our topic. A person has to act, and what does not read
+ * this topic goes on meanwhile.
+ */
 export function decodeMessage(
   topic: LogTopic,
   partition: Partition,
   { offset, value, headers: given }: ReadRecord,
 ): Chunk {
   const found = given[headers.format]?.toString()
-  if (found !== format || value === null)
-    throw new Error(
-      `message ${offset} in partition ${partition} of ${topic} is ${found === undefined ? 'not from Weir' : `of row format ${found}, and this version reads ${format}`}`,
-    )
+  if (found !== format || value === null) {
+    const place = `partition ${partition} of ${topic}`
+    const isOther = found !== undefined && found !== format
+    const what = isOther ? `of row format ${found}, and this version reads ${format}` : 'not from Weir'
+    throw new LogDamagedError(place, offset, `message ${offset} in ${place} is ${what}`)
+  }
   return {
     topic,
     partition,

@@ -73,7 +73,7 @@ export class KafkaMember implements LogConsumer {
   private readonly ending = new AbortController()
   private readonly backOff = new BackOff(this.ending.signal)
   private committing: Promise<unknown> = Promise.resolve()
-  private waiters: (() => void)[] = []
+  private readonly waiters = new Set<() => void>()
   private interrupt: (() => void) | undefined
   private joining: Promise<void> | undefined
   /** What stands between us and the group; undefined while it answers. */
@@ -87,10 +87,23 @@ export class KafkaMember implements LogConsumer {
     this.living = this.live()
   }
 
-  /** Until this member has been given its partitions. */
+  /** Until this member has been given its partitions; a RetryableError when that takes long. Who gives up leaves nothing behind: lag() asks each second. */
   private async joined(): Promise<void> {
-    while (!this.membership && !this.ending.signal.aborted)
-      await new Promise<void>((resolve) => this.waiters.push(resolve))
+    const giveUpAt = performance.now() + commitWaitMsMax
+    while (!this.membership && !this.ending.signal.aborted) {
+      const leftMs = giveUpAt - performance.now()
+      if (leftMs <= 0)
+        throw new RetryableError(`joining ${this.options.groupId} took longer than ${commitWaitMsMax} ms`)
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          clearTimeout(timer)
+          this.waiters.delete(go)
+          resolve()
+        }
+        const timer = setTimeout(go, leftMs)
+        this.waiters.add(go)
+      })
+    }
   }
 
   read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]> {
@@ -105,7 +118,7 @@ export class KafkaMember implements LogConsumer {
 
   /** Of the partitions that are ours: with other members' lags it makes the group's. */
   async lag(): Promise<number> {
-    await within(commitWaitMsMax, this.joined(), `joining ${this.options.groupId}`)
+    await this.joined()
     const end = await this.options.end()
     let chunks = 0
     for (const [partition, offset] of this.owned) chunks += Math.max(0, (end.get(partition) ?? 0) - offset)
@@ -285,7 +298,7 @@ export class KafkaMember implements LogConsumer {
   private async commitOnce(position: LogPosition): Promise<void> {
     const { groupId, name, logger } = this.options
     for (;;) {
-      await within(commitWaitMsMax, this.joined(), `joining ${groupId}`)
+      await this.joined()
       if (this.ending.signal.aborted) throw new RetryableError('the log is closed')
       const { generation, memberId } = this.membership!
       const due = [...position].filter(
@@ -326,7 +339,7 @@ export class KafkaMember implements LogConsumer {
   }
 
   private wakeWaiters(): void {
-    for (const go of this.waiters.splice(0)) go()
+    for (const go of [...this.waiters]) go()
   }
 }
 

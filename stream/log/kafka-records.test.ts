@@ -105,9 +105,19 @@ it('a bit that was flipped is damage, wherever it is', () => {
   }
 })
 
+it('a body that is not of its codec is damage, though its checksum is right', () => {
+  const bytes = batchOf(three)
+  bytes.writeInt16BE(1, 21)
+  bytes.writeUInt32BE(crc32c(bytes, 21, bytes.length), 17)
+  expect(() => decodeBatches(bytes, 0, 'here')).toThrow(LogDamagedError)
+})
+
 it('a codec that is not there is named', () => {
   const bytes = batchOf(three)
   bytes.writeInt16BE(3, 21)
   bytes.writeUInt32BE(crc32c(bytes, 21, bytes.length), 17)
-  expect(() => decodeBatches(bytes, 0, 'here')).toThrow(/compressed as lz4.*compression\.type=producer/)
+  const read = (): unknown => decodeBatches(bytes, 0, 'here')
+  expect(read).toThrow(/compressed as lz4.*compression\.type=producer/)
+  // Not the end of a process that would read it again when it is started anew.
+  expect(read).toThrow(LogDamagedError)
 })

@@ -132,7 +132,7 @@ function writeRecord(
 
 /**
  * The records of a partition in an answer, from `first` on. The last batch may be cut off: it is asked for again. Throws a LogDamagedError for bytes
- * that are not what was written, and an Error for a codec that we lack.
+ * that are not what was written, and for a codec that we lack: both wait for a person.
  */
 export function decodeBatches(bytes: Buffer, first: number, place: string): ReadRecord[] {
   const found: ReadRecord[] = []
@@ -150,11 +150,11 @@ export function decodeBatches(bytes: Buffer, first: number, place: string): Read
     if (crc32c(bytes, at + attributesAt, end) !== bytes.readUInt32BE(at + 17)) throw damaged('fails its checksum')
     if (last >= first && (attributes & controlMask) === 0) {
       const count = bytes.readInt32BE(at + 57)
-      const records = unpacked(bytes.subarray(at + headBytes, end), codecNames[attributes & codecMask], base, place)
       try {
+        const records = unpacked(bytes.subarray(at + headBytes, end), codecNames[attributes & codecMask], base, place)
         readRecords(records, base, count, first, found)
       } catch (error) {
-        throw damaged(`can't be read (${(error as Error).message})`)
+        throw error instanceof LogDamagedError ? error : damaged(`can't be read (${(error as Error).message})`)
       }
     }
     at = end
@@ -166,7 +166,9 @@ function unpacked(bytes: Buffer, codec: string | undefined, base: number, place:
   if (codec === 'none') return bytes
   const unpack = decompressors[codec ?? '']
   if (!unpack)
-    throw new Error(
+    throw new LogDamagedError(
+      place,
+      base,
       `The batch at offset ${base} of ${place} is compressed as ${codec ?? 'nothing known'}, which this Node can't read: set compression.type=producer on the topic`,
     )
   return unpack(bytes)

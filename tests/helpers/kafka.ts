@@ -286,7 +286,7 @@ function fetchJars(): string {
  * Kafka has to be told its ports before it starts. Below those that the system gives to connections by itself, so that none of them takes one
  * between our look and Kafka's start.
  */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>()
   for (let tries = 0; ports.size < count; tries++) {
     if (tries > 1_000) throw new Error(`no ${count} ports are free from ${portMin} to ${portMax}`)
@@ -319,5 +319,3 @@ async function canConnect(port: number): Promise<true | undefined> {
   await pause(50)
   return undefined
 }
-
-export { freePorts }

@@ -44,7 +44,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const shared = { config, logger, clock: systemClock, instruments }
   const { openLog } = await import('./stream/log/open-log.ts')
   const { openClickHouse } = await import('./storage/open-clickhouse.ts')
-  const { findClickHouse, isEmbedded } = await import('./storage/find-clickhouse.ts')
+  const { findClickHouse, isEmbedded, needsStore } = await import('./storage/find-clickhouse.ts')
   const endpoint = findClickHouse(config)
   const log = await openLog({ ...shared, mode: 'read' })
   const clickhouse = openClickHouse(endpoint, { logger })
@@ -74,7 +74,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const access = createViewerAccess({ config, clock: systemClock, isDeviceToken })
   const gatewayToken = config.adminToken && insideToken(config.adminToken)
 
-  if (!isEmbedded(config)) {
+  if (!isEmbedded(config) && needsStore(config)) {
     const { createServerWatch } = await import('./storage/server-watch.ts')
     services.push(createServerWatch({ clickhouse, endpoint: await endpoint(), logger }))
   }

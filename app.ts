@@ -6,7 +6,7 @@
 //     ├── clickhouse ─ the embedded store, when nobody else runs it          with those, unless WEIR_CLICKHOUSE is elsewhere
 //     └── demo ─────── a fleet of devices, through the front door            --demo
 //
-// Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
+// Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor the API.
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type CommandWorld, StoppedError } from './cli/command.ts'
@@ -27,7 +27,7 @@ import { type Health, type Service, startServices, stopServices } from './runtim
 import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
 import { hasEngine } from './storage/embedded-server/endpoint.ts'
-import { findClickHouse, isEmbedded } from './storage/find-clickhouse.ts'
+import { findClickHouse, isEmbedded, needsStore } from './storage/find-clickhouse.ts'
 import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
@@ -381,11 +381,6 @@ class Intake implements Service {
       gateway: this.ingest?.gatewayHealth() ?? starting,
     }
   }
-}
-
-/** Detection on Kafka reads and appends there, and asks the table nothing. */
-function needsStore({ roles, log }: Config): boolean {
-  return log === 'embedded' || roles.includes('writer') || roles.includes('api')
 }
 
 /** Ingest may be started a moment later; a log that stays away is on another machine, where no file of it can be read from here. */

@@ -29,6 +29,11 @@ export function isEmbedded({ clickhouse }: Pick<Config, 'clickhouse'>): boolean 
   return clickhouse === 'embedded'
 }
 
+/** Detection on Kafka reads and appends there, and asks the table nothing. */
+export function needsStore({ roles, log }: Pick<Config, 'roles' | 'log'>): boolean {
+  return log === 'embedded' || roles.includes('writer') || roles.includes('api')
+}
+
 function readCertificate(file: string): string {
   let text: string
   try {

@@ -97,7 +97,7 @@ function readPlan(args: Readonly<Record<string, unknown>>): Plan {
 }
 
 function addressOf(given: string): Pick<Plan, 'url' | 'credentials'> {
-  const address = /^((?:mqtts?|tcp|tls|wss?):\/\/)(?:([^/:@]+):([^/:@]+)@)?([^/@]+.*)$/.exec(given)
+  const address = /^((?:mqtts?|tcp|tls|wss?):\/\/)(?:([^/:@]+):([^/:@]+)@)?([^/@][^@]*)$/.exec(given)
   const shown = given.replace(/\/\/.*@/, '//…@')
   if (!address) throw new UsageError(`--url ${shown} is no address such as mqtt://127.0.0.1:1883`)
   const [, protocol, username, password, rest] = address

@@ -6,7 +6,7 @@
 //     ├── clickhouse ─ the embedded store, when nobody else runs it          with those, unless WEIR_CLICKHOUSE is elsewhere
 //     └── demo ─────── a fleet of devices, through the front door            --demo
 //
-// Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor a web server.
+// Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor the API.
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type CommandWorld, StoppedError } from './cli/command.ts'

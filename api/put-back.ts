@@ -36,12 +36,19 @@ export async function putBack(
   } finally {
     patience.release()
   }
-  if (answer.status === 200) return JSON.parse(text) as PutBack
+  if (answer.status === 200 && isOfType(answer, 'application/json')) return JSON.parse(text) as PutBack
+  // A proxy, or something else altogether.
+  if (!isOfType(answer, 'application/problem+json'))
+    throw away(`What answers at ${gateway.url} is no gateway of Weir (${answer.status}).`)
   const problem = JSON.parse(text) as { title: string; detail: string; type: string }
-  // A gateway that does not know us (its admin token is another), or asks to wait: no fault of what is put back.
-  if ([401, 403, 429, 503].includes(answer.status)) throw away(problem.detail)
+  // A gateway that does not know us (its admin token, or its name, is another), or asks to wait: no fault of what is put back.
+  if ([401, 403, 421, 429, 503].includes(answer.status)) throw away(problem.detail)
   if (answer.status === 415) throw withoutCodec(codec)
   throw new RequestError(answer.status, problem.type.replace('/problems/', ''), problem.title, problem.detail)
+}
+
+function isOfType({ headers }: Response, mediaType: string): boolean {
+  return headers.get('content-type')?.startsWith(mediaType) === true
 }
 
 function withoutCodec(codec: string): RequestError {

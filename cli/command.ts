@@ -35,6 +35,12 @@ export function untilStopped<Answer>(stop: AbortSignal, work: Promise<Answer>, w
   })
 }
 
+/** Where a Weir of this machine is asked: one that is bound to every address, on loopback. */
+export function ownAddress(host: string, port: number): string {
+  const own = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
+  return `http://${own.includes(':') ? `[${own}]` : own}:${port}`
+}
+
 /** Unknown flags, flags without their value and words too many are errors; citty lets them pass. */
 export function checkWords(command: string, words: readonly string[], args: ArgsDef): void {
   const flags = new Map<string, string>()

@@ -5,7 +5,7 @@ import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnsw
 import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
 import { linkSignals } from '../runtime/linked-signal.ts'
-import { type CommandWorld, StoppedError, UsageError } from './command.ts'
+import { type CommandWorld, ownAddress, StoppedError, UsageError } from './command.ts'
 
 const answerMsMax = 120_000
 const actions = ['list', 'show', 'replay'] as const
@@ -24,12 +24,14 @@ export const deadLetters = defineCommand({
       valueHint: 'file',
     },
     url: { type: 'string', description: 'Address of the API (http://127.0.0.1:8080)', valueHint: 'url' },
+    config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
     json: { type: 'boolean', description: 'What the API answers, as JSON' },
   },
   async run({ args, data }) {
     const world = data as CommandWorld
-    const { host, httpPort, adminToken } = readConfig({ environment: world.environment, purpose: 'command' })
-    const base = (args.url ?? `http://${host}:${httpPort}`).replace(/\/$/, '')
+    const { environment } = world
+    const { host, httpPort, adminToken } = readConfig({ environment, file: args.config, purpose: 'command' })
+    const base = (args.url ?? ownAddress(host, httpPort)).replace(/\/$/, '')
     const ask: Ask = (method, path, body) => askApi(world, `${base}${path}`, { method, body, adminToken })
     const { action, id, reason, device, limit, payload, json = false } = args
     if (action === 'list') {

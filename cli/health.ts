@@ -1,8 +1,8 @@
 // `weir health`: asks a running `weir start` whether it is ready, and says what is not. What a container's health check runs.
 import { defineCommand } from 'citty'
-import { isLoopback, readConfig } from '../runtime/config.ts'
+import { readConfig } from '../runtime/config.ts'
 import type { Readiness } from '../runtime/readiness.ts'
-import { type CommandWorld, UsageError, untilStopped } from './command.ts'
+import { type CommandWorld, ownAddress, UsageError, untilStopped } from './command.ts'
 
 const answerMsMax = 5_000
 const stoppedWords = 'stopped before it was answered: nothing is said about whether it is ready'
@@ -31,8 +31,7 @@ export const health = defineCommand({
 function ownUrl(world: CommandWorld, file: string | undefined): string {
   const { host, healthPort } = readConfig({ environment: world.environment, file, purpose: 'command' })
   if (!healthPort) throw new UsageError('There is no health port to ask: set WEIR_HEALTH_PORT, or give --url')
-  const own = isLoopback(host) || !/^(0\.0\.0\.0|::)$/.test(host) ? host : '127.0.0.1'
-  return `http://${own.includes(':') ? `[${own}]` : own}:${healthPort}`
+  return ownAddress(host, healthPort)
 }
 
 interface Answered {

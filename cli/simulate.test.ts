@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runCommand } from 'citty'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { everyone } from '../domain/authority.ts'
 import { StartError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { type RunningIngest, runIngest, waitForReadings } from '../tests/helpers/running-ingest.ts'
@@ -113,6 +114,25 @@ describe('a replay', () => {
         }
       }),
     )
+  })
+
+  it('shows the token in its address to the broker, and to nobody else', async () => {
+    const asked: unknown[] = []
+    const guarded = await runIngest({
+      authenticate: async ({ username, password }) => {
+        asked.push([username, password?.toString()])
+        return password?.toString() === 'right' ? everyone : 4
+      },
+    })
+    closers.push(() => guarded.close())
+    const file = csv('timestamp,value\n2026-01-01 00:00:00,1\n')
+    const at = (token: string): string => urlOf(guarded.address).replace('//', `//hall%401:${token}@`)
+    const { done } = run(['--url', at('right'), '--replay', file, '--speed', 'max'])
+    expect(await done).toBe(0)
+    expect(asked).toEqual([['hall@1', 'right']])
+    const half = run(['--url', urlOf(guarded.address).replace('//', '//hidden@')])
+    await expect(half.done).rejects.toThrow(UsageError)
+    await expect(half.done).rejects.not.toThrow('hidden')
   })
 
   it('goes as fast as it is told', async () => {

@@ -17,7 +17,9 @@ const progressEveryMs = 250
 const devicesMax = 100_000
 
 interface Plan {
+  /** Without credentials: it is said in messages. */
   readonly url: string
+  readonly credentials: { readonly username: string; readonly password: string } | undefined
   readonly devices: number
   /** Publishes a second, all devices together. */
   readonly rate: number
@@ -33,7 +35,11 @@ interface Plan {
 export const simulate = defineCommand({
   meta: { name: 'simulate', description: 'Publish as devices do: synthetic ones, or a real series from a file' },
   args: {
-    url: { type: 'string', description: 'Where to publish (mqtt://127.0.0.1:1883)', valueHint: 'url' },
+    url: {
+      type: 'string',
+      description: 'Where to publish (mqtt://127.0.0.1:1883); mqtt://NAME:TOKEN@host:port where a token is asked for',
+      valueHint: 'url',
+    },
     mqtt: { type: 'string', description: 'The same as --url', valueHint: 'url' },
     devices: { type: 'string', description: 'Synthetic devices (10)', valueHint: 'number' },
     rate: { type: 'string', description: 'Publishes a second, all devices together (one each)', valueHint: 'number' },
@@ -58,9 +64,7 @@ export default simulate
 
 function readPlan(args: Readonly<Record<string, unknown>>): Plan {
   const text = (name: string): string | undefined => args[name] as string | undefined
-  const url = text('url') ?? text('mqtt') ?? 'mqtt://127.0.0.1:1883'
-  if (!/^(mqtts?|tcp|tls|wss?):\/\/[^/]+/.test(url))
-    throw new UsageError(`--url ${url} is no address such as mqtt://127.0.0.1:1883`)
+  const { url, credentials } = addressOf(text('url') ?? text('mqtt') ?? 'mqtt://127.0.0.1:1883')
   const file = text('replay')
   const only = (names: readonly string[], what: string): void => {
     for (const name of names)
@@ -79,6 +83,7 @@ function readPlan(args: Readonly<Record<string, unknown>>): Plan {
   const speed = text('speed') ?? '1'
   return {
     url,
+    credentials,
     devices,
     rate: numberOf('rate', text('rate') ?? String(devices), 1e6),
     seconds: text('seconds') === undefined ? Number.POSITIVE_INFINITY : numberOf('seconds', text('seconds')!, 1e9),
@@ -91,6 +96,15 @@ function readPlan(args: Readonly<Record<string, unknown>>): Plan {
   }
 }
 
+function addressOf(given: string): Pick<Plan, 'url' | 'credentials'> {
+  const address = /^((?:mqtts?|tcp|tls|wss?):\/\/)(?:([^/:@]+):([^/:@]+)@)?([^/@][^@]*)$/.exec(given)
+  const shown = given.replace(/\/\/.*@/, '//…@')
+  if (!address) throw new UsageError(`--url ${shown} is no address such as mqtt://127.0.0.1:1883`)
+  const [, protocol, username, password, rest] = address
+  if (username === undefined || password === undefined) return { url: given, credentials: undefined }
+  return { url: `${protocol}${rest}`, credentials: { username: username.replaceAll('%40', '@'), password } }
+}
+
 function numberOf(name: string, text: string, max: number): number {
   const number = Number(text)
   if (text.trim() !== '' && number > 0 && number <= max) return number
@@ -100,7 +114,8 @@ function numberOf(name: string, text: string, max: number): number {
 async function run(plan: Plan, world: CommandWorld): Promise<number> {
   const logger = createLogger('info', 'simulate')
   const startedAt = performance.now()
-  const common = { url: plan.url, logger, signal: world.stop, outage: createOutage(logger, plan.url) }
+  const outage = createOutage(logger, plan.url)
+  const common = { url: plan.url, logger, signal: world.stop, outage, ...plan.credentials }
   const publishers: Publisher[] = []
   const open = async (clientId: string): Promise<Publisher> => {
     const publisher = await Publisher.open({ ...common, clientId })

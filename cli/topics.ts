@@ -18,7 +18,7 @@ export const topics = defineCommand({
   },
   async run({ args, data }) {
     const world: CommandWorld = data
-    const config = readConfig({ environment: world.environment, file: args.config })
+    const config = readConfig({ environment: world.environment, file: args.config, purpose: 'command' })
     if (config.log !== 'kafka')
       throw new StartError('The log is embedded and has no topics: set WEIR_LOG=kafka and WEIR_KAFKA_BROKERS')
     const endpoint = kafkaEndpoint(config, createLogger(config.logLevel, 'topics'))

@@ -28,7 +28,12 @@ export const verify = defineCommand({
   },
   async run({ args, data }) {
     const world: CommandWorld = data
-    const config = readConfig({ environment: world.environment, file: args.config, flags: { data: args.data } })
+    const config = readConfig({
+      environment: world.environment,
+      file: args.config,
+      flags: { data: args.data },
+      purpose: 'command',
+    })
     if (config.log === 'embedded' && !existsSync(logDirectory(config)))
       throw new StartError(`There is no log in ${config.data}: nothing to verify`)
     const report = await verifyAll(config, world).catch((error: unknown) => {

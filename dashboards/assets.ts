@@ -34,6 +34,8 @@ function findPackage(from: string): string {
 export interface Assets {
   /** Where this page's browser finds live readings over WebSocket, `ws://host:port`; undefined: over HTTP alone. */
   readonly live?: string | undefined
+  /** Whoever looks has signed in, and may sign out. */
+  readonly signedIn?: boolean
   /** The address of a file of the set. */
   url(name: string): string
   readonly names: readonly string[]

@@ -234,12 +234,17 @@ export function UnknownDevice({
   name,
   isName,
   mqtt,
+  needsToken,
 }: {
   assets: Assets
   name: string
   isName: boolean
   mqtt: URL
+  needsToken: boolean
 }): JSX.Element {
+  const registering = needsToken ? `TOKEN=$(npx weir device add ${name} | head -n 1)\n` : ''
+  const login = needsToken ? ` -u ${name} -P "$TOKEN"` : ''
+  const publishing = `mosquitto_pub -h ${mqtt.hostname} -p ${mqtt.port || '1883'}${login} -q 1 -t 'devices/${name}/telemetry' -m '{"temperature": 71.3}'`
   return (
     <Page assets={assets} title="Unknown device · Weir" scripts={[isName ? 'unknown-device.js' : 'plain.js']}>
       <section class="panel lost" id="unknown-device" data-device={attribute(name)}>
@@ -249,13 +254,12 @@ export function UnknownDevice({
         {isName ? (
           <>
             <p>
-              A device appears with its first reading; it does not have to be registered. To send one under this name
-              (this page then becomes its own):
+              A device appears with its first reading;{' '}
+              {needsToken ? 'it shows a token to send one' : 'it does not have to be registered'}. To send one under
+              this name (this page then becomes its own):
             </p>
             <pre tabindex="0">
-              <code
-                safe
-              >{`mosquitto_pub -h ${mqtt.hostname} -p ${mqtt.port || '1883'} -q 1 -t 'devices/${name}/telemetry' -m '{"temperature": 71.3}'`}</code>
+              <code safe>{registering + publishing}</code>
             </pre>
           </>
         ) : (

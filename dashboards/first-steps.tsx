@@ -26,6 +26,11 @@ export function FirstSteps({ assets, mqtt, gateway, needsToken }: FirstStepsProp
     title: 'A device and its token first, shown this once',
     code: 'TOKEN=$(npx weir device add boiler-1 | head -n 1)',
   }
+  const fleet = `npx weir simulate --devices 20 --rate 20${port === '1883' ? '' : ` --url ${address}`}`
+  const fleetWithToken = [
+    `FLEET=$(npx weir device add fleet --speaks-for 'boiler-*,pump-*,room-*,meter-*' | head -n 1)`,
+    `npx weir simulate --devices 20 --rate 20 --url "mqtt://fleet:$FLEET@${mqtt.host}"`,
+  ].join('\n')
   const steps = [
     ...(needsToken ? [token] : []),
     {
@@ -48,11 +53,7 @@ export function FirstSteps({ assets, mqtt, gateway, needsToken }: FirstStepsProp
         'await client.endAsync()',
       ].join('\n'),
     },
-    {
-      id: 'simulate',
-      title: 'Or a fleet that is made up',
-      code: `npx weir simulate --devices 20 --rate 20${port === '1883' ? '' : ` --url ${address}`}`,
-    },
+    { id: 'simulate', title: 'Or a fleet that is made up', code: needsToken ? fleetWithToken : fleet },
   ]
   return (
     <Page assets={assets} title="Weir · First reading" here="overview" charts scripts={['first-steps.js']}>

@@ -61,6 +61,13 @@ export function Page({ assets, title, here, scripts = [], charts = false, childr
             <p>
               Times in <span id="zone">UTC</span>
             </p>
+            {assets.signedIn && (
+              <form method="post" action="/logout">
+                <button type="submit" class="quiet">
+                  Sign out
+                </button>
+              </form>
+            )}
           </footer>
         </body>
       </html>

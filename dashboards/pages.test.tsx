@@ -167,11 +167,35 @@ test('nothing heard of yet: the first steps, with the address that devices publi
 test('bound to every address, the page names the one that it was reached by', async () => {
   const app = fastify()
   apps.push(app)
-  await registerPages(app, { ask: async () => ({ items: [], next: null }), mqttUrl: () => 'mqtt://0.0.0.0:41883' })
+  await registerPages(app, {
+    ask: async () => ({ items: [], next: null }),
+    mqttUrl: () => 'mqtt://0.0.0.0:41883',
+    gatewayUrl: () => 'http://0.0.0.0:41881',
+  })
   const reached = await app.inject({ url: '/', headers: { host: 'weir.example:8080' } })
   expect(reached.body).toContain('mosquitto_pub -h weir.example -p 41883')
+  expect(reached.body).toContain('http://weir.example:41881/v1/telemetry/boiler-1')
   const hostile = await app.inject({ url: '/', headers: { host: '"><script>alert(1)</script>' } })
   expect(hostile.body).not.toContain('<script>alert')
+})
+
+test('where a token is asked for, what a page says to type has one, and each page can be left', async () => {
+  const app = fastify()
+  apps.push(app)
+  const empty = { items: [], next: null }
+  const ask = async (path: string): Promise<unknown> =>
+    path.startsWith('/v1/devices/') ? { type: '/problems/unknown-device', title: '', status: 404, detail: '' } : empty
+  await registerPages(app, { ask, mqttUrl: () => 'mqtt://127.0.0.1:41883', needsToken: true })
+  const first = await get(app, '/')
+  expect(first.html).toContain('mqtt://fleet:$FLEET@127.0.0.1:41883')
+  expect(first.html).toContain('action="/logout"')
+  const unknown = await get(app, '/devices/boiler-2')
+  expect(unknown.status).toBe(404)
+  expect(unknown.html).toContain('weir device add boiler-2')
+  expect(unknown.html).toContain('-u boiler-2 -P')
+  expect(unknown.html).not.toContain('does not have to be registered')
+  expect((await get(app, '/login')).html).not.toContain('action="/logout"')
+  expect((await get(await pages(usual), '/')).html).not.toContain('action="/logout"')
 })
 
 test('a range without readings offers the one that has the newest', async () => {

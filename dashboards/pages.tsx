@@ -49,14 +49,16 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   app.addHook('onClose', async () => rates.stop())
 
   const mqttAddress = (hostname: string): URL => {
-    const told = new URL(mqttUrl() ?? 'mqtt://0.0.0.0:1883')
-    // Bound to every address: the one that this page was reached by works, from where it was reached.
-    const reached = `mqtt://${hostname}:${told.port || '1883'}`
-    return /^(0\.0\.0\.0|\[::\])$/.test(told.hostname) && URL.canParse(reached) ? new URL(reached) : told
+    return reachedBy(hostname, new URL(mqttUrl() ?? 'mqtt://0.0.0.0:1883'))
+  }
+
+  const gatewayAddress = (hostname: string): string | undefined => {
+    const told = gatewayUrl()
+    return told === undefined ? undefined : reachedBy(hostname, new URL(told)).origin
   }
 
   const liveOf = (request: FastifyRequest): string | undefined => liveAddress(liveUrl(), request.hostname)
-  const assetsFor = (request: FastifyRequest): Assets => ({ ...files, live: liveOf(request) })
+  const assetsFor = (request: FastifyRequest): Assets => ({ ...files, live: liveOf(request), signedIn: needsToken })
   const sendPage = pageSender(liveOf)
 
   app.get('/', hidden, async (request, reply) => {
@@ -72,11 +74,8 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     ])
     const nothingYet = !('ok' in fleet) && fleet.rows.length === 0 && query.search === '' && query.after === ''
     if (nothingYet) {
-      const mqtt = mqttAddress(request.hostname)
-      return sendPage(
-        reply,
-        await (<FirstSteps assets={assets} mqtt={mqtt} gateway={gatewayUrl()} needsToken={needsToken} />),
-      )
+      const where = { mqtt: mqttAddress(request.hostname), gateway: gatewayAddress(request.hostname) }
+      return sendPage(reply, await (<FirstSteps assets={assets} {...where} needsToken={needsToken} />))
     }
     const page = (
       <Overview
@@ -95,7 +94,13 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
 
   app.get('/login', hidden, async (request, reply) => {
     const { next = '/', wrong } = request.query as { next?: unknown; wrong?: unknown }
-    const page = <Login assets={assetsFor(request)} next={String(next).slice(0, 2_048)} wrong={wrong !== undefined} />
+    const page = (
+      <Login
+        assets={{ ...assetsFor(request), signedIn: false }}
+        next={String(next).slice(0, 2_048)}
+        wrong={wrong !== undefined}
+      />
+    )
     return sendPage(reply, await page, wrong === undefined ? 200 : 401)
   })
 
@@ -128,6 +133,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
       query: request.query,
       now: now(),
       mqtt: mqttAddress(request.hostname),
+      needsToken,
     })
   app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
     device(request, reply, request.params.device),
@@ -139,6 +145,12 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
   })
 
   registerDeadLetterPages(app, { questions, assetsFor, send: sendPage, now })
+}
+
+/** Bound to every address: the one that this page was reached by works, from where it was reached. */
+function reachedBy(hostname: string, told: URL): URL {
+  const reached = `${told.protocol}//${hostname}${told.port && `:${told.port}`}`
+  return /^(0\.0\.0\.0|\[::\])$/.test(told.hostname) && URL.canParse(reached) ? new URL(reached) : told
 }
 
 /** By the name that the page itself was reached by: that one works from where it was reached. */
@@ -158,6 +170,7 @@ interface DeviceRequest {
   readonly query: unknown
   readonly now: number
   readonly mqtt: URL
+  readonly needsToken: boolean
 }
 
 async function answerDevice({
@@ -169,12 +182,15 @@ async function answerDevice({
   query,
   now,
   mqtt,
+  needsToken,
 }: DeviceRequest): Promise<FastifyReply> {
   const isName = /^[A-Za-z0-9._:@-]{1,128}$/.test(name)
   const known = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
   if (!known.ok) {
-    if (known.status === 404)
-      return send(reply, await (<UnknownDevice assets={assets} name={name} isName={isName} mqtt={mqtt} />), 404)
+    if (known.status === 404) {
+      const unknown = { name, isName, mqtt, needsToken }
+      return send(reply, await (<UnknownDevice assets={assets} {...unknown} />), 404)
+    }
     return send(reply, await (<DeviceAway assets={assets} name={name} detail={known.detail} />), 503)
   }
   const device = known.value

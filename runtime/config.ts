@@ -185,7 +185,7 @@ export const options = {
   retentionLog: option(
     duration,
     '24h',
-    'Age at which stored readings leave the log, never before they are in the table',
+    'Age at which stored readings leave the log, never before they are in the table; on Kafka what topics are made with, which waits for nobody',
   ),
   kafkaBrokers: option(brokerList.optional(), undefined, 'Brokers to begin with, `host:port,host:port`'),
   kafkaPrefix: option(

@@ -1,9 +1,13 @@
 // SIGTERM ends the product in order: what was taken is finished, nothing acknowledged is lost, and the next start works at once. A kill -9 of the
 // first process leaves no orphans.
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawPublisher } from '../helpers/mqtt-raw.ts'
-import { isAlive } from '../helpers/spawn-weir.ts'
+import { isAlive, projectDirectory } from '../helpers/spawn-weir.ts'
 import { SseViewer } from '../helpers/sse.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
@@ -103,4 +107,27 @@ describe('stops in order', () => {
     weir = await startWeir({ data: weir.data })
     await weir.stop()
   })
+})
+
+it('under npx, whose shell passes no signal on: when the shell is ended', async () => {
+  const data = mkdtempSync(join(tmpdir(), 'weir-npx-'))
+  const ports = ['mqtt', 'gateway', 'http', 'live'].map((name) => `--${name}-port 0`).join(' ')
+  // The echo keeps the shell from becoming the command.
+  const line = `"${process.execPath}" bin/weir.js start --roles ingest --data "${data}" ${ports}; echo over`
+  const shell = spawn('sh', ['-c', line], { cwd: projectDirectory, env: { ...process.env, npm_command: 'exec' } })
+  let said = ''
+  let logged = ''
+  shell.stdout.on('data', (bytes) => (said += bytes))
+  shell.stderr.on('data', (bytes) => (logged += bytes))
+  try {
+    await waitFor(() => /^ready$/m.test(said), { withinMs: 60_000, what: 'the start' })
+    shell.kill('SIGTERM')
+    // Its output is open for as long as it lives.
+    await new Promise((done) => shell.stdout.once('close', done))
+    expect(logged).toContain('"msg":"stopped"')
+    expect(said).not.toContain('over')
+  } finally {
+    shell.kill('SIGKILL')
+    rmSync(data, { recursive: true, force: true })
+  }
 })

@@ -16,7 +16,6 @@ export interface StageTotals {
 interface Sample {
   readonly atMs: number
   readonly total: number
-  readonly process: string
 }
 
 const windowMs = 5_000
@@ -53,16 +52,16 @@ export class PipelineRates {
 
   /** Each total with the time at which its process stated it. */
   add(statuses: readonly ProcessStatus[], seen: number, nowMs: number): void {
-    for (const { process, at, ingest, stored, instruments } of statuses) {
+    for (const { at, ingest, stored, instruments } of statuses) {
       if (ingest) {
-        this.rates.received.add({ atMs: at, total: ingest.receivedReadings, process })
-        this.rates.durable.add({ atMs: at, total: ingest.durableReadings, process })
+        this.rates.received.add({ atMs: at, total: ingest.receivedReadings })
+        this.rates.durable.add({ atMs: at, total: ingest.durableReadings })
       }
       const detected = readInstrument(instruments, detectedReadings)
-      if (detected !== undefined) this.rates.detected.add({ atMs: at, total: detected, process })
-      if (stored) this.rates.stored.add({ atMs: at, total: stored.storedReadings, process })
+      if (detected !== undefined) this.rates.detected.add({ atMs: at, total: detected })
+      if (stored) this.rates.stored.add({ atMs: at, total: stored.storedReadings })
     }
-    this.rates.seen.add({ atMs: nowMs, total: seen, process: 'api' })
+    this.rates.seen.add({ atMs: nowMs, total: seen })
   }
 
   /** Null: not known (yet). */

@@ -95,15 +95,14 @@ function sendProblem(reply: FastifyReply, error: RequestError): FastifyReply {
   return reply.send(asProblem(reply, error))
 }
 
+export function problemOf({ slug, title, status, message, errors }: RequestError): Problem {
+  const problem = { type: `/problems/${slug}`, title, status, detail: message }
+  return errors.length > 0 ? { ...problem, errors: [...errors] } : problem
+}
+
 /** Makes the answer one of a problem, and gives its body. */
 export function asProblem(reply: FastifyReply, error: RequestError): Problem {
-  const problem: Problem = {
-    type: `/problems/${error.slug}`,
-    title: error.title,
-    status: error.status,
-    detail: error.message,
-    ...(error.errors.length > 0 ? { errors: [...error.errors] } : {}),
-  }
+  const problem = problemOf(error)
   if (error.status === 503) {
     const { retryAfterSeconds = 1 } = error as { retryAfterSeconds?: number }
     reply.header('retry-after', String(retryAfterSeconds))

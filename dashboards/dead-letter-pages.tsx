@@ -1,4 +1,5 @@
-// The routes of dead letters: list, one, its bytes, and the form that puts it back.
+// The routes of dead letters: list, one, its bytes, and the form that puts it back. That the form is one of ours is seen before any route, with all that
+// changes something (api/guard.ts).
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { DeadLetterDetailAnswer } from '../api/wire.ts'
 import type { NotAnswered, Questions } from './ask.ts'
@@ -11,7 +12,7 @@ import {
   type PutBackOutcome,
 } from './dead-letters.tsx'
 import { mendedPayload, viewPayload } from './payload-view.ts'
-import { isFromOurPage, type SendPage, withPageHeaders } from './security.ts'
+import { type SendPage, withPageHeaders } from './security.ts'
 
 export interface DeadLetterPagesOptions {
   readonly questions: Questions
@@ -73,11 +74,6 @@ export function registerDeadLetterPages(app: FastifyInstance, options: DeadLette
 
   app.post<WithId>('/dead-letters/:id/put-back', { ...hidden, bodyLimit: formBytesMax }, async (request, reply) => {
     const { id } = request.params
-    if (!isFromOurPage(request)) {
-      const detail = 'Only a form of a page of this Weir may put something back.'
-      const page = <NoDeadLetter assets={assetsFor(request)} title="Not from here" detail={detail} />
-      return send(reply, await page, 403)
-    }
     const letter = await questions.deadLetter(id)
     if (!letter.ok) return sendNone(request, reply, letter)
     const form = request.body instanceof URLSearchParams ? request.body : new URLSearchParams()

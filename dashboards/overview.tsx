@@ -4,13 +4,12 @@ import type { Answered, NotAnswered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import type { Fleet, FleetQuery } from './fleet.ts'
 import { FleetTable } from './fleet-table.tsx'
-import { formatCount, formatDuration, formatRate, orDash, slowestLag } from './format.ts'
+import { formatCount, formatDuration, orDash, slowestLag } from './format.ts'
 import { Found } from './found.tsx'
 import { attribute, Gaps, Notice, Page } from './layout.tsx'
 import { PathStrip, pathStages } from './path-strip.tsx'
 import type { RateHistory } from './rate-history.ts'
-import { rateHistoryMs } from './rate-history.ts'
-import { Sparkline } from './sparkline.tsx'
+import { RateNumber } from './rate-number.tsx'
 
 interface OverviewProperties {
   readonly assets: Assets
@@ -102,14 +101,7 @@ function Numbers({
   const behind = slowestLag(pathStages.map((name) => stages[name]))
   return (
     <section class="numbers" aria-label="Now" id="numbers">
-      <div class="number wide">
-        <h2>Readings a second</h2>
-        <p class="big" data-number="rate" safe>
-          {orDash(stages.received.perSecond, formatRate)}
-        </p>
-        <Sparkline {...rates.read(now)} from={now - rateHistoryMs} to={now} class="rate-spark" id="rate-spark" zero />
-        <small>last 2 min</small>
-      </div>
+      <RateNumber stages={stages} rates={rates} now={now} />
       <div class="number">
         <h2>Devices online</h2>
         <p class="big">

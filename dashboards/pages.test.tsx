@@ -317,31 +317,21 @@ test('a dead letter is shown as text and byte by byte, and given out as it is', 
   expect((await get(binary, letterUrl)).html).toContain('These bytes are no text.')
 })
 
-test('a dead letter is put back by a form of our own page alone', async () => {
+test('a dead letter is put back by a form', async () => {
   const app = await pages(usual)
-  const send = (headers: Record<string, string>, form: Record<string, string>) =>
+  const send = (form: Record<string, string>) =>
     app.inject({
       method: 'POST',
       url: `${letterUrl}/put-back`,
-      headers: { host: 'weir.example:8080', 'content-type': 'application/x-www-form-urlencoded', ...headers },
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
       payload: new URLSearchParams(form).toString(),
     })
-  const own = { origin: 'http://weir.example:8080' }
-  for (const headers of [
-    {},
-    { origin: 'null' },
-    { origin: 'http://evil.example' },
-    { ...own, 'sec-fetch-site': 'cross-site' },
-  ]) {
-    expect((await send(headers as Record<string, string>, { as: 'kept' })).statusCode).toBe(403)
-  }
-  expect(posted).toEqual([])
-  const kept = await send(own, { as: 'kept' })
+  const kept = await send({ as: 'kept' })
   expect([kept.statusCode, kept.headers.location]).toEqual([303, `${letterUrl}?accepted=1&deadLettered=0`])
-  await send(own, { as: 'mended', encoding: 'text', payload: '{"a": 1}\r\n{"a": 2}' })
-  await send(own, { as: 'mended', encoding: 'base64', payload: 'eyJh\r\nIjoxfQ==' })
+  await send({ as: 'mended', encoding: 'text', payload: '{"a": 1}\r\n{"a": 2}' })
+  await send({ as: 'mended', encoding: 'base64', payload: 'eyJh\r\nIjoxfQ==' })
   expect(posted.map(({ body }) => body)).toEqual(['', '{"a": 1}\n{"a": 2}', '{"a":1}'])
-  const wrong = await send(own, { as: 'mended', encoding: 'base64', payload: 'no <base64>' })
+  const wrong = await send({ as: 'mended', encoding: 'base64', payload: 'no <base64>' })
   expect(wrong.statusCode).toBe(422)
   // What was written is still there.
   expect(wrong.body).toContain('no &lt;base64')

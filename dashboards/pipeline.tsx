@@ -3,12 +3,11 @@
 import type { DeadLetterReasonsAnswer, PipelineAnswer, ReadyAnswer } from '../api/wire.ts'
 import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
-import { formatBytes, formatCount, formatRate, limitText, orDash } from './format.ts'
+import { formatBytes, formatCount, limitText, orDash } from './format.ts'
 import { Age, attribute, Notice, Page } from './layout.tsx'
 import { allStages, PathStrip } from './path-strip.tsx'
 import type { RateHistory } from './rate-history.ts'
-import { rateHistoryMs } from './rate-history.ts'
-import { Sparkline } from './sparkline.tsx'
+import { RateNumber } from './rate-number.tsx'
 
 interface PipelineProperties {
   readonly assets: Assets
@@ -56,14 +55,7 @@ function Connections({
   const { doors, viewers, refused, deadLettered, log, stages } = pipeline
   return (
     <section class="numbers of-pipeline" aria-label="Connections" id="numbers">
-      <div class="number wide">
-        <h2>Readings a second</h2>
-        <p class="big" data-number="rate" safe>
-          {orDash(stages.received.perSecond, formatRate)}
-        </p>
-        <Sparkline {...rates.read(now)} from={now - rateHistoryMs} to={now} class="rate-spark" id="rate-spark" zero />
-        <small>last 2 min</small>
-      </div>
+      <RateNumber stages={stages} rates={rates} now={now} />
       <Figure title="MQTT" number="mqtt" value={orDash(doors?.mqtt, formatCount)} what="connections of devices" />
       <Figure
         title="Gateway"

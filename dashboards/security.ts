@@ -1,5 +1,4 @@
 // The headers of every page: nothing but our own files runs or loads, so a hostile metric name that slipped through unescaped would still do nothing.
-// And who may send a form: our own pages alone.
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 /** `live`: where the page may open its WebSocket, beside its own address. */
@@ -30,12 +29,4 @@ export function withPageHeaders(reply: FastifyReply, live?: string): FastifyRepl
     .header('referrer-policy', 'same-origin')
     .header('cross-origin-opener-policy', 'same-origin')
     .header('cache-control', 'no-store')
-}
-
-/** Browsers say with every form where it comes from; a page of another site must not do things in a person's name. */
-export function isFromOurPage({ headers }: FastifyRequest): boolean {
-  const { origin, host } = headers
-  const site = headers['sec-fetch-site']
-  if (site !== undefined && site !== 'same-origin') return false
-  return origin !== undefined && URL.canParse(origin) && new URL(origin).host === host
 }

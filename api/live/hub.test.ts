@@ -3,8 +3,8 @@ import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../../domain/row-format.ts'
 import { systemClock } from '../../runtime/clock.ts'
 import { silentLogger } from '../../runtime/logger.ts'
-import { everyName } from '../parameters.ts'
-import type { LiveReadings } from '../wire.ts'
+import { everyName, type NameFilter } from '../parameters.ts'
+import type { LiveReadings, LiveRevision } from '../wire.ts'
 import type { LiveCursor } from './cursor.ts'
 import type { LiveFrame } from './frame.ts'
 import { LiveHub } from './hub.ts'
@@ -20,9 +20,19 @@ function chunkAt(offset: number): Chunk {
   return { topic: 'readings', partition: 0, offset, count: 1, receivedAt: offset + 1, rows: writer.rows() }
 }
 
+/** Whose readings have these values, which are also when they were observed. */
+function chunkOf(offset: number, values: readonly number[]): Chunk {
+  const writer = new RowWriter()
+  for (const value of values) writer.number(prefix, value, value, offset + 1)
+  return { topic: 'readings', partition: 0, offset, count: values.length, receivedAt: offset + 1, rows: writer.rows() }
+}
+
 class Recorder implements ViewerTransport {
+  /** Of readings and revisions. */
   readonly values: (number | undefined)[] = []
   isCaughtUp = false
+  /** Takes this one frame more, and then none. */
+  isFull = false
 
   sizeOf(frame: LiveFrame): number {
     return frame.data().length
@@ -32,7 +42,8 @@ class Recorder implements ViewerTransport {
     if (frame.event === 'caught-up') this.isCaughtUp = true
     if (frame.event === 'readings')
       this.values.push(...(JSON.parse(frame.data()) as LiveReadings).items.map((reading) => reading.value))
-    return true
+    if (frame.event === 'revision') this.values.push((JSON.parse(frame.data()) as LiveRevision).value)
+    return !this.isFull
   }
 
   end(): void {}
@@ -101,5 +112,53 @@ it('a viewer that comes back before the hub has a place, to one that begins furt
     hub.accept([chunk])
   }
   expect(recorder.values).toEqual([1, 2, 3, 4])
+  hub.close()
+})
+
+it('a viewer that comes back in the middle of a chunk, which the hub is yet to be handed, gets the rest of it alone', async () => {
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { partitions: 1, end: async () => new Map([[0, 1]]), receivedAtMax: () => 0 } as unknown as EventLog,
+    ...{ lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+  })
+  hub.startAt(new Map([[0, 0]]))
+  const recorder = new Recorder()
+  const since: LiveCursor = { position: new Map([[0, 0]]), receivedAt: new Map(), within: new Map([[0, 2]]) }
+  const subscription = { tenant: 'default', device: everyName, metric: everyName, mode: 'every' } as const
+  hub.open(subscription, hub.connect(recorder), since)
+  await expect.poll(() => recorder.isCaughtUp).toBe(true)
+  for (const chunk of [chunkOf(0, [1, 2, 3, 4]), chunkOf(1, [5])]) {
+    lastValues.apply(chunk.rows)
+    hub.accept([chunk])
+  }
+  expect(recorder.values).toEqual([3, 4, 5])
+  hub.close()
+})
+
+it('a viewer that is let go in the middle of a chunk costs those with another question nothing', async () => {
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { partitions: 1, end: async () => new Map([[0, 0]]), receivedAtMax: () => 0 } as unknown as EventLog,
+    ...{ lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+    limits: { queueBytesMax: 1, behindMsMax: 60_000, stuckMsMax: 60_000 },
+  })
+  hub.startAt(new Map([[0, 0]]))
+  const open = async (device: NameFilter): Promise<Recorder> => {
+    const recorder = new Recorder()
+    hub.open({ tenant: 'default', device, metric: everyName, mode: 'every' }, hub.connect(recorder))
+    await expect.poll(() => recorder.isCaughtUp).toBe(true)
+    return recorder
+  }
+  const slow = await open(everyName)
+  const other = await open({ names: ['d'], prefixes: [] })
+  slow.isFull = true
+  // The late one is sent by itself, with what came before it: two frames, of which the slow one takes one.
+  const chunk = chunkOf(0, [5, 3, 6])
+  lastValues.apply(chunk.rows)
+  hub.accept([chunk])
+  expect(hub.slowCount).toBe(1)
+  expect(other.values).toEqual([5, 3, 6])
   hub.close()
 })

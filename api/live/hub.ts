@@ -214,8 +214,9 @@ export class LiveHub {
   private joinIfReached(each: AheadViewer): void {
     const { viewer, frames } = each
     const { subscription } = frames
-    const { position, receivedAt } = frames.cursor
-    if (viewer.gone.aborted || !hasReached(this.cursor.position, position)) return
+    const { position, receivedAt, within } = frames.cursor
+    // Those of a channel are handed whole chunks: who had rows of the next one takes the rest of it by itself.
+    if (viewer.gone.aborted || within !== undefined || !hasReached(this.cursor.position, position)) return
     this.ahead.delete(each)
     this.learnReceived(position, receivedAt)
     const key = new Channel(subscription).key
@@ -255,10 +256,10 @@ export class LiveHub {
   private closeChannel(channel: Channel): void {
     if (this.channels.get(channel.key) !== channel) return
     this.channels.delete(channel.key)
-    for (const channels of this.interested) {
-      const at = channels?.indexOf(channel) ?? -1
-      if (at >= 0) channels!.splice(at, 1)
-    }
+    // Into a list of its own: a viewer that is let go may end its channel while the frames of a series are handed out along the old one.
+    this.interested.forEach((channels, id) => {
+      if (channels?.includes(channel)) this.interested[id] = channels.filter((each) => each !== channel)
+    })
     this.countModes()
     if (this.channels.size > 0) return
     this.interested = []

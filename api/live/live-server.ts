@@ -14,13 +14,13 @@ import {
   type WebServer,
 } from '../../runtime/web-server.ts'
 import { tenantOf } from '../context.ts'
-import { problemMediaType } from '../problems.ts'
+import { problemMediaType, problemOf } from '../problems.ts'
 import type { Problem } from '../wire.ts'
 import type { AnomalyFeed } from './anomaly-feed.ts'
 import type { LiveHub } from './hub.ts'
 import { LiveSocket, type LiveSocketHost } from './live-socket.ts'
 import type { Outbox, ViewerTransport } from './outbox.ts'
-import { type Asked, parseSubscription } from './subscription.ts'
+import { type Asked, parseSubscription, tooManyViewers } from './subscription.ts'
 import type { Viewer } from './viewer.ts'
 
 export interface LiveServerOptions {
@@ -52,7 +52,7 @@ export class LiveServer implements LiveSocketHost {
   private readonly socketsMax: number
   private readonly server: WebServer
   private readonly sockets = new Set<LiveSocket>()
-  private readonly closes: ReturnType<Instruments['counter']>
+  private readonly closes: ReturnType<typeof countCloses>
   private isDraining = false
   private port = 0
 
@@ -61,9 +61,7 @@ export class LiveServer implements LiveSocketHost {
     this.socketsMax = options.socketsMax ?? socketsMaxDefault
     const { instruments } = options
     instruments.gauge('weir_live_sockets', 'WebSockets of live viewers', () => this.sockets.size)
-    this.closes = instruments.counter('weir_live_closes_total', 'WebSockets of viewers closed by us, by close code', [
-      'code',
-    ]) as ReturnType<Instruments['counter']>
+    this.closes = countCloses(instruments)
     this.server = createWebServer({
       onRequest: (exchange) => this.onRequest(exchange),
       sockets: {
@@ -129,7 +127,7 @@ export class LiveServer implements LiveSocketHost {
   }
 
   onClose(code: number): void {
-    this.closes.inc({ code: String(code) } as never)
+    this.closes.inc({ code: String(code) })
   }
 
   // --- upgrades and requests ---
@@ -142,14 +140,14 @@ export class LiveServer implements LiveSocketHost {
       const query = new URLSearchParams(head.query)
       const protocol = chosenProtocol(head.header('sec-websocket-protocol'))
       const asked = this.parseQuery(query)
-      if (this.sockets.size >= this.socketsMax) throw tooMany(`There are ${this.socketsMax} sockets already.`)
+      if (this.sockets.size >= this.socketsMax) throw tooManyViewers(`There are ${this.socketsMax} sockets already.`)
       if (asked) this.options.hub.requireRoom()
       const socket = new LiveSocket(this, asked, protocol === columnsProtocol)
       this.sockets.add(socket)
       return { handler: socket, protocol }
     } catch (error) {
       if (error instanceof RequestError) return problemAnswer(problemOf(error), challengeOf(error))
-      if (error instanceof LimitError) return problemAnswer(problemOf(tooMany(error.message)))
+      if (error instanceof LimitError) return problemAnswer(problemOf(tooManyViewers(error.message)))
       throw error
     }
   }
@@ -173,6 +171,10 @@ export class LiveServer implements LiveSocketHost {
   private onRequest(exchange: HttpExchange): void {
     exchange.answer(problemAnswer(problemOf(notASocket(exchange))))
   }
+}
+
+function countCloses(instruments: Instruments) {
+  return instruments.counter('weir_live_closes_total', 'WebSockets of viewers closed by us, by close code', ['code'])
 }
 
 function askingOf(head: RequestHead): Asking {
@@ -201,15 +203,6 @@ function notASocket({ method, path: asked }: RequestHead): RequestError {
   }
   const detail = `Open ${path} here as a WebSocket (ws://…). For server-sent events ask GET ${path} of the HTTP port (8080 unless configured).`
   return new RequestError(426, 'upgrade-required', 'This is a WebSocket', detail)
-}
-
-function tooMany(detail: string): RequestError {
-  return new RequestError(503, 'too-many-viewers', 'There are too many live viewers', detail)
-}
-
-function problemOf({ slug, title, status, message, errors }: RequestError): Problem {
-  const problem = { type: `/problems/${slug}`, title, status, detail: message }
-  return errors.length > 0 ? { ...problem, errors: [...errors] } : problem
 }
 
 function problemAnswer(problem: Problem, challenge?: string): Answer {

@@ -5,7 +5,7 @@ import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { ServerSocket, SocketHandler } from '../../runtime/web-server.ts'
 import type { LiveFrame } from './frame.ts'
 import type { ByeReason, Outbox, ViewerTransport } from './outbox.ts'
-import type { Asked } from './subscription.ts'
+import { type Asked, tooManyViewers } from './subscription.ts'
 import type { Viewer } from './viewer.ts'
 
 /** What sockets ask of the server that holds them. */
@@ -131,7 +131,7 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
       const asked = this.host.parse(parametersOf(given))
       this.viewers.set(id, this.host.open(asked, this.outbox, id))
     } catch (error) {
-      if (error instanceof LimitError) this.refuse(id, refusal('too-many-viewers', error.message))
+      if (error instanceof LimitError) this.refuse(id, tooManyViewers(error.message))
       else if (error instanceof RequestError) this.refuse(id, error)
       else throw error
     }
@@ -228,5 +228,5 @@ function parametersOf(given: Readonly<Record<string, unknown>>): Record<string, 
 }
 
 function refusal(slug: string, message: string): RequestError {
-  return new RequestError(slug === 'too-many-viewers' ? 503 : 409, slug, 'This can’t be done on this socket', message)
+  return new RequestError(409, slug, 'This can’t be done on this socket', message)
 }

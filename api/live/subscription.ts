@@ -45,6 +45,11 @@ export function parseSubscription(given: unknown, at: { readonly partitions: num
   return { device, metric, mode, anomalies: anomalies === 'true', start: parseStart(since, at) }
 }
 
+/** One problem, whichever transport was asked for. */
+export function tooManyViewers(detail: string): RequestError {
+  return new RequestError(503, 'too-many-viewers', 'There are too many live viewers', detail)
+}
+
 /** Throws a RequestError for what is neither a cursor nor an instant. */
 export function parseStart(
   since: string | undefined,

@@ -19,6 +19,14 @@ import { anomaliesSchema, anomalyCountsSchema, problemSchema } from '../wire.ts'
 import { anomalyOfRow } from './answers.ts'
 import { rangeOf } from './range.ts'
 
+const anomaliesAsked = {
+  device: deviceParameter.optional(),
+  metric: metricParameter.optional(),
+  from: fromParameter.optional(),
+  to: toParameter.optional(),
+  minScore: scoreParameter.optional(),
+}
+
 export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): void {
   app.get(
     '/v1/anomalies',
@@ -27,11 +35,7 @@ export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
         summary: 'What detectors found, in order of observedAt',
         tags: ['anomalies'],
         querystring: z.strictObject({
-          device: deviceParameter.optional(),
-          metric: metricParameter.optional(),
-          from: fromParameter.optional(),
-          to: toParameter.optional(),
-          minScore: scoreParameter.optional(),
+          ...anomaliesAsked,
           order: orderParameter,
           limit: limitParameter(thingsLimitMax),
           after: afterParameter.optional(),
@@ -63,11 +67,7 @@ export function anomalyRoutes(app: ApiApp, { clickhouse, clock }: ApiContext): v
         summary: 'How many anomalies there are, by device',
         tags: ['anomalies'],
         querystring: z.strictObject({
-          device: deviceParameter.optional(),
-          metric: metricParameter.optional(),
-          from: fromParameter.optional(),
-          to: toParameter.optional(),
-          minScore: scoreParameter.optional(),
+          ...anomaliesAsked,
           limit: limitParameter(thingsLimitMax),
           after: afterParameter.optional(),
         }),

@@ -18,8 +18,9 @@ import {
   putBackSchema,
 } from '../wire.ts'
 
-/** Dead letters that one request puts back; `next` goes on. */
+/** Dead letters that one request puts back, and how long it goes on with that: `next` goes on, while there is still time to say so. */
 const putBackMax = 1_000
+const putBackMsMax = 8_000
 /** The dead letters of one payload are this close together: it is put back once. */
 const samePayloadMicros = 1_000
 
@@ -143,6 +144,7 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
     },
     async ({ query: { reason, device = everyName, after } }, reply) => {
       const signal = goneSignal(reply)
+      const until = performance.now() + putBackMsMax
       const page = after === undefined ? undefined : decodePage('dead-letters', ['number', 'string'], after)
       const from = page && { receivedAt: page[0], id: page[1] }
       const question = { tenant: tenantOf(), device, reasons: [reason], after: from, limit: putBackMax + 1 }
@@ -150,7 +152,10 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
       const some = rows.slice(0, putBackMax)
       const done = { replayed: 0, accepted: 0, deadLettered: 0, unusable: 0 }
       let before: DeadLetterRow | undefined
+      let last: DeadLetterRow | undefined
       for (const row of some) {
+        if (last && performance.now() > until) break
+        last = row
         if (before && isSamePayload(row, before)) continue
         before = row
         const { payload } = await find(clickhouse, row.id, signal)
@@ -165,8 +170,8 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
           done.unusable++
         }
       }
-      const last = rows.length > putBackMax ? some.at(-1) : undefined
-      return { ...done, next: last ? encodePage('dead-letters', [last.receivedMicros, last.id]) : null }
+      const isAll = last === rows.at(-1)
+      return { ...done, next: last && !isAll ? encodePage('dead-letters', [last.receivedMicros, last.id]) : null }
     },
   )
 }

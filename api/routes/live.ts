@@ -2,11 +2,11 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
-import { LimitError, RequestError } from '../../runtime/errors.ts'
+import { LimitError } from '../../runtime/errors.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
 import type { LiveFrame } from '../live/frame.ts'
 import type { ViewerTransport } from '../live/outbox.ts'
-import { parseStart, subscriptionQuery } from '../live/subscription.ts'
+import { parseStart, subscriptionQuery, tooManyViewers } from '../live/subscription.ts'
 import { everyName } from '../parameters.ts'
 import { problemSchema } from '../wire.ts'
 
@@ -56,7 +56,7 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
         if (reply.raw.destroyed) outbox.leave()
       } catch (error) {
         if (!(error instanceof LimitError)) throw error
-        throw new RequestError(503, 'too-many-viewers', 'There are too many live viewers', error.message)
+        throw tooManyViewers(error.message)
       }
     },
   )

@@ -7,7 +7,7 @@ import { addToken, type DeviceRegistry, ensureDevice, removeTokens } from '../..
 import { labelNamePattern, type RegisteredDevice, registryLimits } from '../../runtime/access/registry-file.ts'
 import { LimitError, RequestError, StartError } from '../../runtime/errors.ts'
 import type { ApiApp, ApiContext } from '../context.ts'
-import { decodePage, encodePage } from '../page.ts'
+import { decodePage, pageOf } from '../page.ts'
 import { afterParameter, limitParameter, thingsLimitMax } from '../parameters.ts'
 import {
   newTokenSchema,
@@ -65,8 +65,12 @@ export function registryRoutes(app: ApiApp, { clock }: ApiContext, registry: Dev
       async ({ query: { limit, after } }) => {
         const beyond = after === undefined ? '' : decodePage('registrations', ['string'], after)[0]
         const names = registry.names().filter((name) => name > beyond)
-        const items = names.slice(0, limit).map((name) => registrationOf(registry.device(name)!))
-        return { items, next: names.length > limit ? encodePage('registrations', [names[limit - 1]!]) : null }
+        return pageOf(
+          names,
+          limit,
+          (name) => registrationOf(registry.device(name)!),
+          (last) => ({ kind: 'registrations', key: [last] }),
+        )
       },
     )
 

@@ -17,7 +17,7 @@ async function look() {
       const { items } = await (await ask(`/v1/dead-letters?${query}`, AbortSignal.timeout(5_000))).json()
       const known = items.findIndex(({ id }) => id === letters.dataset.newest)
       const newer = known < 0 ? items.length : known
-      if (newer > 0) say(newer, known < 0)
+      if (newer > 0) sayNewer(newer, known < 0)
     } catch {
       // Asked again in a moment.
     }
@@ -26,7 +26,7 @@ async function look() {
 }
 
 /** @param {number} newer @param {boolean} orMore */
-function say(newer, orMore) {
+function sayNewer(newer, orMore) {
   const count = `${formatCount(newer)}${orMore && newer === countedMax ? ' or more' : ''} newer`
   const host = byId('newer')
   const link = host.querySelector('a')

@@ -13,7 +13,8 @@ const slideEveryMs = 250
 const refreshEveryMs = 60_000
 const mendAfterMs = 2_500
 /** What revised something is in the table by then, as a rule; and, when the table is behind, by then. */
-const revisedAfterMs = [1_200, 6_000]
+const revisedAfterMs = 1_200
+const lastRevisedAfterMs = 6_000
 /** What came live is put on top of history again for so long: the table may be a little behind the stream. */
 const recentMs = 60_000
 const gapsMax = 20
@@ -44,6 +45,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let reload
   let reloadAt = Number.POSITIVE_INFINITY
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let lastRevised
   let failures = 0
 
   /** @returns {{ from: number, to: number }} */
@@ -229,7 +232,10 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     const isBucketed = of === device && card !== undefined && card.store.step > 0 && value !== undefined
     if (isBucketed) flash(card.element)
     else readings([value === undefined ? { ...item, text: text ?? '' } : { ...item, value }])
-    for (const ms of revisedAfterMs) setTimeout(() => loadWithin(0), ms)
+    // However many come: a device that sends a day late is no flood of questions.
+    loadWithin(revisedAfterMs)
+    clearTimeout(lastRevised)
+    lastRevised = setTimeout(() => loadWithin(0), lastRevisedAfterMs)
   }
 
   /** Readings between these instants were not sent: a break, until history has them. @param {import('./live.js').LiveGap} declared */
@@ -352,6 +358,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     close() {
       clearInterval(drawing)
       clearTimeout(reload)
+      clearTimeout(lastRevised)
       scheme.removeEventListener('change', redraw)
       for (const { chart } of cards.values()) chart.remove()
     },

@@ -1,10 +1,11 @@
 // Where looking takes the admin token: a person who opens any page is asked for it once, comes to the page that was wanted, and sees it move; no script
 // sees the session. When the session is over, the open page leads back to the form.
 import type { Browser } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { waitFor } from '../helpers/wait-for.ts'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { adminToken, startWeirWithAuth, type WeirWithAuth } from '../helpers/weir-with-auth.ts'
-import { launchBrowser, noBrowser, openPage, scrollsSideways } from './browser.ts'
+import { launchBrowser, noBrowser, openPage, scrollsSideways, testMsMax, waitFor } from './browser.ts'
+
+vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })
 
 describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
   let weir: WeirWithAuth
@@ -15,7 +16,7 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     browser = await launchBrowser()
     token = await weir.addDevice('boiler-1')
     await weir.post('boiler-1', '{"temperature": 1}', token)
-  }, 120_000)
+  })
   afterAll(() => browser?.close())
 
   it('once, and is where it wanted to be', async () => {
@@ -25,14 +26,14 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     expect(await scrollsSideways(page)).toBe(false)
     await page.getByLabel('Admin token').fill('not-the-admin-token')
     await page.getByRole('button', { name: 'Sign in' }).click()
-    await page.getByText('That was not it').waitFor({ timeout: 20_000 })
+    await page.getByText('That was not it').waitFor()
     await page.getByLabel('Admin token').fill(adminToken)
     await page.getByRole('button', { name: 'Sign in' }).click()
-    await page.waitForURL(`${weir.http}/devices/boiler-1?range=15m`, { timeout: 20_000 })
-    await page.locator('#link[data-state="live"]').waitFor({ timeout: 20_000 })
+    await page.waitForURL(`${weir.http}/devices/boiler-1?range=15m`)
+    await page.locator('#link[data-state="live"]').waitFor()
     await weir.post('boiler-1', '{"temperature": 42}', token)
     const value = () => page.locator('.chart [data-part="value"]').textContent()
-    await waitFor(async () => (await value()) === '42', { withinMs: 20_000 })
+    await waitFor(async () => (await value()) === '42')
     expect(await page.evaluate('document.cookie')).toBe('')
     const [cookie] = await page.context().cookies()
     expect(cookie).toMatchObject({ name: 'weir_session', httpOnly: true, sameSite: 'Strict' })
@@ -48,5 +49,5 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     // What the browser itself says of a WebSocket that was refused.
     expect(troubles.filter((each) => !each.includes('HTTP Authentication failed'))).toEqual([])
     await close()
-  }, 120_000)
+  })
 })

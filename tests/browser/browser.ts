@@ -69,7 +69,11 @@ export async function openPage(browser: Browser, options: BrowserContextOptions 
   })
   page.on('console', (message) => {
     const text = message.text()
-    if (message.type() === 'error' && !/Failed to load resource|ERR_/.test(text)) troubles.push(`console: ${text}`)
+    if (
+      message.type() === 'error' &&
+      !/Failed to load resource|ERR_|^WebSocket connection to '[^']*' failed/.test(text)
+    )
+      troubles.push(`console: ${text}`)
   })
   return { page, troubles, close: () => context.close() }
 }

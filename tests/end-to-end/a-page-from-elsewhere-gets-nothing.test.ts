@@ -68,6 +68,7 @@ describe('a page from elsewhere gets nothing', () => {
     ['POST', '/v1/devices/x/tokens'],
     ['DELETE', '/v1/devices/x'],
     ['POST', '/v1/dead-letters/replay?reason=x'],
+    ['POST', '/dead-letters/0006500000000000-00000000/put-back'],
   ])('a change from an origin of its own: %s %s', async (method, path) => {
     for (const origin of ['http://evil.example', 'null', 'http://127.0.0.1:1']) {
       const answer = await fetch(`${weir.http}${path}`, { method, headers: { origin } })

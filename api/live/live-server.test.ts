@@ -247,6 +247,15 @@ describe('what is no frame of the protocol', () => {
     expect([viewer.socket.closeCode, viewer.socket.closeReason]).toEqual([code, reason])
   })
 
+  it('answers what is not usable in a few words, however much of it there is', async () => {
+    const viewer = await caughtUp('device=nobody')
+    const many = Object.fromEntries(Array.from({ length: 6_000 }, (_, i) => [`p${i}`, 1]))
+    viewer.socket.json({ type: 'subscribe', id: 1, ...many })
+    const error = await viewer.waitForFrame('error')
+    expect(error.detail).toMatch(/^p0 is not a parameter.*and \d+ more$/)
+    expect(JSON.stringify(error).length).toBeLessThan(8_000)
+  })
+
   it('ends the connection where it is no WebSocket frame at all, and nobody else’s', async () => {
     const other = await caughtUp('device=other&mode=every')
     const garbage: ((viewer: LiveViewer) => void)[] = [

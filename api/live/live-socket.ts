@@ -30,6 +30,8 @@ export const socketLimits = {
   framesWindowMs: 10_000,
   /** Sent and not yet taken; above it the outbox keeps what comes. */
   unsentBytesMax: 64 * 1024,
+  /** The same where errors are owed, which go past the outbox: who asks on and reads nothing is let go. */
+  unsentErrorBytesMax: 1024 * 1024,
 } as const
 
 /** Why we close: docs/live.md explains each. */
@@ -148,6 +150,10 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   }
 
   private refuse(id: string, { slug, title, message, status, errors }: RequestError): void {
+    if ((this.socket?.bufferedBytes ?? 0) > socketLimits.unsentErrorBytesMax) {
+      this.close('slow')
+      return
+    }
     const problem = { type: 'error', problem: `/problems/${slug}`, title, status, detail: message, errors }
     this.socket?.send(`{"id":${id},${JSON.stringify(problem).slice(1)}`, false)
   }

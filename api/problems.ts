@@ -17,9 +17,15 @@ export function invalidParameters(error: z.ZodError): RequestError {
       ? issue.keys.map((key) => ({ path: key, message: 'is not a parameter of this route' }))
       : [{ path: issue.path.join('.'), message: issue.message }],
   )
-  const detail = errors.map(({ path, message }) => `${path} ${message}`).join('; ')
-  return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail, errors.slice(0, 100))
+  // What is wrong with the first of them: an answer must not be many times as long as what was asked.
+  const told = errors.slice(0, errorsMax).map(({ path, message }) => ({ path: path.slice(0, pathLengthMax), message }))
+  const more = errors.length > told.length ? `; and ${errors.length - told.length} more` : ''
+  const detail = told.map(({ path, message }) => `${path} ${message}`).join('; ') + more
+  return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail, told)
 }
+
+const errorsMax = 20
+const pathLengthMax = 100
 
 /** ClickHouse's TIMEOUT_EXCEEDED and MEMORY_LIMIT_EXCEEDED. */
 const costCodes = new Set(['159', '241'])

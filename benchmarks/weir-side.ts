@@ -14,7 +14,7 @@ export const parts: readonly WeirPart[] = ['ingest', 'serve', 'clickhouse']
 export const firstObservedAt = 1_760_000_000_000
 const pollMs = 25
 const tableMsMax = 120_000
-const distinctRowsMax = 10_000_000
+const distinctRowsMax = 4_000_000
 
 export function loadSetup(shape: Shape, address: { host: string; port: number }, prefix: string): LoadSetup {
   const { connections, window } = shapeSettings[shape]

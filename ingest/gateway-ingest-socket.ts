@@ -113,6 +113,10 @@ export class IngestSocket implements SocketHandler {
     this.lastId = frame.id
     const route = this.routeOf(bytes)
     if (route === undefined) return
+    if (this.host.rates !== undefined && this.bringsDebt(route, bytes)) {
+      this.close('busy')
+      return
+    }
     const { accepter } = this.host
     const cycle = frame.isPayloadText
       ? this.acceptText(route, bytes)
@@ -180,6 +184,15 @@ export class IngestSocket implements SocketHandler {
     if (this.pacedBy === undefined) events.rateLimited('websocket', { device: route.device, waitMs: Math.ceil(waitMs) })
     if (this.pacedBy === undefined || this.pacedBy.waitMs() < waitMs) this.pacedBy = bucket
     this.host.awaitsRate(this)
+  }
+
+  /** What it sent here fills the window; a device that owes from elsewhere would only have to come again, to be taken a window more. */
+  private bringsDebt(route: AcceptRoute, bytes: Buffer): boolean {
+    if (this.pacedBy !== undefined) return false
+    const waitMs = this.bucketOf(route, bytes)?.waitMs() ?? 0
+    if (waitMs <= limits.debtMsMax) return false
+    this.host.events.rateLimited('websocket', { device: route.device, waitMs: Math.ceil(waitMs) })
+    return true
   }
 
   private bucketOf(route: AcceptRoute, bytes: Buffer): RateBucket | undefined {

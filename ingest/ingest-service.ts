@@ -84,6 +84,8 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
         topicsOpen: config.mqttTopicsOpen,
         accepter,
         stands: auth.stands,
+        hasShares: auth.isRequired,
+        rates,
         clock,
         events,
         instruments,

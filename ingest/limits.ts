@@ -17,6 +17,12 @@ export const ingestLimits = {
   /** From an answer that ends a connection to the end, when the peer does not close by itself. */
   lingerMs: 500,
 
+  /**
+   * What a device may owe of its rate (WEIR_RATE_LIMIT_READINGS_PER_S) when it comes anew and can't be made to wait: with telemetry as its will (beyond
+   * it CONNACK 3), or on another socket of /v1/ingest (1013).
+   */
+  debtMsMax: 1_000,
+
   clientIdBytesMax: 128,
   topicBytesMax: 512,
   topicLevelsMax: 100,
@@ -54,6 +60,8 @@ export const ingestLimits = {
 
   /** Sessions that outlive their connection, and what each may hold. */
   sessionsMax: 10_000,
+  /** Of these, and of the room for waiting and retained messages, what one device may take where devices have tokens. */
+  sessionsShareMax: 0.1,
   sessionMessagesMax: 1_000,
   sessionBytesMax: mebi,
   sessionIdleMsMax: 24 * 60 * 60 * 1000,

@@ -19,6 +19,7 @@ import {
   maySubscribe,
   readMqttTopic,
 } from './mqtt-topic.ts'
+import type { RateLimits } from './rate-limits.ts'
 
 /** What a connection of the front hears from its session. */
 export interface SessionOwner {
@@ -64,6 +65,9 @@ export interface MqttBrokerOptions {
   readonly accepter: Accepter
   /** False once a credential was revoked. */
   readonly stands?: (credential: DeviceCredential) => boolean
+  /** Devices have tokens: none may take the room of the others. */
+  readonly hasShares?: boolean
+  readonly rates?: RateLimits | undefined
   readonly clock: Clock
   readonly events: IngestEvents
   readonly instruments: Instruments
@@ -81,6 +85,7 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
 
   const sessions = new SessionStore({
     clock,
+    hasShares: options.hasShares ?? false,
     onDropped: (cause, fields) => events.messageDropped(cause, fields),
     isGranted: (clientId, filter) => {
       const client = byClientId.get(clientId)
@@ -131,6 +136,8 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
         const payload = Buffer.from(packet.payload)
         const route = accepter.route(credential.tenant, topic.device, topic.codec, packet.topic)
         accepter.accept(route, payload, 0, payload.length)
+        // It was taken, and counts: what its device owes keeps the next will of it out (mqtt-connection.ts).
+        options.rates?.of(credential.tenant, topic.device).spend(accepter.lastAccepted + accepter.lastDeadLettered)
       }
       return done(isDraining ? new Error('draining') : null)
     },

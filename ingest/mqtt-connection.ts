@@ -210,6 +210,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     if (topic === undefined) return false
     const { route } = topic
     if (route === undefined) return this.passPublish(qos, packetId, bytes, at, end)
+    if (topic.bucket !== undefined && this.owes(topic.bucket, route.device)) return false
     if (qos === 2) {
       this.unreleased ??= new Map()
       const known = this.unreleased.get(packetId)
@@ -268,10 +269,20 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
 
   /** What was taken counts; beyond the rate nothing more is read until it is paid for. */
   private pace(bucket: RateBucket, device: string): void {
-    const { accepter, events } = this.host
+    const { accepter } = this.host
     const waitMs = bucket.spend(accepter.lastAccepted + accepter.lastDeadLettered)
-    if (waitMs === 0) return
-    if (this.pacedBy === undefined) events.rateLimited('mqtt', { device, waitMs: Math.ceil(waitMs) })
+    if (waitMs > 0) this.waitForRate(bucket, device, waitMs)
+  }
+
+  /** What it sent on a connection before, or through another door, counts as well: to come again is no way past. */
+  private owes(bucket: RateBucket, device: string): boolean {
+    const waitMs = bucket.waitMs()
+    if (waitMs > 0) this.waitForRate(bucket, device, waitMs)
+    return waitMs > 0
+  }
+
+  private waitForRate(bucket: RateBucket, device: string, waitMs: number): void {
+    if (this.pacedBy === undefined) this.host.events.rateLimited('mqtt', { device, waitMs: Math.ceil(waitMs) })
     this.pacedBy = bucket
     this.reader.block(blocks.rate)
   }
@@ -384,6 +395,11 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
       this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
       return
     }
+    const owedMs = will === undefined ? 0 : this.owedFor(credential, will.topic)
+    if (owedMs > limits.debtMsMax) {
+      this.answerAndClose(connack(3), 'will-refused', `its device owes ${Math.ceil(owedMs)} ms of its rate`)
+      return
+    }
     this.admitted = credential
     this.state = 'open'
     this.keepaliveMs = connect.keepaliveSeconds * 1000
@@ -393,6 +409,12 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
       this.host.broker.forgetSession(this.clientId)
       this.write(connack(0))
     } else this.openPassage(true)
+  }
+
+  /** A will that is telemetry is sent by going: whoever comes and goes would be held by no rate otherwise. */
+  private owedFor({ tenant }: DeviceCredential, willTopic: string): number {
+    const topic = readMqttTopic(willTopic, this.host.topicsOpen)
+    return topic.kind === 'telemetry' ? (this.host.rates?.of(tenant, topic.device).waitMs() ?? 0) : 0
   }
 
   private openPassage(forwardsConnack: boolean): void {

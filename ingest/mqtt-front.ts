@@ -260,6 +260,8 @@ export class MqttFront implements ConnectionHost {
   }
 
   mayClaim(clientId: string, credential: DeviceCredential): boolean {
+    // Its own name is nobody else's, also where somebody took it before the device was registered.
+    if (isOwnName(credential, clientId)) return true
     const holder = this.byClientId.get(clientId)
     const owner = ownerOf(credential)
     if (holder !== undefined && ownerOf(holder.credential) !== owner) return false
@@ -271,6 +273,10 @@ export class MqttFront implements ConnectionHost {
     const before = this.byClientId.get(clientId)
     this.byClientId.set(clientId, connection)
     if (before !== undefined && before !== connection) before.close('taken-over')
+    const { credential } = connection
+    const owner = ownerOf(credential)
+    if (isOwnName(credential, clientId) && (this.broker.sessionOwner(clientId) ?? owner) !== owner)
+      this.broker.forgetSession(clientId)
   }
 
   closed(connection: MqttConnection): void {
@@ -338,4 +344,9 @@ function nextTick(signal: AbortSignal): Promise<void> {
     const timer = setTimeout(done, 10)
     signal.addEventListener('abort', done)
   })
+}
+
+/** A device's name as a client id, alone or before a slash. Without authentication there is no such thing. */
+function isOwnName({ device }: DeviceCredential, clientId: string): boolean {
+  return device !== '' && (clientId === device || clientId.startsWith(`${device}/`))
 }

@@ -4,7 +4,7 @@ import type { DropCause } from './events.ts'
 import { ingestLimits } from './limits.ts'
 import { type SessionPacket, SessionStore } from './mqtt-sessions.ts'
 
-function store() {
+function store(more: { ownerOf?: (clientId: string) => string; hasShares?: boolean } = {}) {
   const dropped: DropCause[] = []
   const connected = new Set<string>()
   const time = { micros: 1_000_000 }
@@ -14,6 +14,7 @@ function store() {
     isGranted: (_, filter) => filter !== 'refused',
     isConnected: (clientId) => connected.has(clientId),
     ownerOf: () => 'default/d1',
+    ...more,
   })
   return { sessions, dropped, connected, time }
 }
@@ -118,5 +119,28 @@ describe('SessionStore', () => {
     expect((found[0]!.payload as Buffer).buffer.byteLength).toBe(2)
     await sessions.storeRetained({ ...packet('a/b'), payload: Buffer.alloc(0) })
     expect(sessions.counts()).toMatchObject({ retained: 0, retainedBytes: 0 })
+  })
+
+  it('leaves room for others, whatever one device takes', async () => {
+    const { sessions, dropped } = store({ ownerOf: (clientId) => clientId.split('/')[0]!, hasShares: true })
+    const { sessionsMax, sessionsShareMax, sessionsBytesMax, retainedMessagesMax } = ingestLimits
+    const share = sessionsMax * sessionsShareMax
+    for (let i = 0; i < share; i++)
+      await sessions.addSubscriptions({ id: `greedy/${i}` }, [subscription('devices/greedy/x')])
+    await expect(sessions.addSubscriptions({ id: 'greedy/more' }, [subscription('x')])).rejects.toThrow()
+    await sessions.addSubscriptions({ id: 'other/1' }, [subscription('devices/other/x')])
+    const size = 100_000
+    for (let i = 0; i < (2 * sessionsBytesMax) / size; i++)
+      await sessions.outgoingEnqueue({ clientId: `greedy/${i % share}` }, packet('devices/greedy/x', size, i))
+    expect(sessions.counts().sessionsBytes).toBeLessThanOrEqual(sessionsBytesMax * sessionsShareMax)
+    await sessions.outgoingEnqueue({ clientId: 'other/1' }, packet('devices/other/x', size))
+    expect(await waiting(sessions, 'other/1')).toHaveLength(1)
+    for (let i = 0; i < retainedMessagesMax; i++) await sessions.storeRetained(packet(`devices/greedy/${i}`))
+    await sessions.storeRetained(packet('devices/other/state'))
+    expect(sessions.counts().retained).toBe(retainedMessagesMax * sessionsShareMax + 1)
+    expect(new Set(dropped)).toEqual(new Set(['sessions-max', 'session-full', 'retained-full']))
+    // What is let go of is free again.
+    sessions.forget('greedy/0')
+    await sessions.addSubscriptions({ id: 'greedy/more' }, [subscription('x')])
   })
 })

@@ -63,12 +63,16 @@ export interface SessionStoreOptions {
   isConnected(clientId: string): boolean
   /** Of the client that is connected with this id. */
   ownerOf(clientId: string): string
+  /** Devices are told apart: each has a share of the room, so that none can take that of the others. */
+  readonly hasShares?: boolean
 }
 
 export class SessionStore {
   private readonly options: SessionStoreOptions
   private readonly sessions = new Map<string, Session>()
   private sessionsBytes = 0
+  private readonly ofOwners = new Shares()
+  private readonly retainedOf = new Shares()
   /** Sessions by filter: those without wildcards are found by the topic itself. */
   private readonly exact = new Map<string, Map<string, SessionSubscription>>()
   private readonly wild = new Map<string, Map<string, SessionSubscription>>()
@@ -104,6 +108,7 @@ export class SessionStore {
     if (session !== undefined) {
       for (const filter of session.subscriptions.keys()) this.unindex(clientId, filter)
       this.sessionsBytes -= session.outgoingBytes
+      this.ofOwners.add(session.owner, -1, -session.outgoingBytes)
       this.sessions.delete(clientId)
     }
     this.incoming.delete(clientId)
@@ -130,18 +135,36 @@ export class SessionStore {
     if (before !== undefined) {
       this.retained.delete(topic)
       this.retainedBytes -= retainedSize(before)
+      this.retainedOf.add(deviceOf(topic), -1, -retainedSize(before))
     }
     if (packet.payload.length === 0) return
     const size = retainedSize(packet)
     if (
       this.retained.size >= ingestLimits.retainedMessagesMax ||
-      this.retainedBytes + size > ingestLimits.retainedBytesMax
+      this.retainedBytes + size > ingestLimits.retainedBytesMax ||
+      (topic.startsWith('devices/') &&
+        this.isShareFull(this.retainedOf, deviceOf(topic), [
+          [1, ingestLimits.retainedMessagesMax],
+          [size, ingestLimits.retainedBytesMax],
+        ]))
     ) {
       this.options.onDropped('retained-full', { topic })
       return
     }
     this.retained.set(topic, copyOf(packet))
     this.retainedBytes += size
+    this.retainedOf.add(deviceOf(topic), 1, size)
+  }
+
+  private isShareFull(
+    shares: Shares,
+    owner: string,
+    [[count, countMax], [bytes, bytesMax]]: readonly [readonly [number, number], readonly [number, number]],
+  ): boolean {
+    if (this.options.hasShares !== true) return false
+    const { sessionsShareMax: share } = ingestLimits
+    const held = shares.of(owner)
+    return held.count + count > countMax * share || held.bytes + bytes > bytesMax * share
   }
 
   createRetainedStreamCombi(filters: string[]): Readable {
@@ -240,7 +263,11 @@ export class SessionStore {
     if (
       session.outgoing.length >= ingestLimits.sessionMessagesMax ||
       session.outgoingBytes + bytes > ingestLimits.sessionBytesMax ||
-      this.sessionsBytes + bytes > ingestLimits.sessionsBytesMax
+      this.sessionsBytes + bytes > ingestLimits.sessionsBytesMax ||
+      this.isShareFull(this.ofOwners, session.owner, [
+        [0, ingestLimits.sessionsMax],
+        [bytes, ingestLimits.sessionsBytesMax],
+      ])
     ) {
       this.options.onDropped('session-full', { clientId, topic: packet.topic })
       return
@@ -248,6 +275,7 @@ export class SessionStore {
     session.outgoing.push({ packet: { ...copyOf(packet), messageId: undefined }, bytes })
     session.outgoingBytes += bytes
     this.sessionsBytes += bytes
+    this.ofOwners.add(session.owner, 0, bytes)
   }
 
   /** Sets the packet id that a waiting message got, or replaces it by its PUBREL. */
@@ -275,6 +303,7 @@ export class SessionStore {
     if (found === undefined) return undefined
     session.outgoingBytes -= found.bytes
     this.sessionsBytes -= found.bytes
+    this.ofOwners.add(session.owner, 0, -found.bytes)
     return found.packet
   }
 
@@ -346,20 +375,54 @@ export class SessionStore {
     this.wills.clear()
   }
 
+  private isFullFor(owner: string): boolean {
+    const { sessionsMax, sessionsBytesMax } = ingestLimits
+    return (
+      this.sessions.size >= sessionsMax ||
+      this.isShareFull(this.ofOwners, owner, [
+        [1, sessionsMax],
+        [0, sessionsBytesMax],
+      ])
+    )
+  }
+
   private open(clientId: string): Session | undefined {
     let session = this.sessions.get(clientId)
     if (session === undefined) {
-      if (this.sessions.size >= ingestLimits.sessionsMax) this.expire()
-      if (this.sessions.size >= ingestLimits.sessionsMax) {
+      const owner = this.options.ownerOf(clientId)
+      if (this.isFullFor(owner)) this.expire()
+      if (this.isFullFor(owner)) {
         this.options.onDropped('sessions-max', { clientId })
         return undefined
       }
-      session = new Session(this.options.ownerOf(clientId))
+      session = new Session(owner)
       this.sessions.set(clientId, session)
+      this.ofOwners.add(owner, 1, 0)
     }
     session.touchedAt = this.options.clock.nowMicros()
     return session
   }
+}
+
+/** What each of many holds. */
+class Shares {
+  private readonly held = new Map<string, { count: number; bytes: number }>()
+
+  of(owner: string): { readonly count: number; readonly bytes: number } {
+    return this.held.get(owner) ?? { count: 0, bytes: 0 }
+  }
+
+  add(owner: string, count: number, bytes: number): void {
+    const before = this.of(owner)
+    const after = { count: before.count + count, bytes: before.bytes + bytes }
+    if (after.count <= 0) this.held.delete(owner)
+    else this.held.set(owner, after)
+  }
+}
+
+/** Whose topic it is. */
+function deviceOf(topic: string): string {
+  return topic.split('/', 2)[1] ?? ''
 }
 
 function retainedSize(packet: SessionPacket): number {

@@ -1,5 +1,7 @@
 // The port that operators and health checks ask, whatever the roles.
+import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
+import { waitFor } from '../tests/helpers/wait-for.ts'
 import { createHealthServer, type HealthServer } from './health-server.ts'
 import { createInstruments } from './instruments.ts'
 import type { Health } from './service.ts'
@@ -62,6 +64,26 @@ describe('the health port', () => {
     expect((await fetch(`${url}/v1/devices`)).status).toBe(404)
     expect((await fetch(`${url}/readyz`, { method: 'POST', body: 'x' })).status).toBe(405)
   })
+
+  it('lets go of those that ask and take no answer, so that others are heard', async () => {
+    const big = { detail: 'x'.repeat(100_000), state: 'failed' } as const
+    const url = new URL((await begin(() => [statusOf({ writer: big })])).url())
+    const held = Array.from({ length: 64 }, () => {
+      const socket = connect(Number(url.port), url.hostname).pause()
+      socket.on('error', () => {})
+      socket.write('GET /status HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(200))
+      return socket
+    })
+    try {
+      const isHeard = async (): Promise<boolean> => {
+        const answer = await fetch(`${url.origin}/healthz`, { signal: AbortSignal.timeout(2_000) }).catch(() => {})
+        return answer?.status === 200
+      }
+      await waitFor(isHeard, { withinMs: 40_000, what: 'a place among the connections' })
+    } finally {
+      for (const socket of held) socket.destroy()
+    }
+  }, 60_000)
 
   it('says which option moves it when its port is taken', async () => {
     const first = await begin(() => [])

@@ -31,6 +31,8 @@ interface Answer {
 /** Those who watch are few. */
 const connectionsMax = 64
 const requestMsMax = 5_000
+/** A connection on which nothing moves for so long is ended. */
+const idleMsMax = 10_000
 const json = 'application/json; charset=utf-8'
 
 export function createHealthServer({ host, port, status, clock }: HealthServerOptions): HealthServer {
@@ -62,7 +64,7 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
 
     async start() {
       const created = createServer(
-        { requestTimeout: requestMsMax, headersTimeout: requestMsMax },
+        { requestTimeout: requestMsMax, headersTimeout: requestMsMax, connectionsCheckingInterval: 1_000 },
         (request, response) => {
           const isRead = request.method === 'GET' || request.method === 'HEAD'
           if (!isRead) {
@@ -78,6 +80,8 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
         },
       )
       created.maxConnections = connectionsMax
+      // One that takes no answers must not keep its place from those who watch.
+      created.setTimeout(idleMsMax)
       server = created
       await new Promise<void>((done, fail) => {
         created.once('error', (error) =>

@@ -1,6 +1,7 @@
 // The other `weir start`s of one deployment, as the api sees them: each is asked once a second at its health port how its processes are, so that
 // /readyz, /metrics and the pages of the api speak for all, wherever they run. One that does not answer is said to; nobody waits for it.
 import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
 import { statusEveryMs } from './process-channel.ts'
 import type { ProcessStatus } from './status.ts'
 
@@ -8,6 +9,42 @@ import type { ProcessStatus } from './status.ts'
 export interface AgedStatus extends Omit<ProcessStatus, 'at'> {
   readonly ageMs: number
 }
+
+const nameSchema = z.string().regex(/^[^"\\\p{Cc}]{1,200}$/u)
+const totalsSchema = z.record(z.string(), z.number())
+/** Of what else is there a newer Weir may know. What is not so is no Weir's, and must reach neither /readyz nor /metrics. */
+const statusSchema = z.object({
+  process: nameSchema,
+  ageMs: z.number().min(0),
+  parts: z.record(
+    nameSchema.refine((name) => name !== '__proto__'),
+    z.object({
+      state: z.enum(['ok', 'starting', 'degraded', 'failed']),
+      detail: z.string().max(10_000).optional(),
+    }),
+  ),
+  instruments: z.array(
+    z.looseObject({
+      name: z.string().regex(/^[a-zA-Z_:][\w:]*$/),
+      help: z.string(),
+      type: z.enum(['counter', 'gauge', 'histogram', 'summary']),
+      values: z.array(
+        z.looseObject({
+          // What is not a number is null in JSON.
+          value: z.number().nullable(),
+          labels: z.record(z.string().regex(/^\w+$/), z.union([z.string(), z.number()])),
+          metricName: z
+            .string()
+            .regex(/^[a-zA-Z_:][\w:]*$/)
+            .optional(),
+        }),
+      ),
+    }),
+  ),
+  ingest: totalsSchema.optional(),
+  stored: totalsSchema.optional(),
+})
+const statusesSchema = z.array(statusSchema).max(100)
 
 export interface Peers {
   /** What was last heard of each. */
@@ -62,11 +99,15 @@ class Peer {
 
   private async ask(): Promise<void> {
     try {
-      const answer = await fetch(new URL('/status', this.url), { signal: AbortSignal.timeout(answerMsMax) })
-      if (!answer.ok || Number(answer.headers.get('content-length')) > answerBytesMax)
+      const signal = AbortSignal.timeout(answerMsMax)
+      const answer = await fetch(new URL('/status', this.url), { signal, redirect: 'error' })
+      if (!answer.ok) {
+        await answer.body?.cancel()
         throw new Error(`it answered ${answer.status}, as no health port of Weir does`)
-      const statuses = (await answer.json()) as readonly AgedStatus[]
-      this.heard = statuses.map((status) => this.named(status))
+      }
+      const statuses = statusesSchema.safeParse(JSON.parse(await boundedText(answer)))
+      if (!statuses.success) throw new Error('it answered what no health port of Weir does')
+      this.heard = (statuses.data as unknown as readonly AgedStatus[]).map((status) => this.named(status))
       this.heardAt = performance.now()
     } catch (error) {
       const { message, cause } = error as Error
@@ -83,4 +124,17 @@ class Peer {
     }))
     return { ...status, process, instruments: instruments as ProcessStatus['instruments'], at: Date.now() - ageMs }
   }
+}
+
+/** What it says of its length may be wrong, or not be there. */
+async function boundedText(answer: Response): Promise<string> {
+  const parts: Uint8Array[] = []
+  let bytes = 0
+  // Leaving the loop ends the answer.
+  for await (const part of answer.body ?? []) {
+    bytes += part.length
+    if (bytes > answerBytesMax) throw new Error(`it answered more than ${answerBytesMax} bytes`)
+    parts.push(part)
+  }
+  return Buffer.concat(parts).toString('utf8')
 }

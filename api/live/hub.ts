@@ -57,6 +57,8 @@ interface AheadViewer {
 export class LiveHub {
   /** Connections that were let go because they stayed behind. */
   slowCount = 0
+  private readonly log: EventLog
+  private readonly clock: Clock
   private readonly lastValues: LastValues
   private readonly logger: Logger
   private readonly viewersMax: number
@@ -83,7 +85,9 @@ export class LiveHub {
   private readonly placeWaiters = new Set<() => void>()
 
   constructor(options: LiveHubOptions) {
-    const { lastValues, logger, retentionMs, patienceMs = 10_000 } = options
+    const { log, clock, lastValues, logger, retentionMs, patienceMs = 10_000 } = options
+    this.log = log
+    this.clock = clock
     this.lastValues = lastValues
     this.logger = logger
     this.viewersMax = options.viewersMax ?? 1_000
@@ -223,18 +227,23 @@ export class LiveHub {
     const channel = this.channels.get(key) ?? this.openChannel(subscription)
     channel.viewers.add(viewer)
     for (const [id, { observedAt, value }] of frames.newest) this.newestSent.note(id, observedAt, value)
-    frames.newest.clear()
+    frames.forget()
     viewer.gone.addEventListener('abort', () => {
       channel.viewers.delete(viewer)
       if (channel.viewers.size === 0) this.closeChannel(channel)
     })
   }
 
-  /** What was received before the place where the feed began, a viewer may know. */
+  /**
+   * What was received before the place where the feed began, a viewer may know. Its cursor comes from outside and goes into everybody's from here: what
+   * it says that can't be so, later than anything received, would hide from others what is yet to come.
+   */
   private learnReceived(position: LogPosition, receivedAt: LiveCursor['receivedAt']): void {
     const missing = [...receivedAt].filter(
-      ([partition]) =>
-        !this.cursor.receivedAt.has(partition) && position.get(partition) === this.cursor.position.get(partition),
+      ([partition, at]) =>
+        !this.cursor.receivedAt.has(partition) &&
+        position.get(partition) === this.cursor.position.get(partition) &&
+        at <= (this.log.receivedAtMax('readings', partition) || this.clock.nowMicros()),
     )
     if (missing.length === 0) return
     this.cursor = {

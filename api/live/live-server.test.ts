@@ -227,6 +227,17 @@ describe('what is no frame of the protocol', () => {
     ['JSON that is no object', 4000, 'malformed', ({ socket }) => socket.text('[1]')],
     ['an unknown type', 4000, 'malformed', ({ socket }) => socket.json({ type: 'publish', id: 1 })],
     ['no id', 4000, 'malformed', ({ socket }) => socket.json({ type: 'subscribe', device: 'x' })],
+    [
+      'thousands of names',
+      4000,
+      'malformed',
+      ({ socket }) =>
+        socket.json({
+          type: 'subscribe',
+          id: 1,
+          ...Object.fromEntries(Array.from({ length: 6_000 }, (_, i) => [`p${i}`, 1])),
+        }),
+    ],
     ['an empty id', 4000, 'malformed', ({ socket }) => socket.json({ type: 'subscribe', id: '' })],
     ['a long id', 4000, 'malformed', ({ socket }) => socket.json({ type: 'unsubscribe', id: 'x'.repeat(129) })],
     ['a binary frame', 4000, 'malformed', ({ socket }) => socket.bytes(Buffer.from('{"type":"subscribe","id":1}'))],
@@ -245,6 +256,16 @@ describe('what is no frame of the protocol', () => {
     misbehave(viewer)
     await viewer.socket.closed()
     expect([viewer.socket.closeCode, viewer.socket.closeReason]).toEqual([code, reason])
+  })
+
+  it('answers what is not usable in a few words, however much of it there is', async () => {
+    const viewer = await caughtUp('device=nobody')
+    viewer.socket.json({ type: 'subscribe', id: 1, device: Array.from({ length: 15_000 }, () => '') })
+    expect((await viewer.waitForFrame('error')).detail).toMatch(/^device must be .* a list of up to 100 texts$/)
+    viewer.socket.json({ type: 'subscribe', id: 2, device: Array.from({ length: 100 }, (_, i) => `\u0000${i}`) })
+    const error = await viewer.waitForFrame('error', ({ id }) => id === 2)
+    expect(error.detail).toMatch(/and 80 more$/)
+    expect(JSON.stringify(error).length).toBeLessThan(8_000)
   })
 
   it('ends the connection where it is no WebSocket frame at all, and nobody else’s', async () => {

@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { ServerSocket, SocketHandler } from '../../runtime/web-server.ts'
+import { filterNamesMax } from '../parameters.ts'
 import type { LiveFrame } from './frame.ts'
 import type { ByeReason, Outbox, ViewerTransport } from './outbox.ts'
 import { type Asked, tooManyViewers } from './subscription.ts'
@@ -25,11 +26,15 @@ export const socketLimits = {
   subscriptionsMax: 32,
   idLengthMax: 128,
   messageBytesMax: 64 * 1024,
+  /** Names in a message, well above those that there are: looking at each of thousands would hold everybody up. */
+  fieldsMax: 32,
   /** Frames of a client in a window of time. */
   framesMax: 200,
   framesWindowMs: 10_000,
   /** Sent and not yet taken; above it the outbox keeps what comes. */
   unsentBytesMax: 64 * 1024,
+  /** The same where errors are owed, which go past the outbox: who asks on and reads nothing is let go. */
+  unsentErrorBytesMax: 1024 * 1024,
 } as const
 
 /** Why we close: docs/live.md explains each. */
@@ -148,6 +153,10 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   }
 
   private refuse(id: string, { slug, title, message, status, errors }: RequestError): void {
+    if ((this.socket?.bufferedBytes ?? 0) > socketLimits.unsentErrorBytesMax) {
+      this.close('slow')
+      return
+    }
     const problem = { type: 'error', problem: `/problems/${slug}`, title, status, detail: message, errors }
     this.socket?.send(`{"id":${id},${JSON.stringify(problem).slice(1)}`, false)
   }
@@ -207,6 +216,8 @@ function parseFrame(bytes: Buffer): z.infer<typeof frameSchema> | undefined {
   } catch {
     return undefined
   }
+  if (typeof given !== 'object' || given === null || Object.keys(given).length > socketLimits.fieldsMax)
+    return undefined
   const parsed = frameSchema.safeParse(given)
   return parsed.success ? parsed.data : undefined
 }
@@ -215,9 +226,10 @@ function parseFrame(bytes: Buffer): z.infer<typeof frameSchema> | undefined {
 function parametersOf(given: Readonly<Record<string, unknown>>): Record<string, string | string[]> {
   const parameters: Record<string, string | string[]> = {}
   for (const [name, value] of Object.entries(given)) {
-    const parsed = parameterSchema.safeParse(value)
-    if (!parsed.success) {
-      const message = 'must be a text, a number, true, false, or a list of texts'
+    const isLong = Array.isArray(value) && value.length > filterNamesMax
+    const parsed = isLong ? undefined : parameterSchema.safeParse(value)
+    if (!parsed?.success) {
+      const message = `must be a text, a number, true, false, or a list of up to ${filterNamesMax} texts`
       throw new RequestError(400, 'invalid-parameter', 'A parameter is not usable', `${name.slice(0, 60)} ${message}`, [
         { path: name.slice(0, 60), message },
       ])

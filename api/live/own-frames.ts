@@ -45,6 +45,12 @@ export class OwnFrames {
     if (!known || observedAt >= known.observedAt) this.newest.set(id, { observedAt, value })
   }
 
+  /** It makes no more frames, and may be held for as long as its viewer is there. */
+  forget(): void {
+    this.newest.clear()
+    this.matches.clear()
+  }
+
   /** Of the next chunks, those it has had left out. */
   take(chunks: readonly Chunk[]): LiveFrame[] {
     const fresh = chunks.filter(({ partition, offset }) => offset >= (this.cursor.position.get(partition) ?? 0))

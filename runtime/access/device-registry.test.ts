@@ -196,6 +196,19 @@ describe('the registry', () => {
     expect(readFileSync(file, 'utf8')).toBe(before)
   })
 
+  it('is never made larger than it could be read again', async () => {
+    await add('d1')
+    const before = readFileSync(file, 'utf8')
+    const labels = Object.fromEntries(
+      Array.from({ length: registryLimits.labelsPerDeviceMax }, (_, i) => [`label-${i}`, 'x'.repeat(256)]),
+    )
+    const many = changeRegistry(file, (devices) => {
+      for (let i = 0; i < 8_000; i++) devices.set(`d${i}`, { ...devices.get('d1')!, device: `d${i}`, labels })
+    })
+    await expect(many).rejects.toThrow(/larger than 67108864 bytes/)
+    expect(readFileSync(file, 'utf8')).toBe(before)
+  }, 60_000)
+
   it('keeps no token, only its hash', async () => {
     const { token } = await add('d1')
     expect(readFileSync(file, 'utf8')).not.toContain(token.slice(22))

@@ -43,7 +43,7 @@ export const registryLimits = {
   labelsPerDeviceMax: 32,
   labelLengthMax: 256,
   patternsPerDeviceMax: 16,
-  /** A larger file is not read. */
+  /** A larger file is neither written nor read. */
   fileBytesMax: 64 * 1024 * 1024,
 } as const
 
@@ -123,7 +123,14 @@ export async function changeRegistry<Answer>(
     for (const device of devices.values()) checkBounds(device)
     if (devices.size > registryLimits.devicesMax)
       throw new LimitError('devices', `There may be ${registryLimits.devicesMax} devices: delete some first.`)
-    replaceFile(file, encodeRegistry(devices))
+    const text = encodeRegistry(devices)
+    // Nobody could read it, nor change it again.
+    if (Buffer.byteLength(text) > registryLimits.fileBytesMax)
+      throw new LimitError(
+        'registry',
+        `The file of devices would be larger than ${registryLimits.fileBytesMax} bytes: delete some, or shorten labels.`,
+      )
+    replaceFile(file, text)
     return answer
   } finally {
     lock.release()

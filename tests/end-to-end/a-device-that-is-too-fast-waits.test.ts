@@ -60,6 +60,47 @@ describe('a device that is too fast waits', () => {
     expect(await counted('weir_rate_limited_total', { door: 'mqtt' })).toBeGreaterThan(0)
   }, 60_000)
 
+  it('does not get past it by leaving telemetry as its will, and coming back', async () => {
+    const will = {
+      topic: 'devices/will/telemetry',
+      payload: Buffer.from(readings(0, 100)),
+      qos: 1 as const,
+      retain: false,
+    }
+    const lost = await weir.connect('gateway', token, { will })
+    lost.stream.destroy()
+    await waitFor(async () => (await stored('will')) === 100, slow)
+    await expect(weir.connect('gateway', token, { will })).rejects.toThrow(/Server unavailable/)
+    // Without it everything goes on.
+    clients.push(await weir.connect('gateway', token))
+  }, 60_000)
+
+  it('does not get past it by coming again', async () => {
+    const topic = 'devices/again/telemetry'
+    const first = await weir.connect('gateway', token)
+    await first.publishAsync(topic, readings(0, 120), { qos: 1 })
+    first.end(true)
+    const began = performance.now()
+    const second = await weir.connect('gateway', token)
+    clients.push(second)
+    const acknowledged = second.publishAsync(topic, readings(120, 1), { qos: 1 })
+    const open = (): ReturnType<typeof weir.socket> =>
+      weir.socket('/v1/ingest?device=again', { headers: { authorization: `Bearer ${token}` } })
+    const socket = open()
+    await socket.hello()
+    socket.json({ id: 1, payload: JSON.parse(readings(200, 1)) })
+    expect([await socket.closed(), socket.closeReason]).toEqual([1013, 'busy'])
+    await acknowledged
+    // 120 readings at 20 a second, less what may come at once, and with room for what lies between.
+    expect(performance.now() - began).toBeGreaterThan(2_000)
+    await waitFor(async () => (await stored('again')) === 121, slow)
+    const later = open()
+    await later.hello()
+    later.json({ id: 1, payload: JSON.parse(readings(200, 1)) })
+    await waitFor(() => later.ackedUpTo === 1, slow)
+    later.destroy()
+  }, 60_000)
+
   it('over /v1/ingest acknowledgements are held back', async () => {
     const socket = weir.socket('/v1/ingest?device=socket', { headers: { authorization: `Bearer ${token}` } })
     await socket.hello()

@@ -230,6 +230,32 @@ describe('only the right token gets in', () => {
     })
   })
 
+  it('a device that is registered late has its own name, whoever took it before', async () => {
+    const squatter = await connect('boiler', boiler, { clientId: 'late', clean: false })
+    await squatter.subscribeAsync('devices/boiler/commands', { qos: 1 })
+    const kept = await connect('boiler', boiler, { clientId: 'late/1', clean: false })
+    await kept.subscribeAsync('devices/boiler/commands', { qos: 1 })
+    await kept.endAsync()
+    const late = await weir.addDevice('late')
+    let isOut = false
+    squatter.on('close', () => {
+      isOut = true
+    })
+    for (const clientId of ['late', 'late/1']) {
+      const own = await connect('late', late, { clientId, clean: false })
+      const heard: string[] = []
+      own.on('message', (topic) => heard.push(topic))
+      await own.subscribeAsync('devices/late/commands', { qos: 1 })
+      const owner = await connect('boiler', boiler, { clientId: 'boiler/5' })
+      await owner.publishAsync('devices/boiler/commands', 'not for it', { qos: 1 })
+      await own.publishAsync('devices/late/commands', 'for it', { qos: 1 })
+      await waitFor(() => heard.length > 0, slow)
+      expect(heard).toEqual(['devices/late/commands'])
+    }
+    await waitFor(() => isOut, slow)
+    expect(await connack('late', { username: 'boiler', password: boiler })).toBe(2)
+  })
+
   describe('who looks', () => {
     it.each([
       '/v1/devices',

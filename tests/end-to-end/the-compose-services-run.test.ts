@@ -15,6 +15,7 @@ import { waitFor } from '../helpers/wait-for.ts'
 const missing = kafkaMissing()
 const roleServices = ['ingest', 'writer', 'detector', 'api'] as const
 type ServiceName = (typeof roleServices)[number] | 'demo'
+const adminToken = 'the-admin-of-this-deployment'
 
 describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${missing})` : ''}`, () => {
   let kafka: TestKafka
@@ -22,10 +23,34 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
   let image: TestImage
   let services: Readonly<Record<string, ComposeService>>
   const environments = new Map<string, Record<string, string>>()
+  let variables: Readonly<Record<string, string>>
+  /** Of boiler-1, once it has to say who it is. */
+  let credentials: { username: string; password: string } | undefined
   const containers = new Map<ServiceName, Container>()
   let mqtt: { host: string; port: number }
   let http: string
+  let gateway: string
 
+  /** What each service is given, with the variables as they are now. */
+  const configure = (): void => {
+    services = readCompose(variables).services
+    const { username, password } = JSON.parse(readFileSync(join(clickhouse.data, 'clickhouse/endpoint.json'), 'utf8'))
+    for (const [name, { image: of, environment = {} }] of Object.entries(services)) {
+      if (!weirImage.test(of)) continue
+      const given = Object.entries(environment).map(([key, value]) => [key, reached(value)])
+      environments.set(name, {
+        ...Object.fromEntries(given),
+        WEIR_DATA: image.volume(name),
+        WEIR_DEVICES: join(image.volume('registry'), 'devices.ndjson'),
+        ...(name !== 'demo' && {
+          WEIR_HOST: '127.0.0.1',
+          WEIR_HEALTH_PORT: String(healthPorts.get(name)),
+          WEIR_CLICKHOUSE_USER: username,
+          WEIR_CLICKHOUSE_PASSWORD: password,
+        }),
+      })
+    }
+  }
   const up = (name: ServiceName): void => {
     containers.set(name, image.run(containerCommand(name), environments.get(name)!))
   }
@@ -57,7 +82,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
   beforeAll(async () => {
     const [mqttPort, gatewayPort, httpPort, livePort, ...more] = await freePorts(4 + roleServices.length)
     for (const [at, name] of roleServices.entries()) healthPorts.set(name, more[at]!)
-    const variables = {
+    variables = {
       WEIR_CLICKHOUSE_PASSWORD: 'from .env',
       WEIR_MQTT_PORT: String(mqttPort),
       WEIR_GATEWAY_PORT: String(gatewayPort),
@@ -68,24 +93,10 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
     kafka = await startKafka({ properties: kafkaProperties(services.kafka!) })
     clickhouse = await startClickHouse()
     image = buildImage()
-    const { username, password } = JSON.parse(readFileSync(join(clickhouse.data, 'clickhouse/endpoint.json'), 'utf8'))
-    for (const [name, { image: of, environment = {} }] of Object.entries(services)) {
-      if (!weirImage.test(of)) continue
-      const given = Object.entries(environment).map(([key, value]) => [key, reached(value)])
-      environments.set(name, {
-        ...Object.fromEntries(given),
-        WEIR_DATA: image.volume(name),
-        WEIR_DEVICES: join(image.volume('registry'), 'devices.ndjson'),
-        ...(name !== 'demo' && {
-          WEIR_HOST: '127.0.0.1',
-          WEIR_HEALTH_PORT: String(healthPorts.get(name)),
-          WEIR_CLICKHOUSE_USER: username,
-          WEIR_CLICKHOUSE_PASSWORD: password,
-        }),
-      })
-    }
+    configure()
     mqtt = { host: '127.0.0.1', port: mqttPort! }
     http = `http://127.0.0.1:${httpPort}`
+    gateway = `http://127.0.0.1:${gatewayPort}`
   }, 300_000)
   afterAll(async () => {
     image?.dispose()
@@ -94,7 +105,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
   }, 60_000)
 
   const publish = async (metric: string, value: number): Promise<void> => {
-    const device = await RawMqtt.connected(mqtt, 'boiler-1')
+    const device = await RawMqtt.connected(mqtt, 'boiler-1', credentials)
     await device.publish('devices/boiler-1/telemetry', `{"ts": ${1_700_000_000_000 + value}, "${metric}": ${value}}`)
     device.destroy()
   }
@@ -175,6 +186,51 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       { withinMs: 90_000, what: () => `anomalies; ${containers.get('detector')?.output().slice(-2_000)}` },
     )
     expect(['nyc-taxi', 'office-hvac', 'server-5f5533']).toContain(found[0]!.device)
+  }, 180_000)
+
+  it('with WEIR_AUTH=required: the api registers devices, ingest knows them, and nobody else gets in', async () => {
+    const recreated = ['demo', 'ingest', 'api'] as const
+    for (const name of recreated) containers.get(name)!.kill('SIGTERM')
+    for (const name of recreated) expect((await containers.get(name)!.exited).code).toBe(0)
+    variables = { ...variables, WEIR_AUTH: 'required', WEIR_ADMIN_TOKEN: adminToken }
+    configure()
+    const restartedAt = Date.now()
+    for (const name of recreated) up(name)
+    for (const name of ['ingest', 'api'] as const) await healthy(name)
+    const headers = (token?: string): Record<string, string> => ({
+      'content-type': 'application/json',
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+    })
+    const post = (token?: string): Promise<Response> =>
+      fetch(`${gateway}/v1/telemetry/boiler-1`, { method: 'POST', body: '{"level": 3}', headers: headers(token) })
+    const asked = (path: string, token?: string, method = 'GET'): Promise<Response> =>
+      fetch(`${http}${path}`, { method, headers: headers(token) })
+    const latest = async (device: string): Promise<ReadingItem[]> =>
+      ((await (await asked(`/v1/latest?device=${device}`, adminToken)).json()) as { items: ReadingItem[] }).items
+    const addToken = async (): Promise<{ id: string; token: string }> => {
+      const made = await asked('/v1/devices/boiler-1/tokens', adminToken, 'POST')
+      expect(made.status).toBe(201)
+      return (await made.json()) as { id: string; token: string }
+    }
+    expect([(await post()).status, (await post(adminToken)).status]).toEqual([401, 401])
+    const { id, token } = await addToken()
+    // In the file that both see.
+    await waitFor(async () => (await post(token)).status === 200, { what: 'ingest to know the device' })
+    await waitFor(async () => (await latest('boiler-1')).some(({ metric }) => metric === 'level'))
+    expect([(await asked('/v1/latest', token)).status, (await asked('/v1/latest')).status]).toEqual([403, 401])
+    await expect(publish('temperature', 72)).rejects.toThrow(/code 5/)
+    credentials = { username: 'boiler-1', password: token }
+    await publish('temperature', 73)
+    // The demo shows the admin token, and sends on.
+    await waitFor(async () => (await latest('nyc-taxi')).some(({ receivedAt }) => receivedAt > restartedAt), {
+      what: () => `readings of the demo; ${containers.get('demo')!.output().slice(-2_000)}`,
+    })
+    // One token more, so that the device goes on when the first is revoked.
+    const second = await addToken()
+    expect((await asked(`/v1/devices/boiler-1/tokens/${id}`, adminToken, 'DELETE')).status).toBe(204)
+    await waitFor(async () => (await post(token)).status === 401, { what: 'the revoked token to be refused' })
+    credentials = { username: 'boiler-1', password: second.token }
+    await publish('temperature', 74)
   }, 180_000)
 
   it('says what is not well: without its store, the writer', async () => {

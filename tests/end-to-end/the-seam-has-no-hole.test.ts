@@ -8,8 +8,9 @@ import { createRandom } from '../helpers/random.ts'
 import { RoamingViewer } from '../helpers/roaming-viewer.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirPart, type WeirProcess } from '../helpers/weir-process.ts'
+import { isOnKafka } from '../helpers/which-log.ts'
 
-const rounds = Number(process.env.WEIR_TEST_SEAM_ROUNDS ?? 2)
+const rounds = Number(process.env.WEIR_TEST_SEAM_ROUNDS ?? (isOnKafka ? 1 : 2))
 /** Fixed where nobody asks for another: what is red here is red everywhere. */
 const random = createRandom(Number(process.env.WEIR_TEST_SEED ?? 20_261_122))
 const firstAt = 1_700_000_000_000

@@ -1,5 +1,6 @@
 // A viewer over WebSocket, as a page is one: keeps every frame that came. Its socket is a bare one, so that it can stop reading.
 
+import { decodeColumns } from './columns.ts'
 import { waitFor } from './wait-for.ts'
 import { type OpenOptions, TestSocket } from './websocket.ts'
 
@@ -12,6 +13,11 @@ export interface LiveItem {
   readonly text?: string
 }
 
+export interface LiveViewerOptions extends OpenOptions {
+  /** Asks for columns, and keeps them in their place among the frames, as what they stand for. */
+  readonly readsColumns?: boolean
+}
+
 export class LiveViewer {
   readonly socket: TestSocket
 
@@ -20,10 +26,14 @@ export class LiveViewer {
   }
 
   /** `url`: as the start-up line has it. Resolves once the server has answered the upgrade; throws what it answered when it refused. */
-  static async open(url: string, query = '', options: OpenOptions = {}): Promise<LiveViewer> {
+  static async open(url: string, query = '', given: LiveViewerOptions = {}): Promise<LiveViewer> {
+    const { readsColumns = false, ...options } = given
     const { hostname, port } = new URL(url)
     const address = { host: hostname, port: Number(port) }
-    const socket = new TestSocket(address, `/v1/live${query === '' ? '' : `?${query}`}`, options)
+    const asked = readsColumns ? { ...options, protocol: 'weir.columns' } : options
+    const socket = new TestSocket(address, `/v1/live${query === '' ? '' : `?${query}`}`, asked)
+    if (readsColumns)
+      socket.onBinary = (bytes) => void socket.messages.push({ type: 'readings', ...decodeColumns(bytes) })
     await waitFor(() => socket.isOpen || socket.isClosed, { withinMs: 20_000, what: 'an answer to the upgrade' })
     if (!socket.isOpen) throw new Error(`the upgrade was refused: ${socket.head}`)
     return new LiveViewer(socket)

@@ -75,7 +75,9 @@ export function eventLogContract({ name, open, reopen, retentionPassed, skip = [
       for (const each of [log, await again('read')]) {
         expect(Object.fromEntries(await each.beginning('readings'))).toEqual(none)
         // Other processes hear of what is new a moment later.
-        await expect.poll(async () => Object.fromEntries(await each.end('readings'))).toEqual({ ...none, '1': 1, '2': 2 })
+        await expect
+          .poll(async () => Object.fromEntries(await each.end('readings')))
+          .toEqual({ ...none, '1': 1, '2': 2 })
         expect(Object.fromEntries(await each.end('anomalies'))).toEqual(none)
       }
     })

@@ -58,6 +58,7 @@ export function renderReference({ info, paths = {}, components }: OpenApiDocumen
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>${escaped(info.title)} – reference</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>

@@ -38,7 +38,6 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     const [cookie] = await page.context().cookies()
     expect(cookie).toMatchObject({ name: 'weir_session', httpOnly: true, sameSite: 'Strict' })
     expect(cookie!.value).not.toContain(adminToken)
-
     expect(troubles).toEqual([])
 
     // As after twelve hours, with a connection that has to be made again.
@@ -46,8 +45,8 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     await weir.kill('serve')
     await page.waitForURL((url) => url.pathname === '/login', { timeout: 30_000 })
     expect(new URL(page.url()).searchParams.get('next')).toBe('/devices/boiler-1?range=15m')
-    // What the browser itself says of a WebSocket that was refused.
-    expect(troubles.filter((each) => !each.includes('HTTP Authentication failed'))).toEqual([])
+    // The browser's own words for a WebSocket that was refused; whether one is tried before the way in is reached is a matter of a moment.
+    expect(troubles.filter((each) => !/WebSocket connection .*Authentication failed/.test(each))).toEqual([])
     await close()
   })
 })

@@ -12,6 +12,7 @@ const alsoOnKafka = [
   'a-reading-reaches-a-viewer',
   'a-resend-is-one-reading',
   'the-gateway-loses-nothing',
+  'the-seam-has-no-hole',
   'anomalies-survive-kill-9',
   'verify-finds-differences',
 ].map((name) => `tests/end-to-end/${name}.test.ts`)

@@ -248,6 +248,7 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
     // Devices are acknowledged all the same.
     await publish('pressure', 4)
     expect((await isHealthy('ingest')).code).toBe(0)
+    expect((await isHealthy('detector')).output, 'it asks the table nothing').not.toMatch(/clickhouse/)
   }, 90_000)
 
   it('each ends in order within its grace period', async () => {

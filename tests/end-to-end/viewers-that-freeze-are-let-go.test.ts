@@ -16,6 +16,12 @@ const columns = { readsColumns: true }
 const text = 'x'.repeat(1_000)
 const readingsABody = 500
 
+interface Said {
+  readonly metric: string
+  readonly observedAt: number
+  readonly said: number | string | undefined
+}
+
 describe('viewers that freeze are let go', () => {
   let weir: WeirProcess
   let steady: RawPublisher
@@ -162,8 +168,11 @@ describe('viewers that freeze are let go', () => {
       await caughtUp(`${query}${more}`, columns),
       await stream(`${query}${more}`),
     ]
-    const ofDevice = (viewer: { told(): LiveItem[] }, device: string): LiveItem[] =>
-      viewer.told().filter((item) => item.device === device)
+    const ofDevice = (viewer: { told(): LiveItem[] }, device: string): Said[] =>
+      viewer
+        .told()
+        .filter((item) => item.device === device)
+        .map(({ metric, observedAt, value, text: words }) => ({ metric, observedAt, said: value ?? words }))
     await send(upTo(1_000).map(payload))
     const fromHistory = await all(`&since=${firstAt}`)
     const fromNow = await all('')
@@ -188,6 +197,6 @@ describe('viewers that freeze are let go', () => {
   }, 120_000)
 })
 
-function sorted(items: readonly LiveItem[]): LiveItem[] {
+function sorted(items: readonly Said[]): Said[] {
   return items.toSorted((a, b) => a.observedAt - b.observedAt || (a.metric < b.metric ? -1 : 1))
 }

@@ -23,7 +23,7 @@ interface Message {
 }
 
 const readingsAMessageMax = 5
-const batchesMax = 40
+const batchesMax = 15
 const poisonShare = 0.03
 
 export class WindowSender {

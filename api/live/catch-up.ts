@@ -79,6 +79,7 @@ const endPatienceMs = 2_000
 
 export class CatchUp {
   private readonly options: CatchUpOptions
+  private turns: Promise<void> = Promise.resolve()
 
   constructor(options: CatchUpOptions) {
     this.options = options
@@ -257,9 +258,17 @@ export class CatchUp {
         bytes += next.rows.length
         next = ring.at(++number)
       }
+      // Memory never waits, and the event loop would wait for all of it, once a viewer.
+      if (next !== undefined && next !== 'gone') await this.turn()
       yield chunks
     }
     if (!signal.aborted) yield* log.tail('readings', frames.cursor.position, signal)
+  }
+
+  /** Of all viewers that are far behind, one goes on in each turn of the event loop. */
+  private turn(): Promise<void> {
+    this.turns = this.turns.then(() => new Promise((go) => setImmediate(go)))
+    return this.turns
   }
 
   /** Where the table goes on after this cursor; undefined: the cursor does not say what was received before it. */

@@ -1,5 +1,6 @@
 // The one writer of a log. Group commit without a timer: appends of one turn, and those that come while a commit is being made durable, go into
-// the next commit; an idle log writes at once. One durable write (O_DSYNC) a commit, the next begins when it has returned.
+// the next commit; an idle log writes at once. One durable write (O_DSYNC) a commit, the next begins when it has returned. A turn that appends a
+// lot has its first part on the way to the disk while the rest is framed.
 //
 //   append ─▶ filling buffer ─▶ waiting buffers ─▶ durable write ─▶ end file ─▶ promises resolve
 
@@ -17,6 +18,9 @@ import type { OpenSegment, SegmentStore } from './segment-store.ts'
 export const commitBytesMax = 8 * 1024 * 1024
 /** Most bytes that wait for a commit; past it an append is refused. */
 export const pendingBytesMax = 64 * 1024 * 1024
+
+/** So much is a commit of its own while the disk has nothing to do, although the turn may bring more. */
+const earlyCommitBytes = 64 * 1024
 
 const retryFirstMs = 100
 const retryMaxMs = 1000
@@ -54,7 +58,9 @@ export class Appender {
   private waiting: CommitBuffer[] = []
   private waitingBytes = 0
   private readonly free: CommitBuffer[] = []
+  /** From the first append until nothing waits any more. */
   private isRunning = false
+  private isCommitting = false
   private isClosed = false
   private regaining: Promise<void> | undefined
   private wakeRegain: (() => void) | undefined
@@ -100,7 +106,9 @@ export class Appender {
       this.isRunning = true
       process.nextTick(this.run)
     }
-    return this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
+    const appended = this.filling.add(topicNumber, partition, rows, count, receivedAt, offset)
+    if (this.filling.length >= earlyCommitBytes && !this.isCommitting) this.run()
+    return appended
   }
 
   get state(): LogState {
@@ -143,6 +151,7 @@ export class Appender {
 
   /** Callers gather a turn's work themselves; what they append without a pause goes together. */
   private readonly run = (): void => {
+    if (this.isCommitting) return
     if (this.waiting.length === 0) {
       if (this.filling.length === 0) {
         this.isRunning = false
@@ -153,7 +162,9 @@ export class Appender {
     }
     const buffer = this.waiting.shift()!
     this.waitingBytes -= buffer.length
+    this.isCommitting = true
     void this.commit(buffer).then((isDurable) => {
+      this.isCommitting = false
       // Whoever was waiting may append again before the next commit begins; it begins before anything that they put off to a later tick.
       process.nextTick(this.run)
       if (isDurable) buffer.resolve()

@@ -77,8 +77,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
   private charged = 0
   private readonly ring = new AckRing()
   private topics: RememberedTopics | undefined
-  /** Whether the host knows that acknowledgements are to come. */
-  isAwaited = false
+  /** The host's: where this connection stands in its list of those that acknowledgements are to come for; -1: in none. */
+  awaitedAt = -1
 
   private connect: ConnectPacket | undefined
   /** Who it is, once it was let in. */
@@ -156,7 +156,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     if (this.ring.empty) return
     const { durableCycle } = this.host.accepter
     if (this.ring.ready(durableCycle)) this.flush(durableCycle)
-    else if (!this.isAwaited) this.host.awaitsDurable(this)
+    else if (this.awaitedAt < 0) this.host.awaitsDurable(this)
   }
 
   /** The host's: this socket is not read until `continueReading`. What was read goes on as credit allows. */
@@ -465,7 +465,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     if (bytes !== undefined) this.write(bytes)
     this.reader.unblock(blocks.credit)
     this.charge()
-    if (!this.ring.empty && !this.isAwaited) this.host.awaitsDurable(this)
+    if (!this.ring.empty && this.awaitedAt < 0) this.host.awaitsDurable(this)
   }
 
   private charge(): void {

@@ -68,9 +68,9 @@ export class MqttFront implements ConnectionHost {
   /** Those that have not been let in yet, in the order in which they came. */
   private readonly strangers = new Set<MqttConnection>()
   private readonly byClientId = new Map<string, MqttConnection>()
-  /** Connections with acknowledgements to come. Two sets that take turns. */
-  private awaiting = new Set<MqttConnection>()
-  private awaitingNext = new Set<MqttConnection>()
+  /** Connections with acknowledgements to come, each once, at its `awaitedAt`. Two lists that take turns. */
+  private awaiting: (MqttConnection | undefined)[] = []
+  private awaitingNext: (MqttConnection | undefined)[] = []
   private heldBytes = 0
   private tick: NodeJS.Timeout | undefined
   private state: 'new' | 'listening' | 'draining' | 'stopped' = 'new'
@@ -227,10 +227,11 @@ export class MqttFront implements ConnectionHost {
     this.awaiting = this.awaitingNext
     this.awaitingNext = awaiting
     for (const connection of awaiting) {
-      connection.isAwaited = false
+      if (connection === undefined) continue
+      connection.awaitedAt = -1
       connection.flush(durableCycle)
     }
-    awaiting.clear()
+    awaiting.length = 0
     this.mayResume()
   }
 
@@ -246,8 +247,7 @@ export class MqttFront implements ConnectionHost {
   // --- what connections ask of their host ---
 
   awaitsDurable(connection: MqttConnection): void {
-    connection.isAwaited = true
-    this.awaiting.add(connection)
+    connection.awaitedAt = this.awaiting.push(connection) - 1
   }
 
   charge(bytes: number): void {
@@ -282,8 +282,9 @@ export class MqttFront implements ConnectionHost {
   closed(connection: MqttConnection): void {
     this.connections.delete(connection)
     this.strangers.delete(connection)
-    this.awaiting.delete(connection)
-    this.awaitingNext.delete(connection)
+    const { awaitedAt } = connection
+    for (const list of [this.awaiting, this.awaitingNext])
+      if (awaitedAt >= 0 && list[awaitedAt] === connection) list[awaitedAt] = undefined
     if (this.byClientId.get(connection.clientId) === connection) this.byClientId.delete(connection.clientId)
   }
 

@@ -53,14 +53,6 @@ export class HeldBytes {
     this.end += more
   }
 
-  /** Takes over a chunk from `at` on, when nothing is held: nobody else has it. */
-  adopt(chunk: Buffer, at: number): void {
-    this.buffer = chunk
-    this.start = at
-    this.end = chunk.length
-    this.lookedTo = at
-  }
-
   /** Everything before `at` has been taken. */
   consume(at: number): void {
     this.start = at

@@ -5,6 +5,7 @@ import type { CloseCause } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { bodyStart, isFirstByte, isPacketStart, packetSize, packetTypes } from './mqtt-frames.ts'
 import { HeldBytes } from './mqtt-held-bytes.ts'
+import { readIntoShared } from './shared-read.ts'
 
 /** Why no further packet is taken; bits, since several may hold at once. */
 export const blocks = { credit: 1, passage: 2, output: 4, connack: 8, drain: 16, rate: 32 } as const
@@ -48,7 +49,8 @@ export class PacketReader {
     this.taker = taker
     this.heardAt = taker.nowMs
     this.packetSince = taker.nowMs
-    socket.on('data', (chunk: Buffer) => this.onData(chunk))
+    if (!readIntoShared(socket, (bytes, end) => this.onData(bytes, end)))
+      socket.on('data', (chunk: Buffer) => this.onData(chunk, chunk.length))
   }
 
   /** Bytes of memory in use. */
@@ -111,35 +113,34 @@ export class PacketReader {
     this.socket.resume()
   }
 
-  private onData(chunk: Buffer): void {
+  private onData(chunk: Buffer, end: number): void {
     const { held, taker } = this
     if (!taker.isOpen) return
     this.heardAt = taker.nowMs
     let at = 0
     // What is held is an unfinished packet (or nothing), or whole packets that wait behind a block.
-    while (!held.isEmpty && this.blockedBy === 0 && at < chunk.length) {
+    while (!held.isEmpty && this.blockedBy === 0 && at < end) {
       const missing = held.missing()
       if (missing < 0) {
         taker.refuse('malformed-packet')
         return
       }
-      const taken = Math.min(missing, chunk.length - at)
+      const taken = Math.min(missing, end - at)
       held.append(chunk, at, at + taken)
       at += taken
       this.walkHeld()
       if (!taker.isOpen) return
     }
-    if (held.isEmpty) at = this.walk(chunk, at, chunk.length)
+    if (held.isEmpty) at = this.walk(chunk, at, end)
     if (!taker.isOpen) return
-    if (at < chunk.length) this.keep(chunk, at)
+    if (at < end) this.keep(chunk, at, end)
     taker.afterWalk()
   }
 
-  private keep(chunk: Buffer, at: number): void {
+  private keep(chunk: Buffer, at: number, end: number): void {
     const { held } = this
     if (held.isEmpty) this.packetSince = this.taker.nowMs
-    if (this.blockedBy !== 0 && held.isEmpty && 2 * at <= chunk.length) held.adopt(chunk, at)
-    else held.append(chunk, at, chunk.length)
+    held.append(chunk, at, end)
     if (this.blockedBy === 0) return
     if (this.taker.isWelcomed) for (let pings = held.pingsAhead(); pings > 0; pings--) this.taker.onPingAhead()
     if (held.length > limits.lookAheadBytesMax) this.pause()

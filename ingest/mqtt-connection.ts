@@ -6,13 +6,10 @@
 //                     └─ the rest ──▶ session (aedes) ──▶ socket
 import type { Duplex } from 'node:stream'
 import { type DeviceCredential, everyone } from '../domain/authority.ts'
-import type { Accepter } from './accept.ts'
-import type { DeviceAuth } from './device-auth.ts'
-import type { CloseCause, IngestEvents } from './events.ts'
+import type { CloseCause } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
-import { AckRing, type AckSlab, ackKinds } from './mqtt-acks.ts'
-import { admit } from './mqtt-admission.ts'
-import type { MqttBroker } from './mqtt-broker.ts'
+import { AckRing, type AckSlab } from './mqtt-acks.ts'
+import { admit, type DoorKeeper, refusalOf } from './mqtt-admission.ts'
 import {
   type ConnackCode,
   type ConnectPacket,
@@ -21,15 +18,12 @@ import {
   pingresp,
   pubcomp,
   readFilters,
-  readText,
   subackRefused,
 } from './mqtt-frames.ts'
 import { MqttOutput, type OutputOwner } from './mqtt-output.ts'
 import { MqttPassage, type PassageEnd } from './mqtt-passage.ts'
+import { MqttPublishes, type PublishHost, type PublishOwner } from './mqtt-publishes.ts'
 import { blocks, PacketReader, type PacketTaker } from './mqtt-reader.ts'
-import { mayPublish, readMqttTopic, refusalHints } from './mqtt-topic.ts'
-import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
-import type { RateBucket, RateLimits } from './rate-limits.ts'
 
 /** A credential, 0 (welcome, whoever it is), or the CONNACK code of the refusal. */
 type Admittance = DeviceCredential | ConnackCode
@@ -37,15 +31,9 @@ type Admittance = DeviceCredential | ConnackCode
 export type Authenticate = (connect: ConnectPacket, certificate?: string) => Admittance | Promise<Admittance>
 
 /** What all connections of a front share. */
-export interface ConnectionHost {
-  readonly accepter: Accepter
-  readonly broker: MqttBroker
-  readonly events: IngestEvents
+export interface ConnectionHost extends PublishHost, DoorKeeper {
   readonly slab: AckSlab
-  readonly topicsOpen: boolean
   readonly authenticate: Authenticate
-  readonly auth: DeviceAuth
-  readonly rates: RateLimits | undefined
   /** Milliseconds of a live event loop, in steps: a loop that stood still ages nobody. */
   readonly nowMs: number
   /** True while the memory of all connections is used up. */
@@ -54,8 +42,6 @@ export interface ConnectionHost {
   awaitsDurable(connection: MqttConnection): void
   /** The connection holds so many bytes more (or less). */
   charge(bytes: number): void
-  /** Whether a client id is free, or held by the same device. */
-  mayClaim(clientId: string, credential: DeviceCredential): boolean
   /** The client id is this connection's from now on; an older one is closed. */
   claim(clientId: string, connection: MqttConnection): void
   closed(connection: MqttConnection): void
@@ -63,7 +49,7 @@ export interface ConnectionHost {
 
 type State = 'connecting' | 'authenticating' | 'open' | 'lingering' | 'closed'
 
-export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
+export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, PublishOwner {
   clientId = ''
   state: State = 'connecting'
   private readonly host: ConnectionHost
@@ -76,19 +62,14 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
   /** Charged to the host. */
   private charged = 0
   private readonly ring = new AckRing()
-  private topics: RememberedTopics | undefined
+  private readonly publishes: MqttPublishes
   /** The host's: where this connection stands in its list of those that acknowledgements are to come for; -1: in none. */
   awaitedAt = -1
 
   private connect: ConnectPacket | undefined
   /** Who it is, once it was let in. */
   private admitted: DeviceCredential | undefined
-  /** What it waits for, while its device sends faster than it may. */
-  private pacedBy: RateBucket | undefined
   private passage: MqttPassage | undefined
-
-  /** QoS 2 telemetry received and not released: packet id, cycle. */
-  private unreleased: Map<number, number> | undefined
 
   private keepaliveMs = 0
   /** When the wait began for CONNECT, for its answer, for the session, or for the peer to close. */
@@ -104,6 +85,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     this.stateSince = host.nowMs
     this.reader = new PacketReader(socket, this)
     this.output = new MqttOutput(socket, this)
+    this.publishes = new MqttPublishes(this, host, this.reader, this.ring)
     socket.on('error', () => this.end())
     socket.on('end', () => this.end())
     socket.on('close', () => this.end())
@@ -183,117 +165,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
 
   take(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
     return first >> 4 === packetTypes.publish
-      ? this.publish(first, bytes, at, body, end)
+      ? this.publishes.take(first, bytes, at, body, end)
       : this.other(first, bytes, at, body, end)
-  }
-
-  /** False: not taken, it has to wait (or the connection was closed). */
-  private publish(first: number, bytes: Buffer, at: number, body: number, end: number): boolean {
-    const qos = (first >> 1) & 3
-    if (qos === 3 || (qos === 0 && (first & 8) !== 0) || body + 2 > end) return this.refuse('malformed-packet')
-    const { ring, host } = this
-    const size = end - at
-    if (
-      ring.publishes >= limits.publishesInFlightMax ||
-      (ring.bytes > 0 && ring.bytes + size > limits.bytesInFlightMax)
-    ) {
-      this.reader.block(blocks.credit)
-      return false
-    }
-    const topicStart = body + 2
-    const topicEnd = topicStart + ((bytes[body]! << 8) | bytes[body + 1]!)
-    const payload = qos === 0 ? topicEnd : topicEnd + 2
-    if (payload > end || topicEnd === topicStart) return this.refuse('malformed-packet')
-    const packetId = qos === 0 ? 0 : (bytes[topicEnd]! << 8) | bytes[topicEnd + 1]!
-    if (qos > 0 && packetId === 0) return this.refuse('malformed-packet')
-    const topic = this.topics?.find(bytes, topicStart, topicEnd) ?? this.learn(bytes, topicStart, topicEnd)
-    if (topic === undefined) return false
-    const { route } = topic
-    if (route === undefined) return this.passPublish(qos, packetId, bytes, at, end)
-    if (topic.bucket !== undefined && this.owes(topic.bucket, route.device)) return false
-    if (qos === 2) {
-      this.unreleased ??= new Map()
-      const known = this.unreleased.get(packetId)
-      if (known !== undefined) {
-        // The same message again: its packet id is not released yet (MQTT 3.1.1 §4.3.3).
-        ring.push(ackKinds.pubrec, packetId, known, size)
-        return true
-      }
-      if (this.unreleased.size >= limits.unreleasedMax) return this.refuse('unreleased')
-    }
-    const { accepter } = host
-    const isResent = (first & 8) !== 0
-    const cycle =
-      qos === 0
-        ? accepter.accept(route, bytes, payload, end)
-        : accepter.acceptResendable(route, bytes, payload, end, this.clientId, packetId, isResent)
-    ring.push(qos === 1 ? ackKinds.puback : qos === 0 ? ackKinds.none : ackKinds.pubrec, packetId, cycle, size)
-    if (qos === 2) this.unreleased!.set(packetId, cycle)
-    if (topic.generation !== host.broker.generation) {
-      topic.generation = host.broker.generation
-      topic.isWanted = host.broker.isWanted(topic.topic)
-    }
-    if (topic.bucket !== undefined) this.pace(topic.bucket, route.device)
-    if (topic.isWanted) host.broker.sendCopy(topic.topic, Buffer.from(bytes.subarray(payload, end)))
-    return true
-  }
-
-  /** A topic that is new to this connection: checked once. Undefined: refused, the connection is closed. */
-  private learn(bytes: Buffer, start: number, end: number): RememberedTopic | undefined {
-    const text = readText(bytes, start, end)
-    if (text === undefined) {
-      this.close('malformed-packet', 'a topic that is not UTF-8 or has U+0000')
-      return undefined
-    }
-    const { host, credential } = this
-    const topic = readMqttTopic(text, host.topicsOpen)
-    if (topic.kind === 'refused' || !mayPublish(credential, topic, text)) {
-      const cause = topic.kind === 'refused' ? topic.cause : 'topic-foreign'
-      host.events.publishRefused(cause, {
-        clientId: this.clientId,
-        topic: text.slice(0, 200),
-        hint: refusalHints[cause],
-      })
-      this.close('publish-refused', cause)
-      return undefined
-    }
-    const { tenant } = credential
-    const isTelemetry = topic.kind === 'telemetry'
-    const route = isTelemetry ? host.accepter.route(tenant, topic.device, topic.codec, text) : undefined
-    const bucket = isTelemetry ? host.rates?.of(tenant, topic.device) : undefined
-    const remembered = new RememberedTopic(Buffer.from(bytes.subarray(start, end)), text, route, bucket)
-    this.topics ??= new RememberedTopics()
-    this.topics.add(remembered)
-    return remembered
-  }
-
-  /** What was taken counts; beyond the rate nothing more is read until it is paid for. */
-  private pace(bucket: RateBucket, device: string): void {
-    const { accepter } = this.host
-    const waitMs = bucket.spend(accepter.lastAccepted + accepter.lastDeadLettered)
-    if (waitMs > 0) this.waitForRate(bucket, device, waitMs)
-  }
-
-  /** What it sent on a connection before, or through another door, counts as well: to come again is no way past. */
-  private owes(bucket: RateBucket, device: string): boolean {
-    const waitMs = bucket.waitMs()
-    if (waitMs > 0) this.waitForRate(bucket, device, waitMs)
-    return waitMs > 0
-  }
-
-  private waitForRate(bucket: RateBucket, device: string, waitMs: number): void {
-    if (this.pacedBy === undefined) this.host.events.rateLimited('mqtt', { device, waitMs: Math.ceil(waitMs) })
-    this.pacedBy = bucket
-    this.reader.block(blocks.rate)
-  }
-
-  private passPublish(qos: number, packetId: number, bytes: Buffer, at: number, end: number): boolean {
-    const passage = this.passageFor(end - at)
-    if (passage === undefined) return false
-    if (qos === 2 && !passage.noteUnreleased(packetId)) return this.refuse('unreleased')
-    if (qos === 1) this.ring.pushPassed(packetId, end - at)
-    passage.pass(bytes, at, end)
-    return true
   }
 
   /** Everything but PUBLISH. */
@@ -324,7 +197,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
   private onPubrel(bytes: Buffer, at: number, body: number, end: number): boolean {
     const packetId = readUint16(bytes, body)
     if (packetId === 0) return this.refuse('malformed-packet')
-    if (this.unreleased?.delete(packetId) || !this.passage?.isOpen) {
+    if (this.publishes.release(packetId) || !this.passage?.isOpen) {
       this.output.cork()
       this.write(pubcomp(packetId))
       return true
@@ -386,18 +259,9 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     }
     const { host } = this
     const connect = this.connect!
-    const { clientId, will } = connect
-    if (host.auth.isForeignClientId(credential, clientId) || !host.mayClaim(clientId, credential)) {
-      this.answerAndClose(connack(2), 'client-id', `the client id is another device's`)
-      return
-    }
-    if (will !== undefined && !mayPublish(credential, readMqttTopic(will.topic, host.topicsOpen), will.topic)) {
-      this.answerAndClose(connack(5), 'will-refused', will.topic.slice(0, 200))
-      return
-    }
-    const owedMs = will === undefined ? 0 : this.owedFor(credential, will.topic)
-    if (owedMs > limits.debtMsMax) {
-      this.answerAndClose(connack(3), 'will-refused', `its device owes ${Math.ceil(owedMs)} ms of its rate`)
+    const refusal = refusalOf(credential, connect, host)
+    if (refusal !== undefined) {
+      this.answerAndClose(refusal.answer, refusal.cause, refusal.detail)
       return
     }
     this.admitted = credential
@@ -411,12 +275,6 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
     } else this.openPassage(true)
   }
 
-  /** A will that is telemetry is sent by going: whoever comes and goes would be held by no rate otherwise. */
-  private owedFor({ tenant }: DeviceCredential, willTopic: string): number {
-    const topic = readMqttTopic(willTopic, this.host.topicsOpen)
-    return topic.kind === 'telemetry' ? (this.host.rates?.of(tenant, topic.device).waitMs() ?? 0) : 0
-  }
-
   private openPassage(forwardsConnack: boolean): void {
     this.reader.block(blocks.passage)
     this.stateSince = this.host.nowMs
@@ -425,7 +283,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
   }
 
   /** The way to the broker, when it is open and has room; else the packet waits. */
-  private passageFor(bytes: number): MqttPassage | undefined {
+  passageFor(bytes: number): MqttPassage | undefined {
     if (this.passage === undefined) this.openPassage(false)
     else if (this.passage.hasRoom(bytes)) return this.passage
     this.reader.block(blocks.passage)
@@ -507,11 +365,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner {
       if (nowMs - this.stateSince > limits.lingerMs) this.end()
       return
     }
-    if (this.pacedBy?.waitMs() === 0) {
-      this.pacedBy = undefined
-      this.reader.unblock(blocks.rate)
-      if (!this.isOpen) return
-    }
+    this.publishes.onTick()
+    if (!this.isOpen) return
     if (this.state === 'connecting') {
       if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return

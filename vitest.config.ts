@@ -17,7 +17,9 @@ const alsoOnKafka = [
   'anomalies-survive-kill-9',
   'verify-finds-differences',
 ].map((name) => `tests/end-to-end/${name}.test.ts`)
-const onlyOnKafka = ['roles-apart-on-kafka', 'waits-for-kafka'].map((name) => `tests/end-to-end/${name}.test.ts`)
+const onlyOnKafka = ['roles-apart-on-kafka', 'the-seam-between-two-clocks', 'waits-for-kafka'].map(
+  (name) => `tests/end-to-end/${name}.test.ts`,
+)
 const kafkaSetup = 'tests/helpers/kafka-setup.ts'
 const isAllOnKafka = process.env.WEIR_TEST_LOG === 'kafka'
 /** Looked for here because a project without its setup has nothing to say why; bin/test.js names what is missing. */

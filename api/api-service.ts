@@ -64,9 +64,11 @@ const rateSampleMs = 1_000
 export function createApiService(options: ApiServiceOptions): ApiService {
   const { config, log, clickhouse, status, logger, instruments, clock, pages, viewersMax } = options
   const lastValues = new LastValues()
+  const withLogOffset = log.hasManyAppenders
   const history: AskHistory = (question, signal) =>
-    askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc' }, signal)
-  const received: AskReceived = (question, signal) => askReceivedReadings(clickhouse, question, signal)
+    askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc', withLogOffset }, signal)
+  const received: AskReceived = (question, signal) =>
+    askReceivedReadings(clickhouse, { ...question, withLogOffset }, signal)
   const retentionMs = config.retentionRaw
   const hubOptions = { log, lastValues, clock, logger, history, received, retentionMs }
   const hub = new LiveHub({ ...hubOptions, ...(viewersMax && { viewersMax }) })

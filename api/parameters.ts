@@ -1,7 +1,7 @@
 // The parameters that routes share: each checked, bounded and described once. Every route takes a strict object of them, so that a
 // misspelt name is an error and not a filter that silently did nothing.
 import { z } from 'zod'
-import { isDeviceName, isMetricName } from '../domain/reading.ts'
+import { isDeviceName, isDeviceNamePrefix, isMetricName } from '../domain/reading.ts'
 import { type AskedInstant, parseInstant } from './instant.ts'
 import { canonicalTimeZone } from './time-zone.ts'
 
@@ -34,8 +34,9 @@ export const deviceParameter = several
     const prefixes: string[] = []
     for (const each of asList(given)) {
       const prefix = each.endsWith('*') ? each.slice(0, -1) : undefined
-      const usable = prefix === '' || isDeviceName(prefix ?? each)
-      if (!usable) context.addIssue(`${quoted(each)} is not the name of a device: 1–128 of A-Z a-z 0-9 . _ : - @`)
+      const usable = prefix === undefined ? isDeviceName(each) : prefix === '' || isDeviceNamePrefix(prefix)
+      if (!usable)
+        context.addIssue(`${quoted(each)} is not the name of a device: 1–128 of A-Z a-z 0-9 . _ : - @, not . or ..`)
       if (prefix === undefined) names.push(each)
       else prefixes.push(prefix)
     }

@@ -1,5 +1,6 @@
 // How fast readings pass each stage: made from the totals that processes publish, over the last few seconds.
 import { readInstrument } from '../runtime/instruments.ts'
+import { statusAgeMsMax } from '../runtime/readiness.ts'
 import type { ProcessStatus } from '../runtime/status.ts'
 
 /** The detector's own count, by which others know it. */
@@ -41,27 +42,56 @@ class Rate {
   }
 }
 
+/** The processes of one stage: each counts for itself. */
+class StageRates {
+  private readonly ofProcesses = new Map<string, Rate>()
+
+  add(process: string, sample: Sample): void {
+    let rate = this.ofProcesses.get(process)
+    if (rate === undefined) {
+      rate = new Rate()
+      this.ofProcesses.set(process, rate)
+    }
+    rate.add(sample)
+  }
+
+  /** Those that are gone, or say nothing any more, have no rate. */
+  keepOnly(isThere: (process: string) => boolean): void {
+    for (const process of this.ofProcesses.keys()) if (!isThere(process)) this.ofProcesses.delete(process)
+  }
+
+  get perSecond(): number | undefined {
+    let sum: number | undefined
+    for (const { perSecond } of this.ofProcesses.values()) if (perSecond !== undefined) sum = (sum ?? 0) + perSecond
+    return sum
+  }
+}
+
 export class PipelineRates {
-  private readonly rates = {
-    received: new Rate(),
-    durable: new Rate(),
-    stored: new Rate(),
-    seen: new Rate(),
-    detected: new Rate(),
+  private readonly rates: Readonly<Record<keyof StageTotals, StageRates>> = {
+    received: new StageRates(),
+    durable: new StageRates(),
+    stored: new StageRates(),
+    seen: new StageRates(),
+    detected: new StageRates(),
   }
 
   /** Each total with the time at which its process stated it. */
   add(statuses: readonly ProcessStatus[], seen: number, nowMs: number): void {
-    for (const { at, ingest, stored, instruments } of statuses) {
+    const { received, durable, stored, detected } = this.rates
+    const heard = new Set(statuses.filter(({ at }) => nowMs - at <= statusAgeMsMax).map(({ process }) => process))
+    for (const stage of [received, durable, stored, detected]) stage.keepOnly((process) => heard.has(process))
+    for (const { process, at, ingest, stored: storing, instruments } of statuses) {
+      if (!heard.has(process)) continue
       if (ingest) {
-        this.rates.received.add({ atMs: at, total: ingest.receivedReadings })
-        this.rates.durable.add({ atMs: at, total: ingest.durableReadings })
+        received.add(process, { atMs: at, total: ingest.receivedReadings })
+        durable.add(process, { atMs: at, total: ingest.durableReadings })
       }
-      const detected = readInstrument(instruments, detectedReadings)
-      if (detected !== undefined) this.rates.detected.add({ atMs: at, total: detected })
-      if (stored) this.rates.stored.add({ atMs: at, total: stored.storedReadings })
+      const readings = readInstrument(instruments, detectedReadings)
+      if (readings !== undefined) detected.add(process, { atMs: at, total: readings })
+      if (storing) stored.add(process, { atMs: at, total: storing.storedReadings })
     }
-    this.rates.seen.add({ atMs: nowMs, total: seen })
+    this.rates.seen.add('', { atMs: nowMs, total: seen })
   }
 
   /** Null: not known (yet). */

@@ -306,6 +306,25 @@ describe('what operators ask', () => {
     world.statuses = []
   })
 
+  it('/v1/pipeline adds up what several processes of a role say, and leaves out those that are silent', async () => {
+    const totals = { deadLettered: 1, refused: 2, connections: 3, durableLagMs: 4 }
+    const status = (process: string, readings: number, age = 0) => ({
+      ...{ process, at: world.clock.micros / 1000 - age, parts: {}, instruments: [] },
+      ingest: { ...totals, receivedReadings: readings, durableReadings: readings },
+    })
+    world.statuses = [status('a/ingest', 1_000_000), status('b/ingest', 10)]
+    await world.get('/v1/pipeline')
+    world.clock.micros += 2_000_000
+    world.statuses = [status('a/ingest', 1_000_200), status('b/ingest', 50), status('c/ingest', 7, 60_000)]
+    const { body } = await world.get('/v1/pipeline')
+    expect(pipelineSchema.parse(body)).toMatchObject({
+      stages: { received: { total: 1_000_250, perSecond: 120 }, durable: { total: 1_000_250, lagMs: 4 } },
+      ...{ connections: 6, deadLettered: 2, refused: 4 },
+      unknown: { ingest: 'The process c/ingest has said nothing for 60 s.' },
+    })
+    world.statuses = []
+  })
+
   it('/v1/pipeline says null, and why, where it does not know', async () => {
     const { body } = await world.get('/v1/pipeline')
     const nothing = { total: null, perSecond: null, lagMs: null }

@@ -16,7 +16,7 @@ import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
 import { openEmbeddedLog } from '../stream/log/embedded-log.ts'
 import { createWriterService } from '../stream/writer-service.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { type ApiService, createApiService } from './api-service.ts'
+import { type ApiService, type ApiServiceOptions, createApiService } from './api-service.ts'
 import type { Problem } from './wire.ts'
 
 export interface SentReading {
@@ -53,7 +53,10 @@ export interface World {
   get<Body>(path: string): Promise<Answer<Body>>
   problem(path: string): Promise<Problem>
   /** A second api on the same log and store, as after a restart; or on a store that does not do what it should. */
-  startApi(store?: ClickHouse): Promise<{ readonly api: ApiService; readonly url: string }>
+  startApi(
+    store?: ClickHouse,
+    more?: Pick<ApiServiceOptions, 'gatewayUrl'>,
+  ): Promise<{ readonly api: ApiService; readonly url: string }>
   close(): Promise<void>
 }
 
@@ -85,7 +88,7 @@ export async function openWorld(): Promise<World> {
   const apis: ApiService[] = []
   const urls: string[] = []
 
-  async function startApi(store = clickhouse) {
+  async function startApi(store = clickhouse, more: Pick<ApiServiceOptions, 'gatewayUrl'> = {}) {
     const config = { host: '127.0.0.1', httpPort: 0, livePort: 0 }
     const status = { all: async () => world.statuses }
     const api = createApiService({
@@ -94,6 +97,7 @@ export async function openWorld(): Promise<World> {
       config,
       status,
       instruments: createInstruments('api'),
+      ...more,
     })
     await api.start()
     apis.push(api)

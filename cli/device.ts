@@ -62,7 +62,9 @@ export const device = defineCommand({
       return list(file, say)
     }
     if (name === undefined || !isDeviceName(name))
-      throw new UsageError(`weir device ${action} needs a NAME: 1 to 128 characters of A-Z a-z 0-9 . _ : @ -`)
+      throw new UsageError(
+        `weir device ${action} needs a NAME: 1 to 128 characters of A-Z a-z 0-9 . _ : @ -, not . or ..`,
+      )
     if (action === 'show') return show(file, name, say)
     if (dirname(file) === config.data) makeDataDirectory(config.data)
     else if (!existsSync(dirname(file))) throw new StartError(`There is no directory ${dirname(file)} for WEIR_DEVICES`)

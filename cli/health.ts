@@ -43,12 +43,24 @@ interface Answered {
 async function askReadiness(url: string): Promise<Answered> {
   try {
     const answer = await fetch(new URL('/readyz', url), { signal: AbortSignal.timeout(answerMsMax) })
-    return (await answer.json()) as Readiness
+    const said: unknown = await answer.json()
+    if (isReadiness(said)) return said
+    return { status: 'no-answer', detail: `What answers at ${url} is no Weir (${answer.status})`, parts: {} }
   } catch (error) {
     const { message, cause } = error as Error
     const why = cause instanceof Error && cause.message !== '' ? cause.message : message
     return { status: 'no-answer', detail: `${url} does not answer: ${why}`, parts: {} }
   }
+}
+
+function isReadiness(said: unknown): said is Readiness {
+  const { status, parts } = (said ?? {}) as Partial<Record<keyof Readiness, unknown>>
+  const isKnown = status === 'ready' || status === 'not-ready'
+  return isKnown && typeof parts === 'object' && parts !== null && Object.values(parts).every(isPart)
+}
+
+function isPart(part: unknown): boolean {
+  return typeof (part as { state?: unknown } | null)?.state === 'string'
 }
 
 function describe({ status, detail, parts }: Answered): string {

@@ -77,7 +77,7 @@ function readPlan(args: Readonly<Record<string, unknown>>): Plan {
   const device = text('device') ?? 'replay'
   const metric = text('metric') ?? 'value'
   if (!isDeviceName(device))
-    throw new UsageError(`--device ${device} must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ -`)
+    throw new UsageError(`--device ${device} must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ -, not . or ..`)
   if (!isMetricName(metric))
     throw new UsageError('--metric must be 1 to 128 characters, none of them a control character')
   const speed = text('speed') ?? '1'

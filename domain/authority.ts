@@ -1,5 +1,5 @@
 // Who may speak for which device: the one rule behind every door of the intake. Pure; who somebody is was settled before.
-import { type DeviceName, defaultTenant, isDeviceName, type Tenant } from './reading.ts'
+import { type DeviceName, defaultTenant, isDeviceName, isDeviceNamePrefix, type Tenant } from './reading.ts'
 
 /** What a token stands for. It decides the tenant; a request never does. */
 export interface DeviceCredential {
@@ -27,7 +27,8 @@ export function speaksForAll({ speaksFor }: DeviceCredential): boolean {
 
 /** A name, or the beginning of one and `*`; `*` alone is every device. */
 export function isDevicePattern(pattern: string): boolean {
-  return pattern === '*' || isDeviceName(pattern.endsWith('*') ? pattern.slice(0, -1) : pattern)
+  if (!pattern.endsWith('*')) return isDeviceName(pattern)
+  return pattern === '*' || isDeviceNamePrefix(pattern.slice(0, -1))
 }
 
 /** Sessions and client ids belong to a device, not to one of its tokens: a device may change its token. */

@@ -31,6 +31,11 @@ export type LogState =
 
 export interface EventLog {
   readonly partitions: number
+  /**
+   * Several processes may append to one partition at a time, each with its own clock: receivedAt need not rise with the offset there. Where only one
+   * can, it does.
+   */
+  readonly hasManyAppenders: boolean
 
   /**
    * Resolves, with the chunk's offset, once the chunk is durable (synced, or acks=all); appends made without a pause share

@@ -2,12 +2,15 @@ import { describe, expect, it } from 'vitest'
 import { isDeviceName, isMetricName } from './reading.ts'
 
 describe('a device name', () => {
-  it.each(['a', 'boiler-1', 'A.b_c:d@e', 'x'.repeat(128)])('may be %s', (name) => {
+  it.each(['a', 'boiler-1', 'A.b_c:d@e', '...', '.a', 'x'.repeat(128)])('may be %s', (name) => {
     expect(isDeviceName(name)).toBe(true)
   })
-  it.each(['', 'x'.repeat(129), 'a/b', 'a b', 'ä', 'a\n', 'a\u0000', 'a+', '#', '../x'])('may not be %j', (name) => {
-    expect(isDeviceName(name)).toBe(false)
-  })
+  it.each(['', 'x'.repeat(129), 'a/b', 'a b', 'ä', 'a\n', 'a\u0000', 'a+', '#', '../x', '.', '..'])(
+    'may not be %j',
+    (name) => {
+      expect(isDeviceName(name)).toBe(false)
+    },
+  )
 })
 
 describe('a metric name', () => {

@@ -30,8 +30,14 @@ export const futureMsMax = 24 * 60 * 60 * 1000
 
 const deviceNamePattern = /^[A-Za-z0-9._:@-]{1,128}$/
 
+/** What a device's name may begin with. */
+export function isDeviceNamePrefix(text: string): boolean {
+  return deviceNamePattern.test(text)
+}
+
+/** `.` and `..` are no names: in an address they mean another place, and clients fold them away before they ask. */
 export function isDeviceName(name: string): boolean {
-  return deviceNamePattern.test(name)
+  return deviceNamePattern.test(name) && name !== '.' && name !== '..'
 }
 
 /** 1–128 characters (Unicode code points), none of them a control character. */

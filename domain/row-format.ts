@@ -183,6 +183,11 @@ export class RowCursor {
     return true
   }
 
+  /** Where the row ends, in bytes. */
+  get end(): number {
+    return this.at
+  }
+
   isText(): boolean {
     return Number.isNaN(this.value)
   }

@@ -63,6 +63,9 @@ export interface IngestEvents {
   readingResumed(): void
   /** A device sends faster than it may: nothing more is taken of it for a while. HTTP is told with 429, which `requestRefused` counts. */
   rateLimited(door: 'mqtt' | 'websocket', fields: { device: string; waitMs: number }): void
+  /** Connections that come from now on see the certificate that these files hold now. */
+  certificateChanged(files: { cert: string }): void
+  certificateUnusable(fields: { cert: string; key: string; error: string }): void
   gatewayListening(host: string, port: number): void
   /** By us, for something that its peer did. */
   socketClosed(cause: SocketCloseCause, fields: { path: string; peer: string; device?: string }): void
@@ -139,6 +142,13 @@ export function createIngestEvents(options: { clock: Clock; logger: Logger; inst
     rateLimited(door, fields) {
       limited.inc({ door })
       say(`rate-limited ${door}`, 'warn', { door, ...fields }, 'a device sends faster than it may: it waits')
+    },
+    certificateChanged({ cert }) {
+      logger.info({ event: 'certificate-changed', cert }, 'MQTT over TLS shows another certificate from now on')
+    },
+    certificateUnusable(fields) {
+      const message = 'the certificate of MQTT over TLS changed and can’t be used: the one before is shown on'
+      say('certificate-unusable', 'warn', fields, message)
     },
     gatewayListening(host, port) {
       logger.info({ event: 'gateway-listening', host, port }, 'the gateway is listening')

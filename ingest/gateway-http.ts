@@ -275,7 +275,8 @@ function wrongMethod({ method, path }: HttpExchange): RequestError {
 }
 
 function invalidDevice(): RequestError {
-  const detail = 'The device in the path must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @.'
+  const detail =
+    'The device in the path must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @, and not be “.” or “..”.'
   return new RequestError(400, 'invalid-device-name', 'No such name for a device', detail)
 }
 

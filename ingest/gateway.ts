@@ -85,8 +85,10 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     this.queuedBytesMax = options.memoryBytesMax * limits.mqttQueuesShareMax
     this.requests = new TelemetryRequests(this, options.memoryBytesMax)
     this.server = createWebServer({
+      connectionsMax: limits.gatewayConnectionsMax,
+      onConnectionRefused: (peer) => this.events.requestRefused('connections-max', { peer, path: '' }),
       onRequest: (exchange) => {
-        const health = answerHealth(exchange.method, exchange.path, () => this.parts())
+        const health = answerHealth(exchange, () => this.parts())
         if (health === undefined) this.requests.onRequest(exchange)
         else exchange.answer(health)
       },
@@ -292,7 +294,7 @@ function deviceOf(query: string): string | undefined | RequestError {
   }
   const [device] = devices
   if (device === undefined || isDeviceName(device)) return device
-  const detail = 'A device must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @.'
+  const detail = 'A device must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @, and not be “.” or “..”.'
   return new RequestError(400, 'invalid-device-name', 'No such name for a device', detail)
 }
 

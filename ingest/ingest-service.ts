@@ -1,11 +1,8 @@
-// The role ingest: takes readings in and acknowledges them once they are durable. Puts its parts together and answers for their health.
-import { readFileSync } from 'node:fs'
 import type { EventLog } from '../domain/event-log.ts'
 import type { DeviceRegistry } from '../runtime/access/device-registry.ts'
 import { originRulesOf } from '../runtime/access/viewer-access.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { AccessOptions, Config } from '../runtime/config.ts'
-import { StartError } from '../runtime/errors.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
 import type { Health, Service } from '../runtime/service.ts'
@@ -172,21 +169,12 @@ export function createIngestService(options: IngestServiceOptions): IngestServic
   }
 }
 
-/** Reads the files; throws a StartError for one that can't be read. */
 function tlsOf({
   mqttTlsPort: port,
-  tlsCert,
-  tlsKey,
-  tlsClientCa,
+  tlsCert: cert,
+  tlsKey: key,
+  tlsClientCa: clientCa,
 }: IngestServiceOptions['config']): MqttTlsOptions | undefined {
-  if (port === undefined || tlsCert === undefined || tlsKey === undefined) return undefined
-  return { port, cert: pem(tlsCert), key: pem(tlsKey), clientCa: tlsClientCa && pem(tlsClientCa) }
-}
-
-function pem(file: string): string {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (error) {
-    throw new StartError(`The file ${file} for TLS can't be read: ${(error as Error).message}`)
-  }
+  if (port === undefined || cert === undefined || key === undefined) return undefined
+  return { port, files: { cert, key, clientCa } }
 }

@@ -83,6 +83,8 @@ export const ingestLimits = {
   /** Requests whose answer waits for the log. */
   requestsInFlightMax: 10_000,
 
+  /** Connections of the gateway's port that are no WebSocket: more than there may be requests in flight. */
+  gatewayConnectionsMax: 12_000,
   /** WebSockets of /v1/ingest at once. */
   ingestSocketsMax: 2_000,
   /** Those of them that have not said who they are; the one that has been silent longest makes room for one more. */

@@ -139,6 +139,8 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
         // It was taken, and counts: what its device owes keeps the next will of it out (mqtt-connection.ts).
         options.rates?.of(credential.tenant, topic.device).spend(accepter.lastAccepted + accepter.lastDeadLettered)
       }
+      // So that what is kept of it counts as its publisher's.
+      Object.assign(packet, { clientId: client.id })
       return done(isDraining ? new Error('draining') : null)
     },
     authorizeSubscribe(client, subscription, done) {

@@ -3,9 +3,8 @@
 // the moment when a durable cycle frees acknowledgements.
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import { type DeviceCredential, ownerOf } from '../domain/authority.ts'
-import { StartError } from '../runtime/errors.ts'
 import { listenError } from '../runtime/listen-error.ts'
 import type { Health } from '../runtime/service.ts'
 import type { Accepter } from './accept.ts'
@@ -14,16 +13,13 @@ import type { IngestEvents } from './events.ts'
 import { ingestLimits as limits } from './limits.ts'
 import { AckSlab } from './mqtt-acks.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
+import { type CertificateFiles, MqttCertificate } from './mqtt-certificate.ts'
 import { type Authenticate, type ConnectionHost, MqttConnection } from './mqtt-connection.ts'
 import type { RateLimits } from './rate-limits.ts'
 
 export interface MqttTlsOptions {
   readonly port: number
-  /** PEM. */
-  readonly cert: string
-  readonly key: string
-  /** Of those whose certificates devices may show. */
-  readonly clientCa: string | undefined
+  readonly files: CertificateFiles
 }
 
 export interface MqttFrontOptions {
@@ -63,7 +59,8 @@ export class MqttFront implements ConnectionHost {
   isReadingStopped = false
   private readonly options: MqttFrontOptions
   private readonly server: Server
-  private tlsServer: Server | undefined
+  private tlsServer: TlsServer | undefined
+  private certificate: MqttCertificate | undefined
   private readonly connections = new Set<MqttConnection>()
   /** Those that have not been let in yet, in the order in which they came. */
   private readonly strangers = new Set<MqttConnection>()
@@ -138,30 +135,25 @@ export class MqttFront implements ConnectionHost {
   }
 
   /** A certificate is asked for where an authority is known, and never has to be there: a token does as well. */
-  private createTls({ cert, key, clientCa }: MqttTlsOptions): Server {
-    try {
-      const server = createTlsServer({
-        cert,
-        key,
-        ...(clientCa !== undefined && { ca: clientCa, requestCert: true, rejectUnauthorized: false }),
-        minVersion: 'TLSv1.2',
-        handshakeTimeout: limits.connectWithinMs,
-        noDelay: true,
-        keepAlive: true,
-        keepAliveInitialDelay: peerProbeMs,
-      })
-      server.maxConnections = this.options.connectionsMax
-      server.on('secureConnection', (socket) => this.take(socket, peerOf(socket), deviceOfCertificate(socket)))
-      server.on('tlsClientError', (error, socket) => {
-        this.events.connectionClosed('tls', { peer: peerOf(socket), detail: error.message })
-        socket.destroy()
-      })
-      return server
-    } catch (error) {
-      throw new StartError(
-        `WEIR_TLS_CERT, WEIR_TLS_KEY or WEIR_TLS_CLIENT_CA can't be used: ${(error as Error).message}`,
-      )
-    }
+  private createTls({ files }: MqttTlsOptions): TlsServer {
+    const certificate = new MqttCertificate(files, this.events)
+    const server = createTlsServer({
+      ...certificate.first,
+      ...(files.clientCa !== undefined && { requestCert: true, rejectUnauthorized: false }),
+      handshakeTimeout: limits.connectWithinMs,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: peerProbeMs,
+    })
+    server.maxConnections = this.options.connectionsMax
+    server.on('secureConnection', (socket) => this.take(socket, peerOf(socket), deviceOfCertificate(socket)))
+    server.on('tlsClientError', (error, socket) => {
+      this.events.connectionClosed('tls', { peer: peerOf(socket), detail: error.message })
+      socket.destroy()
+    })
+    certificate.watch((renewed) => server.setSecureContext(renewed))
+    this.certificate = certificate
+    return server
   }
 
   health(): Health {
@@ -174,7 +166,7 @@ export class MqttFront implements ConnectionHost {
     if (this.connections.size >= this.options.connectionsMax) {
       return { state: 'degraded', detail: `all ${this.options.connectionsMax} MQTT connections are in use` }
     }
-    return { state: 'ok' }
+    return this.certificate?.health() ?? { state: 'ok' }
   }
 
   /** Takes nothing new; what was taken is made durable and acknowledged; then the connections are closed in order. */
@@ -194,6 +186,7 @@ export class MqttFront implements ConnectionHost {
   async stop(): Promise<void> {
     this.state = 'stopped'
     clearInterval(this.tick)
+    this.certificate?.stop()
     if (this.server.listening) this.server.close()
     if (this.tlsServer?.listening) this.tlsServer.close()
     for (const connection of this.connections) connection.end()

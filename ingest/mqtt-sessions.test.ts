@@ -139,6 +139,20 @@ describe('SessionStore', () => {
     await sessions.storeRetained(packet('devices/other/state'))
     expect(sessions.counts().retained).toBe(retainedMessagesMax * sessionsShareMax + 1)
     expect(new Set(dropped)).toEqual(new Set(['sessions-max', 'session-full', 'retained-full']))
+    // Below nobody's topics too, under whichever of its client ids.
+    for (let i = 0; i < retainedMessagesMax; i++)
+      await sessions.storeRetained({ ...packet(`shared/${i}`), clientId: `greedy/${i % share}` })
+    expect(sessions.counts().retained).toBe(2 * retainedMessagesMax * sessionsShareMax + 1)
+    await sessions.storeRetained({ ...packet('shared/other'), clientId: 'other/1' })
+    // A topic is whoever's who published there last.
+    await sessions.storeRetained({ ...packet('shared/0'), clientId: 'other/1' })
+    await sessions.storeRetained({ ...packet('shared/more'), clientId: 'greedy/0' })
+    await sessions.storeRetained({ ...packet('shared/too much'), clientId: 'greedy/0' })
+    const kept: string[] = []
+    for await (const { topic } of sessions.createRetainedStreamCombi(['shared/other', 'shared/0', 'shared/more']))
+      kept.push(topic)
+    expect(kept).toEqual(['shared/other', 'shared/0', 'shared/more'])
+    expect(sessions.counts().retained).toBe(2 * retainedMessagesMax * sessionsShareMax + 3)
     // What is let go of is free again.
     sessions.forget('greedy/0')
     await sessions.addSubscriptions({ id: 'greedy/more' }, [subscription('x')])

@@ -33,6 +33,11 @@ interface ClientId {
   readonly id: string
 }
 
+interface Retained {
+  readonly packet: SessionPacket
+  readonly owner: string
+}
+
 interface Waiting {
   packet: SessionPacket
   readonly bytes: number
@@ -76,7 +81,7 @@ export class SessionStore {
   /** Sessions by filter: those without wildcards are found by the topic itself. */
   private readonly exact = new Map<string, Map<string, SessionSubscription>>()
   private readonly wild = new Map<string, Map<string, SessionSubscription>>()
-  private readonly retained = new Map<string, SessionPacket>()
+  private readonly retained = new Map<string, Retained>()
   private retainedBytes = 0
   /** QoS 2 publishes received and not released, by connected client; the front bounds their number and bytes. */
   private readonly incoming = new Map<string, Map<number, SessionPacket>>()
@@ -134,26 +139,33 @@ export class SessionStore {
     const before = this.retained.get(topic)
     if (before !== undefined) {
       this.retained.delete(topic)
-      this.retainedBytes -= retainedSize(before)
-      this.retainedOf.add(deviceOf(topic), -1, -retainedSize(before))
+      this.retainedBytes -= retainedSize(before.packet)
+      this.retainedOf.add(before.owner, -1, -retainedSize(before.packet))
     }
     if (packet.payload.length === 0) return
     const size = retainedSize(packet)
+    const owner = this.ownerOfRetained(packet)
     if (
       this.retained.size >= ingestLimits.retainedMessagesMax ||
       this.retainedBytes + size > ingestLimits.retainedBytesMax ||
-      (topic.startsWith('devices/') &&
-        this.isShareFull(this.retainedOf, deviceOf(topic), [
-          [1, ingestLimits.retainedMessagesMax],
-          [size, ingestLimits.retainedBytesMax],
-        ]))
+      this.isShareFull(this.retainedOf, owner, [
+        [1, ingestLimits.retainedMessagesMax],
+        [size, ingestLimits.retainedBytesMax],
+      ])
     ) {
       this.options.onDropped('retained-full', { topic })
       return
     }
-    this.retained.set(topic, copyOf(packet))
+    const { clientId: _, ...kept } = copyOf(packet)
+    this.retained.set(topic, { packet: kept, owner })
     this.retainedBytes += size
-    this.retainedOf.add(deviceOf(topic), 1, size)
+    this.retainedOf.add(owner, 1, size)
+  }
+
+  /** Below `devices/` a topic is its device's, whoever publishes there; any other is whoever's who published last. */
+  private ownerOfRetained({ topic, clientId }: SessionPacket): string {
+    if (topic.startsWith('devices/')) return `devices/${deviceOf(topic)}`
+    return clientId === undefined ? '' : this.options.ownerOf(clientId)
   }
 
   private isShareFull(
@@ -173,10 +185,10 @@ export class SessionStore {
 
   private *retainedFor(filters: readonly string[]): Generator<SessionPacket> {
     for (const filter of filters) {
-      const packet = this.retained.get(filter)
-      if (packet !== undefined) yield packet
+      const found = this.retained.get(filter)
+      if (found !== undefined) yield found.packet
       else if (filter.includes('+') || filter.includes('#')) {
-        for (const [topic, each] of this.retained) if (filterMatches(filter, topic)) yield each
+        for (const [topic, { packet }] of this.retained) if (filterMatches(filter, topic)) yield packet
       }
     }
   }

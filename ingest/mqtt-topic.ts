@@ -19,7 +19,7 @@ export type TopicRefusal =
 
 /** MQTT 3.1.1 can't tell a publisher why it was refused: the log does, with what to do. */
 export const refusalHints: Readonly<Record<TopicRefusal, string>> = {
-  'device-name': 'a device is 1 to 128 characters of A-Z a-z 0-9 . _ : @ -',
+  'device-name': 'a device is 1 to 128 characters of A-Z a-z 0-9 . _ : @ -, not . or ..',
   'codec-suffix': `telemetry goes to devices/{device}/telemetry, or …/telemetry/{codec} with one of ${[...codecSuffixes].join(', ')}`,
   'topic-outside': 'telemetry goes to devices/{device}/telemetry; WEIR_MQTT_TOPICS_OPEN=true lets any topic pass',
   'topic-reserved': 'topics that begin with $ are the broker’s own',

@@ -65,6 +65,16 @@ describe('the health port', () => {
     expect((await fetch(`${url}/readyz`, { method: 'POST', body: 'x' })).status).toBe(405)
   })
 
+  it('refuses parameters, which none of its routes takes', async () => {
+    const url = (await begin(() => [statusOf({ log: { state: 'ok' } })])).url()
+    for (const path of ['/healthz', '/readyz', '/metrics', '/status']) {
+      const answer = await fetch(`${url}${path}?verbose=1`)
+      expect(answer.status).toBe(400)
+      expect(await answer.json()).toMatchObject({ detail: `${path} takes no parameters; there is ?verbose=1` })
+      expect((await fetch(`${url}${path}?`)).status).toBe(200)
+    }
+  })
+
   it('lets go of those that ask and take no answer, so that others are heard', async () => {
     const big = { detail: 'x'.repeat(100_000), state: 'failed' } as const
     const url = new URL((await begin(() => [statusOf({ writer: big })])).url())

@@ -38,6 +38,7 @@ const json = 'application/json; charset=utf-8'
 export function createHealthServer({ host, port, status, clock }: HealthServerOptions): HealthServer {
   let server: Server | undefined
   let bound = port
+  let trouble: string | undefined
 
   async function answer(path: string): Promise<Answer> {
     if (path === '/healthz') return { code: 200, type: json, body: '{"status":"ok"}' }
@@ -66,13 +67,15 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
       const created = createServer(
         { requestTimeout: requestMsMax, headersTimeout: requestMsMax, connectionsCheckingInterval: 1_000 },
         (request, response) => {
+          trouble = undefined
           const isRead = request.method === 'GET' || request.method === 'HEAD'
           if (!isRead) {
             response.writeHead(405, { allow: 'GET, HEAD', connection: 'close' }).end()
             return
           }
-          const path = (request.url ?? '/').split('?', 1)[0]!
-          answer(path).then(
+          const [path, query] = splitUrl(request.url ?? '/')
+          const answered = query === '' ? answer(path) : Promise.resolve(withoutParameters(path, query))
+          answered.then(
             ({ code, type, body }) =>
               response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store' }).end(body),
             (error: Error) => response.destroy(error),
@@ -84,9 +87,11 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
       created.setTimeout(idleMsMax)
       server = created
       await new Promise<void>((done, fail) => {
-        created.once('error', (error) =>
-          fail(listenError(error, { what: 'The health', host, port, option: 'WEIR_HEALTH_PORT' })),
-        )
+        // Once it listens, that one connection could not be taken (no descriptor is free) is no reason to end: it says so, and the next may be.
+        created.on('error', (error) => {
+          trouble = error.message
+          fail(listenError(error, { what: 'The health', host, port, option: 'WEIR_HEALTH_PORT' }))
+        })
         created.listen({ host, port, exclusive: true }, done)
       })
       bound = (created.address() as AddressInfo).port
@@ -101,7 +106,22 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
       server = undefined
     },
 
-    health: () => ({ state: 'ok' }),
+    health: () =>
+      trouble === undefined
+        ? { state: 'ok' }
+        : { state: 'degraded', detail: `The health port had trouble: ${trouble}` },
     url: () => `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
   }
+}
+
+function splitUrl(url: string): readonly [path: string, query: string] {
+  const at = url.indexOf('?')
+  return at < 0 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)]
+}
+
+/** As every other route of Weir: what would do nothing is refused, not ignored. */
+function withoutParameters(path: string, query: string): Answer {
+  const detail = `${path.slice(0, 100)} takes no parameters; there is ?${query.slice(0, 100)}`
+  const problem = { type: '/problems/invalid-parameter', title: 'A parameter is not usable', status: 400, detail }
+  return { code: 400, type: 'application/problem+json', body: JSON.stringify(problem) }
 }

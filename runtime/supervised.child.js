@@ -2,6 +2,7 @@
 const { BEHAVIOUR: behaviour, SAY_PARENT: sayParent } = process.env
 if (behaviour === 'refuses') process.send({ kind: 'failed', message: 'The port is taken' }, () => process.exit(1))
 else if (behaviour === 'dies') process.exit(3)
+else if (behaviour === 'hangs at once') setInterval(() => {}, 1_000)
 else {
   process.on('message', ({ kind }) => {
     if (kind === 'stop' && behaviour !== 'hangs') process.exit(0)

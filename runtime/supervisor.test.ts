@@ -143,6 +143,23 @@ describe('a supervised process', () => {
     expect(said).toEqual([expect.stringMatching(`said nothing for so long that it is ended.*"pid":${pid}`)])
   })
 
+  it('that hangs before it was ever ready is ended too, after longer, and started again', async () => {
+    let starts = 0
+    const said: string[] = []
+    const logger: Logger = { ...silentLogger, error: (_fields, message) => said.push(message) }
+    const behaviours = ['hangs at once', '']
+    const environment = (): NodeJS.ProcessEnv => ({ BEHAVIOUR: behaviours[starts++] })
+    const { child, seen } = supervise(environment, { logger, silentMsMax: 200, hungMsMax: 400 })
+    await child.start()
+    const startedAt = performance.now()
+    await waitFor(() => {
+      child.tell({ kind: 'world', statuses: [], addresses: {} })
+      return seen.ready === 1
+    })
+    expect(performance.now() - startedAt).toBeGreaterThan(2_000)
+    expect(said).toEqual([expect.stringMatching('said nothing for so long that it is ended')])
+  })
+
   it('is not ended for a time in which nobody listened, as on a machine that slept', async () => {
     const { child, seen } = supervise(() => ({}), { silentMsMax: 400, hungMsMax: 1_000 })
     await child.start()

@@ -47,6 +47,8 @@ export interface SupervisedProcess extends Service {
 
 const silentMsDefault = 10_000
 const hungMsDefault = 60_000
+/** Until it is ready for the first time it may have much to read, and no moment to speak: it is given so many times as long. */
+const startPatience = 5
 
 type Stage = 'idle' | 'starting' | 'up' | 'waiting' | 'stopping' | 'stopped'
 
@@ -231,15 +233,16 @@ class Supervised implements SupervisedProcess {
     const sinceToldMs = now - this.toldAt
     this.toldAt = now
     // When we ourselves were held up, what it said meanwhile is still to be read.
-    if (this.stage !== 'up' || sinceToldMs > silentMsMax / 2) return
+    if ((this.stage !== 'up' && this.stage !== 'starting') || sinceToldMs > silentMsMax / 2) return
     this.silentMs += sinceToldMs
+    const patience = this.stage === 'starting' ? startPatience : 1
     const { child, silentMs } = this
     const fields = { process: name, pid: child?.pid, silentMs: Math.round(silentMs) }
-    if (silentMs >= silentMsMax && !this.isSilent) {
+    if (silentMs >= patience * silentMsMax && !this.isSilent) {
       this.isSilent = true
       logger.warn(fields, 'a process says nothing: it hangs, or is stopped')
     }
-    if (silentMs < hungMsMax || !child?.pid || isTraced(child.pid)) return
+    if (silentMs < patience * hungMsMax || !child?.pid || isTraced(child.pid)) return
     logger.error(fields, 'a process has said nothing for so long that it is ended, to be started again')
     this.silentMs = 0
     child.kill('SIGKILL')

@@ -76,25 +76,45 @@ export interface SocketRoute {
 
 export interface WebServerOptions {
   onRequest(exchange: HttpExchange): void
+  /**
+   * Connections that are no WebSocket: those with a request, and those without one, which the library ends within 12 s of their last request, or of
+   * their beginning, whatever trickles in meanwhile. One more is closed without a word.
+   */
+  readonly connectionsMax: number
+  onConnectionRefused?(peer: string): void
   readonly sockets: Readonly<Record<string, SocketRoute>>
 }
 
 export interface WebServer {
   /** The port that was taken. Rejects with an error that has Node's `code` (EADDRINUSE, …). */
   listen(host: string, port: number): Promise<number>
+  /** Those that count against `connectionsMax`. */
+  readonly connectionCount: number
   /** No further connection; those that are open go on. */
   stopListening(): void
   /** Ends every connection at once. A thread that ends before this is called takes the process with it. */
   close(): void
 }
 
-export function createWebServer({ onRequest, sockets }: WebServerOptions): WebServer {
+export function createWebServer(options: WebServerOptions): WebServer {
+  const { onRequest, sockets } = options
   const app = uWebSockets.App()
+  const plain = { count: 0 }
+  const onConnection = (response: HttpResponse, change: number): void => {
+    plain.count += change
+    if (change < 0 || plain.count <= options.connectionsMax) return
+    options.onConnectionRefused?.(peerOf(response))
+    response.close()
+  }
+  app.filter(onConnection as Parameters<App['filter']>[0])
   let listening: us_listen_socket | undefined
   let isClosed = false
-  for (const [path, route] of Object.entries(sockets)) addRoute(app, path, route)
+  for (const [path, route] of Object.entries(sockets)) addRoute(app, path, route, plain)
   app.any('/*', (response, request) => onRequest(new Exchange(response, request)))
   return {
+    get connectionCount() {
+      return plain.count
+    },
     async listen(host, port) {
       for (let attempt = 1; ; attempt++) {
         // uWebSockets.js says only that it could not: Node says why.
@@ -161,7 +181,7 @@ function taken(): Error {
   return Object.assign(new Error('the port could not be opened'), { code: 'EADDRINUSE' })
 }
 
-function addRoute(app: App, path: string, route: SocketRoute): void {
+function addRoute(app: App, path: string, route: SocketRoute, plain: { count: number }): void {
   app.ws<Held>(path, {
     maxPayloadLength: route.messageBytesMax,
     maxBackpressure: route.outputBytesMax,
@@ -175,6 +195,8 @@ function addRoute(app: App, path: string, route: SocketRoute): void {
         head.answer(chosen)
         return
       }
+      // From here on the filter hears no more of it.
+      plain.count--
       response.upgrade(
         { connection: new Connection(chosen.handler) } satisfies Held,
         request.getHeader('sec-websocket-key'),
@@ -278,7 +300,7 @@ class Exchange implements HttpExchange {
   }
 
   get peer(): string {
-    return this.isOver ? '' : Buffer.from(this.response.getRemoteAddressAsText()).toString('latin1')
+    return this.isOver ? '' : peerOf(this.response)
   }
 
   receive(onBytes: (bytes: Buffer, isLast: boolean) => void): void {
@@ -301,4 +323,8 @@ class Exchange implements HttpExchange {
       response.end(body, close)
     })
   }
+}
+
+function peerOf(response: HttpResponse): string {
+  return Buffer.from(response.getRemoteAddressAsText()).toString('latin1')
 }

@@ -12,6 +12,8 @@ export interface Table {
 }
 
 export const readingsTable: Table = { name: 'readings', structure: plain(rowStructure) }
+/** As rows that say where they lie in the log (placed-rows.ts). */
+export const placedReadingsTable: Table = { ...readingsTable, structure: `${readingsTable.structure}, logOffset Int64` }
 export const anomaliesTable: Table = { name: 'anomalies', structure: plain(anomalyStructure) }
 export const deadLettersTable: Table = { name: 'dead_letters', structure: plain(deadLetterStructure) }
 

@@ -1,7 +1,7 @@
 // The writer: readings, anomalies and dead letters from the log into the store, as the bytes that they are. The position is committed only after the
 // insert returned, so a crash anywhere means that rows are inserted again, and the table folds them. While the store is away the log is the buffer.
 import { setTimeout as delay } from 'node:timers/promises'
-import type { EventLog, LogTopic } from '../domain/event-log.ts'
+import type { Chunk, EventLog, LogTopic } from '../domain/event-log.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { RetryableError } from '../runtime/errors.ts'
 import type { Instruments } from '../runtime/instruments.ts'
@@ -12,8 +12,9 @@ import { RejectedError } from '../storage/classify-error.ts'
 import { insertRows } from '../storage/insert-rows.ts'
 import { migrate } from '../storage/migrate.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
+import { placedRows } from '../storage/placed-rows.ts'
 import { applyRawRetention } from '../storage/raw-retention.ts'
-import { anomaliesTable, deadLettersTable, readingsTable, type Table } from '../storage/tables.ts'
+import { anomaliesTable, deadLettersTable, placedReadingsTable, readingsTable, type Table } from '../storage/tables.ts'
 import type { BatchLimits } from './batch-policy.ts'
 import { type BackOff, type Batch, backOffMs, ConsumerLoop } from './consumer-loop.ts'
 import { createConsumerEvents, createWriterEvents, offsetsOf } from './events.ts'
@@ -141,9 +142,8 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     try {
       await ensureMigrated()
       const began = performance.now()
-      const rows = batch.chunks.map((chunk) => chunk.rows)
       inserting.set(topic, { since: began, isSaid: false })
-      await insertRows(clickhouse, tables[topic], rows, { signal: stop })
+      await insertRows(clickhouse, ...rowsFor(topic, batch.chunks), { signal: stop })
       events.stored(topic, batch.rows, (performance.now() - began) / 1000)
     } catch (error) {
       if (stop.aborted) throw error
@@ -153,6 +153,11 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     }
     stored[topic] += batch.rows
     troubles.delete(topic)
+  }
+
+  function rowsFor(topic: WriterTopic, chunks: readonly Chunk[]): [Table, readonly Uint8Array[]] {
+    if (topic !== 'readings' || !log.hasManyAppenders) return [tables[topic], chunks.map(({ rows }) => rows)]
+    return [placedReadingsTable, chunks.map(({ rows, count, offset }) => placedRows(rows, count, offset))]
   }
 
   /** What the consumer loop is to do with it, and what health says meanwhile. */

@@ -20,11 +20,12 @@ import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { LiveFrame } from './frame.ts'
 import {
+  clockDifferenceMax,
   encodeHistoryCursor,
   findSeam,
   type HistoryCursor,
+  isAfter,
   isBeforeSeam,
-  isReceivedAfter,
   type Seam,
 } from './history.ts'
 import type { LastValues } from './last-values.ts'
@@ -176,12 +177,19 @@ export class CatchUp {
   }
 
   private page(viewer: Viewer, subscription: Subscription, cursor: HistoryCursor): Promise<readonly ReadingRow[]> {
-    const { history, received } = this.options
+    const { history, received, log } = this.options
+    // What one process received before the cursor may lie behind it in the log, where another's clock was ahead.
+    const slack = log.hasManyAppenders ? clockDifferenceMax : 0
     return this.patiently(viewer.gone, () =>
       cursor.by === 'observed'
         ? history({ ...subscription, from: cursor.since, after: cursor.after, limit: historyPage }, viewer.gone)
         : received(
-            { ...subscription, past: Math.min(...cursor.past), after: cursor.after, limit: receivedPage },
+            {
+              ...subscription,
+              past: Math.max(0, Math.min(...cursor.past) - slack),
+              after: cursor.after,
+              limit: receivedPage,
+            },
             viewer.gone,
           ),
     )
@@ -283,7 +291,7 @@ export class CatchUp {
       if (receivedAt === 0 && (cursor.position.get(partition) ?? 0) > 0) return undefined
       past.push(receivedAt)
     }
-    return { by: 'received', past, after: undefined, seam: await findSeam(log, gone) }
+    return { by: 'received', past, from: cursor.position, after: undefined, seam: await findSeam(log, gone) }
   }
 
   private declareTableRetention(viewer: Viewer, from: Micros, cursor: string): void {
@@ -306,7 +314,7 @@ export class CatchUp {
 }
 
 function isWanted(from: HistoryCursor, { tenant }: Subscription, row: ReadingRow): boolean {
-  return isBeforeSeam(from.seam, tenant, row) && (from.by === 'observed' || isReceivedAfter(from.past, tenant, row))
+  return isBeforeSeam(from.seam, tenant, row) && (from.by === 'observed' || isAfter(from, tenant, row))
 }
 
 /** Where a viewer stands that was sent this row. */

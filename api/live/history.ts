@@ -1,6 +1,7 @@
 // What a viewer that asks for an instant gets before live: the table from that instant on, then the log from where the table ends. The seam is
-// the writer's committed place, taken first: within a partition receivedAt only rises, so what was received before the first row at that place
-// comes from the table, and everything else from the log. Nothing is missing, nothing comes twice, whatever the writer does meanwhile.
+// the writer's committed place, taken first: what lies before it in the log comes from the table, and everything else from the log. Nothing is missing,
+// nothing comes twice, whatever the writer does meanwhile. A row of the table says where it lies by its logOffset where several processes append, else
+// by receivedAt, which only rises within a partition that one process appends to.
 import { type EventLog, type LogPosition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
@@ -11,9 +12,15 @@ import type { ReceivedKey } from '../queries/received-readings.ts'
 /** Where the table ends and the log begins. */
 export interface Seam {
   readonly place: LogPosition
-  /** By partition: the table's part was received before this. */
+  /** By partition: the table's part was received before this; 0: not known. */
   readonly receivedBefore: readonly Micros[]
 }
+
+/**
+ * By how much clocks of processes that take readings in may differ. A row that was received longer before the seam lies before it whatever its
+ * offset says, which may be that of a log that was there before this one.
+ */
+export const clockDifferenceMax: Micros = 600_000_000
 
 /** Where a viewer stands in history. */
 export type HistoryCursor =
@@ -29,6 +36,8 @@ export type HistoryCursor =
       readonly by: 'received'
       /** By partition: readings received after this. */
       readonly past: readonly Micros[]
+      /** Readings from this place in the log on, where rows say where they lie; undefined: a cursor of before they did. */
+      readonly from: LogPosition | undefined
       readonly after: ReceivedKey | undefined
       readonly seam: Seam
     }
@@ -47,7 +56,11 @@ export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam
   const place = await writersPlace(log)
   // In this order: what is appended in between lies beyond the place, and makes its partition one that has a row there.
   const newest = await log.newest('readings')
-  const receivedBefore = Array.from({ length: log.partitions }, (_, partition) => (newest.get(partition) ?? 0) + 1)
+  const noneYet = log.hasManyAppenders ? -1 : 0
+  const receivedBefore = Array.from(
+    { length: log.partitions },
+    (_, partition) => (newest.get(partition) ?? noneYet) + 1,
+  )
   const end = await log.end('readings')
   const beyond = new Set(
     [...end].filter(([partition, offset]) => offset > (place.get(partition) ?? 0)).map(([partition]) => partition),
@@ -65,28 +78,47 @@ export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam
 }
 
 /** Whether this row of the table lies before the seam. */
-export function isBeforeSeam({ receivedBefore }: Seam, tenant: string, row: ReadingRow): boolean {
-  return row.receivedMicros < receivedBefore[partitionOf(tenant, row.device, receivedBefore.length)]!
+export function isBeforeSeam({ place, receivedBefore }: Seam, tenant: string, row: ReadingRow): boolean {
+  const partition = partitionOf(tenant, row.device, receivedBefore.length)
+  const before = receivedBefore[partition]!
+  if (saysWhere(row) && before - row.receivedMicros <= clockDifferenceMax)
+    return row.logOffset < (place.get(partition) ?? 0)
+  return before === 0 || row.receivedMicros < before
 }
 
-/** Whether this row of the table was received after these instants, by partition. */
-export function isReceivedAfter(past: readonly Micros[], tenant: string, row: ReadingRow): boolean {
-  return row.receivedMicros > past[partitionOf(tenant, row.device, past.length)]!
+/** Whether this row of the table lies past the place where somebody stood. */
+export function isAfter(
+  { past, from }: Extract<HistoryCursor, { by: 'received' }>,
+  tenant: string,
+  row: ReadingRow,
+): boolean {
+  const partition = partitionOf(tenant, row.device, past.length)
+  const receivedAt = past[partition]!
+  if (from && saysWhere(row) && Math.abs(row.receivedMicros - receivedAt) <= clockDifferenceMax)
+    return row.logOffset >= (from.get(partition) ?? 0)
+  return row.receivedMicros > receivedAt
+}
+
+function saysWhere(row: ReadingRow): row is ReadingRow & { readonly logOffset: number } {
+  return row.logOffset !== undefined && row.logOffset >= 0
 }
 
 export function encodeHistoryCursor(cursor: HistoryCursor): string {
   const { seam } = cursor
-  const place = seam.receivedBefore.map((_, partition) => seam.place.get(partition) ?? 0)
+  const placesOf = (position: LogPosition) => seam.receivedBefore.map((_, partition) => position.get(partition) ?? 0)
+  const place = placesOf(seam.place)
   const fields: unknown[] = [cursor.by === 'observed' ? cursor.since : cursor.past, place, seam.receivedBefore]
   if (cursor.after) fields.push(cursor.after.observedAt, cursor.after.device, cursor.after.metric)
   if (cursor.by === 'received' && cursor.after) fields.push(cursor.after.receivedAt)
-  const kind = cursor.by === 'observed' ? 'h1' : 'r1'
+  const from = cursor.by === 'received' ? cursor.from : undefined
+  if (from) fields.splice(3, 0, placesOf(from))
+  const kind = cursor.by === 'observed' ? 'h1' : from ? 'r2' : 'r1'
   return `${kind}~${Buffer.from(JSON.stringify(fields)).toString('base64url')}`
 }
 
 /** undefined: not a cursor of ours, or of a log with other partitions. */
 export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
-  const [, kind, encoded] = /^(h1|r1)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
+  const [, kind, encoded] = /^(h1|r1|r2)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
   if (encoded === undefined) return undefined
   let fields: unknown
   try {
@@ -95,6 +127,7 @@ export function decodeHistoryCursor(text: string, partitions: number): HistoryCu
     return undefined
   }
   if (!Array.isArray(fields)) return undefined
+  const [from] = kind === 'r2' ? (fields.splice(3, 1) as unknown[]) : []
   const [begin, place, receivedBefore, observedAt, device, metric, receivedAt] = fields as unknown[]
   if (!isPlaces(place, partitions) || !isPlaces(receivedBefore, partitions)) return undefined
   const seam = { place: new Map(place.entries()), receivedBefore }
@@ -104,9 +137,10 @@ export function decodeHistoryCursor(text: string, partitions: number): HistoryCu
     after = { observedAt, device, metric }
   }
   if (kind === 'h1') return isMicros(begin) ? { by: 'observed', since: begin, after, seam } : undefined
-  if (!isPlaces(begin, partitions)) return undefined
-  if (after === undefined) return { by: 'received', past: begin, after, seam }
-  return isMicros(receivedAt) ? { by: 'received', past: begin, after: { ...after, receivedAt }, seam } : undefined
+  if (!isPlaces(begin, partitions) || (kind === 'r2' && !isPlaces(from, partitions))) return undefined
+  const begun = { by: 'received', past: begin, from: from ? new Map((from as number[]).entries()) : undefined } as const
+  if (after === undefined) return { ...begun, after, seam }
+  return isMicros(receivedAt) ? { ...begun, after: { ...after, receivedAt }, seam } : undefined
 }
 
 function isMicros(value: unknown): value is Micros {

@@ -45,6 +45,8 @@ const outputBytesMax = 64 * 1024 * 1024
 /** A viewer that reads nothing is told why within seconds, and has so long to hear it. */
 const silenceSecondsMax = 120
 const socketsMaxDefault = 2_000
+/** That are no WebSocket yet, which takes a moment. */
+const connectionsMax = 4_096
 
 export class LiveServer implements LiveSocketHost {
   readonly nowMs = (): number => performance.now()
@@ -62,7 +64,10 @@ export class LiveServer implements LiveSocketHost {
     const { instruments } = options
     instruments.gauge('weir_live_sockets', 'WebSockets of live viewers', () => this.sockets.size)
     this.closes = countCloses(instruments)
+    const refused = instruments.counter('weir_live_connections_refused_total', 'Connections beyond those there may be')
     this.server = createWebServer({
+      connectionsMax,
+      onConnectionRefused: () => refused.inc(),
       onRequest: (exchange) => this.onRequest(exchange),
       sockets: {
         [path]: {

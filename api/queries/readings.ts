@@ -12,6 +12,8 @@ export interface ReadingRow {
   /** null: a text reading */
   readonly value: number | null
   readonly text: string
+  /** Where it was asked for; -1: not known. */
+  readonly logOffset?: number
 }
 
 /** Readings of one instant are in order of device and metric: with the instant, that is a key. */
@@ -25,6 +27,7 @@ export interface ReadingsQuestion extends SeriesQuestion {
   readonly order: 'asc' | 'desc'
   readonly after?: ReadingKey | undefined
   readonly limit: number
+  readonly withLogOffset?: boolean
 }
 
 export async function askReadings(
@@ -32,7 +35,7 @@ export async function askReadings(
   question: ReadingsQuestion,
   signal: AbortSignal,
 ): Promise<readonly ReadingRow[]> {
-  const { order, after, limit } = question
+  const { order, after, limit, withLogOffset } = question
   // The bound that the key gives narrows what is read; the key itself decides among readings of the same instant.
   const narrowed = !after
     ? question
@@ -47,7 +50,7 @@ export async function askReadings(
     : ''
   const { rows } = await clickhouse.query<ReadingRow>(
     `SELECT device, metric, toUnixTimestamp64Micro(observedAt) AS observedMicros,
-       toUnixTimestamp64Micro(receivedAt) AS receivedMicros, value, text
+       toUnixTimestamp64Micro(receivedAt) AS receivedMicros, value, text${withLogOffset ? ', logOffset' : ''}
      FROM ${folded(readingsTable)}
      WHERE ${condition.sql}${beyond}
      ORDER BY observedAt ${order}, device ${order}, metric ${order}

@@ -15,6 +15,7 @@ export interface ReceivedQuestion extends Omit<SeriesQuestion, 'from' | 'to'> {
   readonly past: Micros
   readonly after: ReceivedKey | undefined
   readonly limit: number
+  readonly withLogOffset?: boolean
 }
 
 export async function askReceivedReadings(
@@ -22,7 +23,7 @@ export async function askReceivedReadings(
   question: ReceivedQuestion,
   signal: AbortSignal,
 ): Promise<readonly ReadingRow[]> {
-  const { past, after, limit } = question
+  const { past, after, limit, withLogOffset } = question
   const condition = seriesCondition({ ...question, from: 0, to: Number.MAX_SAFE_INTEGER - 1 })
   const beyond = after
     ? ' AND (toUnixTimestamp64Micro(receivedAt), toString(device), toString(metric), toUnixTimestamp64Micro(observedAt)) > ' +
@@ -30,7 +31,7 @@ export async function askReceivedReadings(
     : ''
   const { rows } = await clickhouse.query<ReadingRow>(
     `SELECT device, metric, toUnixTimestamp64Micro(observedAt) AS observedMicros,
-       toUnixTimestamp64Micro(receivedAt) AS receivedMicros, value, text
+       toUnixTimestamp64Micro(receivedAt) AS receivedMicros, value, text${withLogOffset ? ', logOffset' : ''}
      FROM ${folded(readingsTable)}
      WHERE ${condition.sql} AND receivedAt > ${instant('past')}${beyond}
      ORDER BY receivedAt, device, metric, observedAt

@@ -145,13 +145,14 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
     async ({ query: { reason, device = everyName, after } }, reply) => {
       const signal = goneSignal(reply)
       const until = performance.now() + putBackMsMax
-      const page = after === undefined ? undefined : decodePage('dead-letters', ['number', 'string'], after)
+      const page = after === undefined ? undefined : decodePage('put-back', ['number', 'string', 'string'], after)
       const from = page && { receivedAt: page[0], id: page[1] }
       const question = { tenant: tenantOf(), device, reasons: [reason], after: from, limit: putBackMax + 1 }
       const rows = await askDeadLetters(clickhouse, question, signal)
       const some = rows.slice(0, putBackMax)
       const done = { replayed: 0, accepted: 0, deadLettered: 0, unusable: 0 }
-      let before: DeadLetterRow | undefined
+      // The page before this one may have ended amid the dead letters of a payload that it put back.
+      let before: PutBackRow | undefined = page && { receivedMicros: page[0], id: page[1], device: page[2] }
       let last: DeadLetterRow | undefined
       for (const row of some) {
         if (last && performance.now() > until) break
@@ -171,7 +172,8 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
         }
       }
       const isAll = last === rows.at(-1)
-      return { ...done, next: last && !isAll ? encodePage('dead-letters', [last.receivedMicros, last.id]) : null }
+      const next = last && !isAll ? encodePage('put-back', [last.receivedMicros, last.id, last.device]) : null
+      return { ...done, next }
     },
   )
 }
@@ -186,8 +188,10 @@ async function find(clickhouse: ClickHouse, id: string, signal: AbortSignal) {
   return row
 }
 
+type PutBackRow = Pick<DeadLetterRow, 'receivedMicros' | 'id' | 'device'>
+
 /** An id ends with the CRC32 of its payload. */
-function isSamePayload(row: DeadLetterRow, before: DeadLetterRow): boolean {
+function isSamePayload(row: PutBackRow, before: PutBackRow): boolean {
   return (
     row.device === before.device &&
     row.id.slice(-8) === before.id.slice(-8) &&

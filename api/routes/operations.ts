@@ -4,7 +4,7 @@ import type { EventLog } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { readInstrument, renderInstruments } from '../../runtime/instruments.ts'
 import { readinessOf, renderPartsUp, statusAgeMsMax } from '../../runtime/readiness.ts'
-import type { ProcessStatus } from '../../runtime/status.ts'
+import type { IngestTotals, ProcessStatus, StoredTotals } from '../../runtime/status.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
 import { limitsHit } from '../limits-hit.ts'
 import { hasReached } from '../live/cursor.ts'
@@ -36,7 +36,8 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'The process is alive',
         tags: ['operations'],
-        response: { 200: aliveSchema },
+        querystring: z.strictObject({}),
+        response: { 200: aliveSchema, 400: problemSchema },
       },
     },
     async () => ({ status: 'ok' as const }),
@@ -48,7 +49,8 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'Ready to do its job, with the state of each part',
         tags: ['operations'],
-        response: { 200: readySchema, 503: readySchema },
+        querystring: z.strictObject({}),
+        response: { 200: readySchema, 400: problemSchema, 503: readySchema },
       },
     },
     async (_request, reply) => {
@@ -64,7 +66,11 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'Instruments of all processes, as Prometheus text',
         tags: ['operations'],
-        response: { 200: { description: 'Prometheus text 0.0.4', content: { 'text/plain': { schema: z.string() } } } },
+        querystring: z.strictObject({}),
+        response: {
+          200: { description: 'Prometheus text 0.0.4', content: { 'text/plain': { schema: z.string() } } },
+          400: problemSchema,
+        },
       },
     },
     async (_request, reply) => {
@@ -137,9 +143,9 @@ async function pipeline(
   const nowMs = now / 1000
   const statuses = await status.all()
   rates.add(statuses, feed.seenReadings, nowMs)
-  const ingest = heard(statuses, nowMs, 'ingest', (each) => each.ingest)
-  const writer = heard(statuses, nowMs, 'writer', (each) => each.stored)
-  const detector = heard(statuses, nowMs, 'detector', detectionOf)
+  const ingest = heard(statuses, nowMs, 'ingest', (each) => each.ingest, addIngest)
+  const writer = heard(statuses, nowMs, 'writer', (each) => each.stored, addStored)
+  const detector = heard(statuses, nowMs, 'detector', detectionOf, addDetection)
   const end = await log.end('readings').catch(() => hub.position)
   const isSeen = hasReached(hub.position, end)
   const { total, online } = countDevices(lastValues, now)
@@ -164,37 +170,77 @@ async function pipeline(
       ),
     },
     connections: ingest.value?.connections ?? null,
-    doors: ingest.status ? doorsOf(ingest.status) : null,
+    doors: doorsOf(ingest.from),
     viewers: hub.viewerCount,
     deadLettered: ingest.value?.deadLettered ?? null,
     refused: ingest.value?.refused ?? null,
     devices: { total, online },
     series: lastValues.seriesCount,
     consumers: await waiting.read(),
-    log: ingest.status ? logOf(ingest.status) : null,
+    log: ingest.from[0] ? logOf(ingest.from[0]) : null,
     limits: limitsHit(statuses),
     unknown: { ingest: ingest.why, writer: writer.why, detector: detector.why },
   }
 }
 
-/** What a role says of itself, or why nobody here knows. */
+/** What the processes of a role say of themselves, added up, or why nobody here knows. One that is silent is named beside what the others say. */
 function heard<Value>(
   statuses: readonly ProcessStatus[],
   nowMs: number,
   role: string,
   read: (status: ProcessStatus) => Value | undefined,
-): { readonly value?: Value; readonly status?: ProcessStatus; readonly why: string | null } {
+  addUp: (one: Value, other: Value) => Value,
+): { readonly value?: Value; readonly from: readonly ProcessStatus[]; readonly why: string | null } {
+  let value: Value | undefined
+  const from: ProcessStatus[] = []
+  let why: string | undefined
   for (const status of statuses) {
-    const value = read(status)
-    if (value === undefined) continue
+    const one = read(status)
+    if (one === undefined) continue
     const ageMs = nowMs - status.at
-    if (ageMs <= statusAgeMsMax) return { value, status, why: null }
-    return { why: `The process ${status.process} has said nothing for ${Math.round(ageMs / 1000)} s.` }
+    if (ageMs > statusAgeMsMax) {
+      why = `The process ${status.process} has said nothing for ${Math.round(ageMs / 1000)} s.`
+      continue
+    }
+    from.push(status)
+    value = value === undefined ? one : addUp(value, one)
   }
-  return { why: `The role ${role} does not run together with this api, or has not said anything yet.` }
+  if (value !== undefined) return { value, from, why: why ?? null }
+  return { from, why: why ?? `The role ${role} does not run together with this api, or has not said anything yet.` }
 }
 
-function detectionOf({ parts, instruments }: ProcessStatus) {
+function addIngest(one: IngestTotals, other: IngestTotals): IngestTotals {
+  return {
+    receivedReadings: one.receivedReadings + other.receivedReadings,
+    durableReadings: one.durableReadings + other.durableReadings,
+    deadLettered: one.deadLettered + other.deadLettered,
+    refused: one.refused + other.refused,
+    connections: one.connections + other.connections,
+    durableLagMs: Math.max(one.durableLagMs, other.durableLagMs),
+  }
+}
+
+function addStored(one: StoredTotals, other: StoredTotals): StoredTotals {
+  return {
+    storedReadings: one.storedReadings + other.storedReadings,
+    storedDeadLetters: one.storedDeadLetters + other.storedDeadLetters,
+    storedLagMs: Math.max(one.storedLagMs, other.storedLagMs),
+    lagChunks: one.lagChunks + other.lagChunks,
+  }
+}
+
+interface Detection {
+  readonly readings: number
+  readonly reachedAt: number | undefined
+}
+
+/** One that has partitions in which nothing comes stands where it stood: the foremost says how far detection is. */
+function addDetection(one: Detection, other: Detection): Detection {
+  const reachedAt = Math.max(one.reachedAt ?? 0, other.reachedAt ?? 0)
+  return { readings: one.readings + other.readings, reachedAt: reachedAt === 0 ? undefined : reachedAt }
+}
+
+function detectionOf({ parts, instruments }: ProcessStatus): Detection | undefined {
   if (!('detector' in parts)) return undefined
   const readings = readInstrument(instruments, detectedReadings)
   const reachedSeconds = readInstrument(instruments, 'weir_detector_reached_seconds')
@@ -205,9 +251,15 @@ function detectionOf({ parts, instruments }: ProcessStatus) {
   }
 }
 
-function doorsOf({ instruments }: ProcessStatus): PipelineAnswer['doors'] {
-  const mqtt = readInstrument(instruments, 'weir_mqtt_connections')
-  const gateway = readInstrument(instruments, 'weir_gateway_sockets')
+function doorsOf(ingests: readonly ProcessStatus[]): PipelineAnswer['doors'] {
+  const sumOf = (name: string): number | undefined => {
+    const known = ingests
+      .map(({ instruments }) => readInstrument(instruments, name))
+      .filter((each) => each !== undefined)
+    return known.length === 0 ? undefined : known.reduce((sum, each) => sum + each, 0)
+  }
+  const mqtt = sumOf('weir_mqtt_connections')
+  const gateway = sumOf('weir_gateway_sockets')
   return mqtt === undefined || gateway === undefined ? null : { mqtt, gateway }
 }
 

@@ -18,7 +18,7 @@ import {
 } from '../wire.ts'
 
 const params = z.object({
-  device: z.string().refine(isDeviceName, 'is not the name of a device: 1–128 of A-Z a-z 0-9 . _ : - @'),
+  device: z.string().refine(isDeviceName, 'is not the name of a device: 1–128 of A-Z a-z 0-9 . _ : - @, not . or ..'),
 })
 const registrationBody = z
   .strictObject({

@@ -125,6 +125,7 @@ async function checkMeanwhile(
 
 class EmbeddedLog implements EventLog {
   readonly partitions: number
+  readonly hasManyAppenders = false
   private readonly options: EmbeddedLogOptions
   private readonly files: LogFiles
   private readonly endSignal: EndSignal

@@ -165,6 +165,7 @@ async function readNewest(
 
 class KafkaLog implements EventLog {
   readonly partitions: number
+  readonly hasManyAppenders = true
   private readonly options: KafkaLogOptions
   /** As it was when the log was opened for appending. */
   private readonly foundReceivedAtMax = new Map<string, number>()

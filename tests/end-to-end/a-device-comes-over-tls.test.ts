@@ -1,7 +1,7 @@
 // MQTT over TLS, on a port of its own: with a token as anywhere, or with a certificate that names a registered device. Whoever shows another one, or speaks
 // no TLS, is not let in, and disturbs nobody.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -127,4 +127,38 @@ describe.skipIf(!hasOpenssl)('a device comes over TLS', () => {
     const client = await connect({ username: 'boiler', password: token })
     await client.publishAsync('devices/boiler/telemetry', '{"temperature": 3}', { qos: 1 })
   }, 60_000)
+
+  it('shows a certificate that was renewed to who comes from then on, and goes on with it when the next is broken', async () => {
+    const { hostname, port } = new URL(weir.urls.mqtts!)
+    const shownNow = (): Promise<string> =>
+      new Promise((done) => {
+        const socket = connectTls({ host: hostname, port: Number(port), rejectUnauthorized: false }, () => {
+          done(String(socket.getPeerCertificate().subject?.CN))
+          socket.destroy()
+        })
+        socket.on('error', (error) => done(error.message))
+      })
+    const isShown = (name: string): Promise<boolean> =>
+      waitFor(async () => (await shownNow()) === name, { ...slow, everyMs: 200, what: `the certificate of ${name}` })
+    const before = await connect({ username: 'boiler', password: token })
+    await isShown('localhost')
+    certificate('renewed', 'ours')
+    // One file after the other, as they are replaced.
+    copyFileSync(path('ours-renewed.pem'), path('ours-localhost.pem'))
+    expect(['localhost', 'renewed']).toContain(await shownNow())
+    copyFileSync(path('ours-renewed.key'), path('ours-localhost.key'))
+    await isShown('renewed')
+    await before.publishAsync('devices/boiler/telemetry', '{"temperature": 4}', { qos: 1 })
+
+    writeFileSync(path('ours-localhost.pem'), 'no certificate')
+    await waitFor(() => weir.stderr().includes('can’t be used: the one before is shown on'), slow)
+    expect(await shownNow()).toBe('renewed')
+    const after = await connect({ ...shown('ours', 'boiler'), clientId: 'boiler/2' })
+    await after.publishAsync('devices/boiler/telemetry', '{"temperature": 5}', { qos: 1 })
+
+    certificate('again', 'ours')
+    copyFileSync(path('ours-again.key'), path('ours-localhost.key'))
+    copyFileSync(path('ours-again.pem'), path('ours-localhost.pem'))
+    await isShown('again')
+  }, 120_000)
 })

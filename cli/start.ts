@@ -35,7 +35,7 @@ export const start = defineCommand({
 })
 
 /** Those that were given, by the names of the configuration. */
-export function configFlags(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
+function configFlags(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const flags: Record<string, unknown> = {}
   for (const name of Object.keys(options)) {
     const given = args[flagName(name)]

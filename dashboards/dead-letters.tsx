@@ -19,7 +19,7 @@ export interface DeadLetterFilter {
 }
 
 /** Larger ones are put back as they are, or mended in a file (`weir dead-letters replay ID --payload FILE`). */
-export const mendBytesMax = 64 * 1024
+const mendBytesMax = 64 * 1024
 
 interface ListProperties {
   readonly assets: Assets

@@ -44,6 +44,9 @@ function raw(ingest: RunningIngest, bytes: string | Buffer): Promise<string> {
   })
 }
 
+const upgrade =
+  'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+
 describe('POST /v1/telemetry/{device}', () => {
   it('answers with what was accepted, once it is durable', async () => {
     const ingest = await startGateway()
@@ -128,6 +131,19 @@ describe('POST /v1/telemetry/{device}', () => {
     const { status, body } = await post(ingest, 'x', { headers: { 'content-type': 'text/html' } })
     expect(status).toBe(415)
     expect(body.detail).toMatch(/application\/json.*application\/x-ndjson/)
+  })
+
+  it.each([
+    ['POST /v1/telemetry/d?who=a HTTP/1.1', 'invalid-parameter', 'who'],
+    ['POST /v1/telemetry/a%20b HTTP/1.1', 'invalid-device-name', 'device'],
+    [`GET /v1/ingest?who=a HTTP/1.1\r\n${upgrade}`, 'invalid-parameter', 'who'],
+    [`GET /v1/ingest?device=a&device=b HTTP/1.1\r\n${upgrade}`, 'invalid-parameter', 'device'],
+    [`GET /v1/ingest?device=a%20b HTTP/1.1\r\n${upgrade}`, 'invalid-device-name', 'device'],
+  ])('says which parameter is wrong, for programs too: %s', async (head, slug, path) => {
+    const answer = await raw(await startGateway(), `${head}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n`)
+    const problem = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))
+    expect(problem).toMatchObject({ type: `/problems/${slug}`, status: 400, errors: [{ path }] })
+    expect(problem.detail).toContain(problem.errors[0].message)
   })
 
   it('refuses a large body by its length before it is read, and one in chunks once it is large', async () => {

@@ -36,7 +36,8 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'The process is alive',
         tags: ['operations'],
-        response: { 200: aliveSchema },
+        querystring: z.strictObject({}),
+        response: { 200: aliveSchema, 400: problemSchema },
       },
     },
     async () => ({ status: 'ok' as const }),
@@ -48,7 +49,8 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'Ready to do its job, with the state of each part',
         tags: ['operations'],
-        response: { 200: readySchema, 503: readySchema },
+        querystring: z.strictObject({}),
+        response: { 200: readySchema, 400: problemSchema, 503: readySchema },
       },
     },
     async (_request, reply) => {
@@ -64,7 +66,11 @@ export function operationRoutes(app: ApiApp, context: ApiContext, rates: Pipelin
       schema: {
         summary: 'Instruments of all processes, as Prometheus text',
         tags: ['operations'],
-        response: { 200: { description: 'Prometheus text 0.0.4', content: { 'text/plain': { schema: z.string() } } } },
+        querystring: z.strictObject({}),
+        response: {
+          200: { description: 'Prometheus text 0.0.4', content: { 'text/plain': { schema: z.string() } } },
+          400: problemSchema,
+        },
       },
     },
     async (_request, reply) => {

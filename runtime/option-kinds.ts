@@ -35,7 +35,7 @@ export const roleList = z
       if (roles.includes(name as Role)) found.push(name as Role)
       else context.addIssue(`has no role "${name}"; the roles are ${roles.join(', ')}`)
     }
-    if (found.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
+    if (found.length === 0 && context.issues.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
     return found
   })
 

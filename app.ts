@@ -9,15 +9,12 @@
 // Devices are acknowledged by the first process alone: it never waits for a child, and loads neither the engine nor the API.
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { Intake } from './app-intake.ts'
 import { type CommandWorld, StoppedError } from './cli/command.ts'
-import type { EventLog, LogTopic } from './domain/event-log.ts'
-import { logHealth } from './ingest/gateway-health.ts'
-import { createIngestService, type IngestService } from './ingest/ingest-service.ts'
-import { DeviceRegistry } from './runtime/access/device-registry.ts'
 import { systemClock } from './runtime/clock.ts'
-import { type Config, devicesFile, isLoopback } from './runtime/config.ts'
+import { type Config, isLoopback } from './runtime/config.ts'
 import { acquireLock, type DataLock } from './runtime/data-lock.ts'
-import { RetryableError, StartError } from './runtime/errors.ts'
+import { StartError } from './runtime/errors.ts'
 import { createHealthServer, type HealthServer } from './runtime/health-server.ts'
 import { createInstruments, type Instruments } from './runtime/instruments.ts'
 import { createLogger, type Logger } from './runtime/logger.ts'
@@ -28,7 +25,7 @@ import type { ProcessStatus } from './runtime/status.ts'
 import { type SupervisedProcess, superviseProcess } from './runtime/supervisor.ts'
 import { hasEngine } from './storage/embedded-server/endpoint.ts'
 import { findClickHouse, isEmbedded, needsStore } from './storage/find-clickhouse.ts'
-import { hasEmbeddedLog, openLog } from './stream/log/open-log.ts'
+import { hasEmbeddedLog } from './stream/log/open-log.ts'
 
 export interface StartWeir {
   readonly config: Config
@@ -302,89 +299,6 @@ class FirstProcess {
     const parts = this.stopping ? { log, mqtt: stopping, gateway: stopping } : { log, mqtt, gateway }
     const ingest = this.intake.totals()
     return { process: 'ingest', at: Date.now(), parts, instruments, ...(ingest ? { ingest } : {}) }
-  }
-}
-
-/** The role ingest: the log is opened (and checked) first, because what listens can be given something. */
-class Intake implements Service {
-  readonly name = 'ingest'
-  private readonly config: Config
-  private readonly logger: Logger
-  private readonly instruments: Instruments
-  /** Ends the wait for a log that is not there yet. */
-  private readonly stopSignal: AbortSignal
-  private log: EventLog | undefined
-  private ingest: IngestService | undefined
-  private registry: DeviceRegistry | undefined
-
-  constructor(config: Config, logger: Logger, instruments: Instruments, stopSignal: AbortSignal) {
-    this.stopSignal = stopSignal
-    this.config = config
-    this.logger = logger
-    this.instruments = instruments
-  }
-
-  async start(): Promise<void> {
-    const { config, logger, instruments } = this
-    const shared = { config, logger, clock: systemClock }
-    const registry = new DeviceRegistry({ file: devicesFile(config), logger })
-    this.registry = registry
-    registry.watch()
-    const log = await openLog({ ...shared, mode: 'append', signal: this.stopSignal })
-    this.log = log
-    instruments.gauge('weir_log_bytes', 'Bytes of the log that count against its quota', () => log.bytesOnDisk() ?? 0)
-    instruments.gauge('weir_log_quota_bytes', 'WEIR_LOG_QUOTA', () => config.logQuota)
-    this.ingest = createIngestService({ ...shared, log, instruments, registry })
-    await this.ingest.start()
-  }
-
-  async drain(deadline: AbortSignal): Promise<void> {
-    await this.ingest?.drain(deadline)
-  }
-
-  async stop(): Promise<void> {
-    await this.ingest?.stop()
-    this.registry?.close()
-    await this.log?.close()
-  }
-
-  async append(topic: LogTopic, partition: number, rows: Uint8Array, count: number): Promise<void> {
-    if (!this.log) throw new RetryableError('the log is not open yet')
-    // Readers of the log may rely on it that instants never go back within a partition.
-    const receivedAt = Math.max(systemClock.nowMicros(), this.log.receivedAtMax(topic, partition) + 1)
-    await this.log.append(topic, partition, rows, count, receivedAt)
-  }
-
-  url(): string {
-    const { host, port } = this.ingest!.mqttAddress()
-    return `mqtt://${host}:${port}`
-  }
-
-  tlsUrl(): string | undefined {
-    const address = this.ingest!.mqttTlsAddress()
-    return address && `mqtts://${address.host}:${address.port}`
-  }
-
-  gatewayUrl(): string {
-    const { host, port } = this.ingest!.gatewayAddress()
-    return `http://${host}:${port}`
-  }
-
-  totals(): ReturnType<IngestService['totals']> | undefined {
-    return this.ingest?.totals()
-  }
-
-  health(): Health {
-    return this.parts().mqtt
-  }
-
-  parts(): { readonly log: Health; readonly mqtt: Health; readonly gateway: Health } {
-    const starting: Health = { state: 'starting', detail: 'the log is opened and checked' }
-    return {
-      log: this.log ? logHealth(this.log.state()) : starting,
-      mqtt: this.ingest?.health() ?? starting,
-      gateway: this.ingest?.gatewayHealth() ?? starting,
-    }
   }
 }
 

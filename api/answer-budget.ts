@@ -13,7 +13,7 @@ export interface AnswerLimits {
   readonly waitingBytesMax: number
 }
 
-export const answerLimits: AnswerLimits = { answersMax: 128, waitingBytesMax: 64 * 1024 * 1024 }
+const answerLimits: AnswerLimits = { answersMax: 128, waitingBytesMax: 64 * 1024 * 1024 }
 
 /** A peer that takes nothing, and sends nothing, for this long is gone. Longer than any question may take. */
 export const connectionIdleMsMax = 60_000

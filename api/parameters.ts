@@ -8,7 +8,7 @@ import { canonicalTimeZone } from './time-zone.ts'
 export const filterNamesMax = 100
 export const readingsLimitMax = 50_000
 export const thingsLimitMax = 1_000
-export const limitDefault = 100
+const limitDefault = 100
 export const pointsDefault = 500
 export const pointsMax = 10_000
 
@@ -53,7 +53,7 @@ export const metricParameter = several
   })
   .meta({ description: 'Name of a metric; may be given several times' })
 
-export const instantParameter = z.string().transform((text, context): AskedInstant => {
+const instantParameter = z.string().transform((text, context): AskedInstant => {
   const parsed = parseInstant(text)
   if (!('problem' in parsed)) return parsed
   context.addIssue(`${quoted(text)} ${parsed.problem}`)

@@ -38,6 +38,10 @@ afterAll(() => world?.close())
 describe('a request that is wrong', () => {
   it.each([
     ['/v1/readings?devise=a', 'devise'],
+    ['/healthz?device=a', 'device'],
+    ['/readyz?device=a', 'device'],
+    ['/metrics?device=a', 'device'],
+    ['/openapi.json?device=a', 'device'],
     ['/v1/readings?device=a&device=b%20c', 'device'],
     ['/v1/readings?device=a**', 'device'],
     ['/v1/readings?device=', 'device'],

@@ -8,7 +8,7 @@ const metricName = z.string().meta({ description: 'Name of the metric', example:
 const next = z.string().nullable().meta({ description: 'Give it as `after` for the next page; null: there is no more' })
 
 /** One reading: `value` of a number, or `text` of a text reading. */
-export const readingSchema = z
+const readingSchema = z
   .strictObject({
     device: deviceName,
     metric: metricName,
@@ -34,7 +34,7 @@ const deviceFields = {
   metrics: z.array(metricName),
   online: z.boolean().meta({ description: 'Heard from within three times its usual interval (at least one minute)' }),
 }
-export const deviceSchema = z.strictObject(deviceFields).meta({ id: 'Device' })
+const deviceSchema = z.strictObject(deviceFields).meta({ id: 'Device' })
 export type DeviceAnswer = z.infer<typeof deviceSchema>
 
 export const devicesSchema = z.strictObject({ items: z.array(deviceSchema), next }).meta({ id: 'Devices' })
@@ -76,7 +76,7 @@ export type BucketStep = (typeof bucketSteps)[number]
 export const resolutions = ['raw', ...bucketSteps] as const
 export type Resolution = (typeof resolutions)[number]
 
-export const rawSeriesSchema = z
+const rawSeriesSchema = z
   .strictObject({
     device: deviceName,
     metric: metricName,
@@ -87,7 +87,7 @@ export const rawSeriesSchema = z
 export type RawSeries = z.infer<typeof rawSeriesSchema>
 
 /** Columns of equal length, one element a bucket that holds readings; a bucket's `observedAt` is its start. */
-export const bucketSeriesSchema = z
+const bucketSeriesSchema = z
   .strictObject({
     device: deviceName,
     metric: metricName,
@@ -211,7 +211,7 @@ export const pipelineSchema = z
   .meta({ id: 'Pipeline' })
 export type PipelineAnswer = z.infer<typeof pipelineSchema>
 
-export const deadLetterSchema = z
+const deadLetterSchema = z
   .strictObject({
     id: z.string(),
     device: z.string(),
@@ -262,7 +262,7 @@ export const readySchema = z
 export type ReadyAnswer = z.infer<typeof readySchema>
 
 /** `GET /v1/live`: `data:` of each event. `id:` is the cursor; `Last-Event-ID`, or `since`, resumes from it. */
-export const liveReadingSchema = readingSchema.omit({ receivedAt: true }).meta({ id: 'LiveReading' })
+const liveReadingSchema = readingSchema.omit({ receivedAt: true }).meta({ id: 'LiveReading' })
 export type LiveReading = z.infer<typeof liveReadingSchema>
 export const liveReadingsSchema = z.strictObject({ cursor: z.string(), items: z.array(liveReadingSchema) })
 export type LiveReadings = z.infer<typeof liveReadingsSchema>

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 export const project = resolve(dirname(fileURLToPath(import.meta.url)), '..')
 const mark = join(project, 'dist/.tsbuildinfo')
 const folders = ['domain', 'ingest', 'stream', 'storage', 'api', 'dashboards', 'cli', 'runtime', 'benchmarks', 'tests']
-const roots = ['main.ts', 'app.ts', 'app-children.ts', 'tsconfig.json', 'package-lock.json']
+const roots = ['main.ts', 'app.ts', 'app-children.ts', 'app-intake.ts', 'tsconfig.json', 'package-lock.json']
 
 export function modifiedAt(path) {
   return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0

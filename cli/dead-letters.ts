@@ -2,9 +2,9 @@
 import { readFileSync } from 'node:fs'
 import { defineCommand } from 'citty'
 import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
-import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
 import { linkSignals } from '../runtime/linked-signal.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { type CommandWorld, ownAddress, StoppedError, UsageError } from './command.ts'
 
 const answerMsMax = 120_000

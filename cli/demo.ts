@@ -1,8 +1,8 @@
 // `weir demo`: the demo fleet against a Weir that runs elsewhere, such as the services of docker-compose.yml. `weir start --demo` has it built in.
 import { defineCommand } from 'citty'
 import { systemClock } from '../runtime/clock.ts'
-import { readConfig } from '../runtime/config.ts'
 import { createLogger } from '../runtime/logger.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { type CommandWorld, UsageError } from './command.ts'
 import { runDemoFleet } from './demo-fleet.ts'
 

@@ -12,9 +12,10 @@ import {
   type Registrations,
   readRegistry,
 } from '../runtime/access/registry-file.ts'
-import { devicesFile, readConfig } from '../runtime/config.ts'
+import { devicesFile } from '../runtime/config.ts'
 import { LimitError, StartError } from '../runtime/errors.ts'
 import { makeDataDirectory } from '../runtime/make-data-directory.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { type CommandWorld, StoppedError, UsageError } from './command.ts'
 
 const actions = ['add', 'list', 'show', 'token', 'revoke'] as const

@@ -1,6 +1,6 @@
 // `weir health`: asks a running `weir start` whether it is ready, and says what is not. What a container's health check runs.
 import { defineCommand } from 'citty'
-import { readConfig } from '../runtime/config.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import type { Readiness } from '../runtime/readiness.ts'
 import { type CommandWorld, ownAddress, UsageError, untilStopped } from './command.ts'
 

@@ -4,24 +4,26 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { defineCommand } from 'citty'
-import type { ConsumerGroup, EventLog, LogPosition, LogTopic, Offset, Partition } from '../domain/event-log.ts'
+import type { EventLog, LogTopic } from '../domain/event-log.ts'
 import { systemClock } from '../runtime/clock.ts'
-import { type Config, readConfig } from '../runtime/config.ts'
+import type { Config } from '../runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from '../runtime/data-lock.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger, type Logger } from '../runtime/logger.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { findClickHouse, isEmbedded } from '../storage/find-clickhouse.ts'
 import { type ClickHouse, openClickHouse } from '../storage/open-clickhouse.ts'
 import { moveSnapshot, readSnapshotPlace } from '../stream/detectors/snapshot.ts'
 import { openEmbeddedLog } from '../stream/log/embedded-log.ts'
 import { logTopics } from '../stream/log/frame-format.ts'
-import { listGroups, readCommitted } from '../stream/log/group-offsets.ts'
 import { describeError, type KafkaEndpoint } from '../stream/log/kafka-client.ts'
 import { clusterIdOf, ensureTopics, type TopicReport } from '../stream/log/kafka-topics.ts'
 import { type MoveRecord, positionOf, readMoveRecord, writeMoveRecord } from '../stream/log/move-record.ts'
 import { kafkaEndpoint, logDirectory, openLog, requiredGroups } from '../stream/log/open-log.ts'
 import { type CommandWorld, StoppedError, UsageError, untilStopped } from './command.ts'
-import { copyLog, type LogMoveOptions, stoppedSentence, type Tally, tallyLog, verifyMovedLog } from './move-log.ts'
+import { copyLog, type LogMoveOptions, stoppedSentence, tallyLog, verifyMovedLog } from './move-log.ts'
+import { commitMoved, groupsOf, translated, wantedOf } from './move-positions.ts'
+import { describeMove, type GroupMove, type MoveReport, type TopicMove } from './move-report.ts'
 import { moveTables, type TableMove } from './move-table.ts'
 import { openStore } from './open-store.ts'
 import { type Progress, progressOn } from './progress.ts'
@@ -47,40 +49,10 @@ export const move = defineCommand({
     const flags = { data: args.data, log: 'kafka' }
     const config = readConfig({ environment: world.environment, file: args.config, flags, purpose: 'command' })
     const report = await moveAll(config, world, args['dry-run'] === true)
-    world.print(args.json ? JSON.stringify(report) : describe(report))
+    world.print(args.json ? JSON.stringify(report) : describeMove(report))
     return 0
   },
 })
-
-interface TopicMove {
-  readonly topic: LogTopic
-  /** What the embedded log holds. */
-  readonly from: Tally
-  /** What Kafka holds of it; undefined in a dry run. */
-  readonly to?: Tally
-  /** Chunks that this run appended; the others were there from a run before. */
-  readonly copied: number
-  readonly repeats: number
-}
-
-interface GroupMove {
-  readonly group: ConsumerGroup
-  readonly topic: LogTopic
-  readonly from: Readonly<Record<string, Offset>>
-  readonly to?: Readonly<Record<string, Offset>>
-}
-
-export interface MoveReport {
-  readonly state: 'would-move' | 'moved' | 'moved-before'
-  readonly data: string
-  readonly to: string
-  readonly topics: readonly TopicMove[]
-  readonly groups: readonly GroupMove[]
-  /** What detection has learned. */
-  readonly detector: 'moved' | 'none'
-  /** Empty where the table stays. */
-  readonly tables: readonly TableMove[]
-}
 
 type LogMoveReport = Omit<MoveReport, 'tables'>
 
@@ -308,106 +280,4 @@ async function moveLog(
 
 function snapshotFile({ data }: Config): string {
   return join(data, 'detector', 'snapshot')
-}
-
-async function groupsOf(
-  config: Config,
-): Promise<{ readonly group: ConsumerGroup; readonly topic: LogTopic; readonly position: LogPosition }[]> {
-  const directory = logDirectory(config)
-  const found: { group: ConsumerGroup; topic: LogTopic; position: LogPosition }[] = []
-  for (const group of await listGroups(directory)) {
-    for (const topic of logTopics) {
-      const position = await readCommitted(directory, group, topic)
-      if (position) found.push({ group, topic, position })
-    }
-  }
-  return found
-}
-
-function wantedOf(positions: readonly LogPosition[]): Map<Partition, Set<Offset>> {
-  const wanted = new Map<Partition, Set<Offset>>()
-  for (const position of positions) {
-    for (const [partition, offset] of position) {
-      const offsets = wanted.get(partition) ?? new Set()
-      wanted.set(partition, offsets.add(offset))
-    }
-  }
-  return wanted
-}
-
-/** What stood before the oldest chunk that is left stands at the beginning there. */
-function translated(
-  position: LogPosition,
-  places: ReadonlyMap<Partition, ReadonlyMap<Offset, Offset>>,
-): Map<Partition, Offset> {
-  const there = new Map<Partition, Offset>()
-  for (const [partition, offset] of position) {
-    const place = places.get(partition)?.get(offset)
-    if (place !== undefined) there.set(partition, place)
-  }
-  return there
-}
-
-/** A group is where the move left it, or further, or it is said. */
-async function commitMoved(
-  target: EventLog,
-  group: ConsumerGroup,
-  topic: LogTopic,
-  position: LogPosition,
-): Promise<void> {
-  const member = await target.subscribe(group, topic)
-  try {
-    await member.commit(position)
-  } finally {
-    await member.close()
-  }
-  const committed = await target.committed(group, topic)
-  const beginning = await target.beginning(topic)
-  for (const [partition, offset] of position) {
-    const stands = committed.get(partition) ?? beginning.get(partition) ?? 0
-    if (stands < offset)
-      throw new StartError(
-        `The group ${group} stands at ${stands} in partition ${partition} of ${topic} in Kafka, not at ${offset}: a Weir runs on Kafka already. Stop it, and run this again.`,
-      )
-  }
-}
-
-function describe({ state, data, to, topics, groups, detector, tables }: MoveReport): string {
-  const lines = [
-    {
-      'would-move': `${data} would be moved to ${to}; nothing was changed`,
-      moved: `${data} was moved to ${to}`,
-      'moved-before': `${data} was moved to ${to} before; nothing was changed`,
-    }[state],
-  ]
-  for (const { topic, from, to: there, copied, repeats } of topics) {
-    lines.push(`${topic}: ${from.readings} in ${from.chunks} chunks, ${from.bytes} bytes, checksum ${from.checksum}`)
-    if (!there) continue
-    lines.push(
-      `  in Kafka: ${there.readings} in ${there.chunks} chunks, ${there.bytes} bytes, checksum ${there.checksum}: the same`,
-    )
-    if (copied < from.chunks) lines.push(`  ${from.chunks - copied} chunks were there from a run before`)
-    if (repeats > 0)
-      lines.push(`  ${repeats} chunks are there twice, as Kafka was sent them again; the table folds them`)
-  }
-  for (const { group, topic, from, to: there } of groups) {
-    const where = (position: Readonly<Record<string, number>>): string =>
-      Object.entries(position)
-        .map(([partition, offset]) => `${partition}:${offset}`)
-        .join(' ') || 'the beginning'
-    lines.push(`position of ${group} in ${topic}: ${where(from)}${there ? ` → ${where(there)}` : ''}`)
-  }
-  lines.push(
-    detector === 'moved'
-      ? `detection: what it learned is in ${join(data, 'detector')}`
-      : 'detection: nothing learned yet',
-  )
-  for (const { table, rows, checksum, sent } of tables) {
-    const there = sent === undefined ? '' : `; the same in ClickHouse, ${sent === rows ? 'all' : sent} of them sent now`
-    lines.push(`table ${table}: ${rows} rows, checksum ${checksum}${there}`)
-  }
-  if (tables.length === 0) lines.push(`table: it stays in ${join(data, 'clickhouse')}`)
-  if (state === 'moved')
-    lines.push('Start Weir with WEIR_LOG=kafka now. The log here stays as it was; remove it when you need it no more.')
-  return lines.join('\n')
 }

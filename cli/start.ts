@@ -1,7 +1,8 @@
 // `weir start`: the product, until it is told to stop. Every option of the configuration is a flag too.
 import { type ArgsDef, defineCommand } from 'citty'
 import { startWeir } from '../app.ts'
-import { flagName, options, readConfig } from '../runtime/config.ts'
+import { flagName, options } from '../runtime/config.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { type CommandWorld, UsageError } from './command.ts'
 
 const configArgs: ArgsDef = Object.fromEntries(
@@ -35,7 +36,7 @@ export const start = defineCommand({
 })
 
 /** Those that were given, by the names of the configuration. */
-export function configFlags(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
+function configFlags(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const flags: Record<string, unknown> = {}
   for (const name of Object.keys(options)) {
     const given = args[flagName(name)]

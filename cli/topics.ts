@@ -1,9 +1,9 @@
 // `weir topics`: makes the topics that Weir needs in Kafka, with settings under which an acknowledged reading is kept, and says what is wrong with
 // those that are there. What is there is never changed: that is its operator's.
 import { defineCommand } from 'citty'
-import { readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger } from '../runtime/logger.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { describeError } from '../stream/log/kafka-client.ts'
 import { ensureTopics, type TopicReport } from '../stream/log/kafka-topics.ts'
 import { kafkaEndpoint } from '../stream/log/open-log.ts'

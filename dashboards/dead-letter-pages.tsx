@@ -4,13 +4,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { DeadLetterDetailAnswer } from '../api/wire.ts'
 import type { NotAnswered, Questions } from './ask.ts'
 import type { Assets } from './assets.ts'
-import {
-  type DeadLetterFilter,
-  DeadLetterPage,
-  DeadLettersPage,
-  NoDeadLetter,
-  type PutBackOutcome,
-} from './dead-letters.tsx'
+import { DeadLetterPage, NoDeadLetter, type PutBackOutcome } from './dead-letter.tsx'
+import { type DeadLetterFilter, DeadLettersPage } from './dead-letters.tsx'
 import { mendedPayload, viewPayload } from './payload-view.ts'
 import { type SendPage, withPageHeaders } from './security.ts'
 

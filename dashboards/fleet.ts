@@ -3,7 +3,7 @@ import type { DeviceAnswer, ReadingAnswer } from '../api/wire.ts'
 import type { NotAnswered, Questions } from './ask.ts'
 import { sparkFrom } from './format.ts'
 
-export const fleetRowsMax = 100
+const fleetRowsMax = 100
 export const anomalyDays = 7
 const countsMax = 1_000
 const latestMax = 1_000

@@ -22,7 +22,6 @@ export interface Reading {
 
 export const defaultTenant: Tenant = 'default'
 
-export const deviceNameLengthMax = 128
 export const metricNameLengthMax = 128
 export const textBytesMax = 1024
 /** A device's clock may run ahead of ours by this much; a reading beyond it is refused. */

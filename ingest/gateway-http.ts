@@ -9,7 +9,7 @@ import type { CodecName } from './codecs/codec.ts'
 import { foreignDevice, wrongToken } from './device-auth.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { contentTypes } from './gateway-payloads.ts'
-import { problemAnswer, rateLimited, unavailable } from './gateway-problems.ts'
+import { invalidDeviceName, invalidParameter, problemAnswer, rateLimited, unavailable } from './gateway-problems.ts'
 import { ingestLimits as limits } from './limits.ts'
 
 /** Accepted, not durable yet. */
@@ -177,10 +177,11 @@ export class TelemetryRequests {
     credential: DeviceCredential,
   ): RequestError | undefined {
     if (exchange.method !== 'POST') return wrongMethod(exchange)
-    if (!isDeviceName(device)) return invalidDevice()
+    if (!isDeviceName(device)) return invalidDeviceName()
     const foreign = foreignDevice(credential, device)
     if (foreign !== undefined) return foreign
-    if (exchange.query !== '') return unknownParameters(exchange.query)
+    const stray = new URLSearchParams(exchange.query).keys().next().value
+    if (stray !== undefined) return invalidParameter(stray, 'is not a parameter of this route, which has none')
     const encoding = exchange.header('content-encoding')
     if (encoding !== '' && encoding !== 'identity') return unsupportedEncoding(encoding)
     if (this.count >= limits.requestsInFlightMax) return unavailable.memoryUsed()
@@ -272,17 +273,6 @@ function unknownRoute({ path }: HttpExchange): RequestError {
 function wrongMethod({ method, path }: HttpExchange): RequestError {
   const detail = `${method} is not possible on ${path.slice(0, 200)}; POST is.`
   return new RequestError(405, 'method-not-allowed', 'Not with this method', detail)
-}
-
-function invalidDevice(): RequestError {
-  const detail =
-    'The device in the path must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @, and not be “.” or “..”.'
-  return new RequestError(400, 'invalid-device-name', 'No such name for a device', detail)
-}
-
-function unknownParameters(query: string): RequestError {
-  const detail = `This route has no parameters; there is ?${query.slice(0, 100)}`
-  return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail)
 }
 
 function unsupportedType(given: string): RequestError {

@@ -2,26 +2,18 @@
 import mqtt, { type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
 import { connectPacket, publishPacket } from '../tests/helpers/mqtt-raw.ts'
-import { type IngestSettings, type RunningIngest, runIngest, waitForReadings } from '../tests/helpers/running-ingest.ts'
+import { type RunningIngest, waitForReadings } from '../tests/helpers/running-ingest.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { TestSocket } from '../tests/helpers/websocket.ts'
+import type { TestSocket } from '../tests/helpers/websocket.ts'
 import { ingestLimits } from './limits.ts'
+import { closeGateways, openSocket, startGateway } from './test-gateway.ts'
 
-const running: RunningIngest[] = []
 const clients: MqttClient[] = []
-const sockets: TestSocket[] = []
 
 afterEach(async () => {
   for (const client of clients.splice(0)) client.end(true)
-  for (const socket of sockets.splice(0)) socket.destroy()
-  for (const ingest of running.splice(0)) await ingest.close()
+  await closeGateways()
 })
-
-async function start(settings?: IngestSettings): Promise<RunningIngest> {
-  const ingest = await runIngest(settings)
-  running.push(ingest)
-  return ingest
-}
 
 async function client({ gateway }: RunningIngest, clientId: string): Promise<MqttClient> {
   const connected = await mqtt.connectAsync(`ws://${gateway.host}:${gateway.port}/mqtt`, {
@@ -33,9 +25,8 @@ async function client({ gateway }: RunningIngest, clientId: string): Promise<Mqt
   return connected
 }
 
-async function bare({ gateway }: RunningIngest, clientId = 'bare'): Promise<TestSocket> {
-  const socket = new TestSocket(gateway, '/mqtt', { protocol: 'mqtt' })
-  sockets.push(socket)
+async function bare(ingest: RunningIngest, clientId = 'bare'): Promise<TestSocket> {
+  const socket = openSocket(ingest, '/mqtt', { protocol: 'mqtt' })
   await waitFor(() => socket.isOpen)
   socket.bytes(connectPacket(clientId))
   await waitFor(() => socket.binary.length > 0)
@@ -46,7 +37,7 @@ const received = (socket: TestSocket): Buffer => Buffer.concat(socket.binary)
 
 describe('WebSocket /mqtt', () => {
   it('takes what MQTT.js publishes, acknowledged once it is durable', async () => {
-    const ingest = await start()
+    const ingest = await startGateway()
     const device = await client(ingest, 'd1')
     ingest.stall()
     let acknowledged = 0
@@ -64,7 +55,7 @@ describe('WebSocket /mqtt', () => {
   })
 
   it('is the MQTT of the other port: sessions, subscriptions, and one owner of a client id', async () => {
-    const ingest = await start()
+    const ingest = await startGateway()
     const device = await client(ingest, 'd1')
     const heard: string[] = []
     device.on('message', (_topic, payload) => heard.push(payload.toString()))
@@ -87,7 +78,7 @@ describe('WebSocket /mqtt', () => {
   })
 
   it('reads packets that are cut anywhere, and many in one frame', async () => {
-    const ingest = await start()
+    const ingest = await startGateway()
     const socket = await bare(ingest)
     const packets = Buffer.concat(
       Array.from({ length: 20 }, (_, i) =>
@@ -101,13 +92,12 @@ describe('WebSocket /mqtt', () => {
   })
 
   it('wants the subprotocol, binary frames, and a page of this host', async () => {
-    const ingest = await start()
-    const without = new TestSocket(ingest.gateway, '/mqtt')
-    const foreign = new TestSocket(ingest.gateway, '/mqtt', {
+    const ingest = await startGateway()
+    const without = openSocket(ingest, '/mqtt')
+    const foreign = openSocket(ingest, '/mqtt', {
       protocol: 'mqtt',
       headers: { Origin: 'http://evil.example' },
     })
-    sockets.push(without, foreign)
     await Promise.all([without.closed(), foreign.closed()])
     expect(without.head).toMatch(/^HTTP\/1.1 400 /)
     expect(foreign.head).toMatch(/^HTTP\/1.1 403 /)
@@ -118,19 +108,18 @@ describe('WebSocket /mqtt', () => {
   })
 
   it('closes a socket on what is no MQTT, and counts it as on the other port', async () => {
-    const ingest = await start()
+    const ingest = await startGateway()
     const socket = await bare(ingest)
     socket.bytes(Buffer.from([0xff, 0xff, 0xff, 0xff, 0xff]))
     await socket.closed()
     expect(await ingest.counted('weir_mqtt_connections_closed_total', 'malformed-packet')).toBe(1)
-    const silent = new TestSocket(ingest.gateway, '/mqtt', { protocol: 'mqtt' })
-    sockets.push(silent)
+    const silent = openSocket(ingest, '/mqtt', { protocol: 'mqtt' })
     await waitFor(() => silent.isClosed, { what: 'a socket without CONNECT to be closed' })
     expect(await ingest.counted('weir_mqtt_connections_closed_total', 'connect-late')).toBe(1)
   })
 
   it('closes a peer that sends on while nothing is read: 4008, within the memory that a socket may hold', async () => {
-    const ingest = await start()
+    const ingest = await startGateway()
     const socket = await bare(ingest)
     ingest.stall()
     const payload = `{"v":1,"text":"${'x'.repeat(1000)}"}`

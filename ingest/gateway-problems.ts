@@ -9,9 +9,13 @@ export function problemAnswer(
   more: { readonly headers?: Readonly<Record<string, string>>; readonly deadLetter?: string; close?: boolean } = {},
 ): Answer {
   const { headers, deadLetter, close = false } = more
-  const { status, slug, title, message } = refusal
+  const { status, slug, title, message, errors } = refusal
   const challenge = challengeOf(refusal)
-  const problem = { type: `/problems/${slug}`, title, status, detail: message, ...(deadLetter && { deadLetter }) }
+  const problem = {
+    ...{ type: `/problems/${slug}`, title, status, detail: message },
+    ...(errors.length > 0 && { errors }),
+    ...(deadLetter && { deadLetter }),
+  }
   return {
     status,
     headers: {
@@ -57,4 +61,18 @@ export function rateLimited(waitMs: number): { problem: RequestError; headers: R
   const detail = `The device sends more readings a second than it may. Nothing of this request was kept; send it again in ${seconds} s.`
   const problem = new RequestError(429, 'rate-limit', 'Too fast', detail)
   return { problem, headers: { 'retry-after': String(seconds) } }
+}
+
+/** The device of a path or an address. */
+export function invalidDeviceName(): RequestError {
+  const message = 'must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @, and not be “.” or “..”'
+  const errors = [{ path: 'device', message }]
+  return new RequestError(400, 'invalid-device-name', 'No such name for a device', `The device ${message}.`, errors)
+}
+
+export function invalidParameter(name: string, message: string): RequestError {
+  const path = name.slice(0, 100)
+  return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', `${path} ${message}`, [
+    { path, message },
+  ])
 }

@@ -26,7 +26,7 @@ import { answerHealth, type IngestParts, logHealth } from './gateway-health.ts'
 import { TelemetryRequests } from './gateway-http.ts'
 import { IngestSocket, type IngestSocketHost } from './gateway-ingest-socket.ts'
 import { MqttSocket, type MqttSocketHost } from './gateway-mqtt-socket.ts'
-import { problemAnswer, unavailable } from './gateway-problems.ts'
+import { invalidDeviceName, invalidParameter, problemAnswer, unavailable } from './gateway-problems.ts'
 import { ingestLimits as limits } from './limits.ts'
 import type { MqttFront } from './mqtt-front.ts'
 import type { RateLimits } from './rate-limits.ts'
@@ -288,14 +288,10 @@ function deviceOf(query: string): string | undefined | RequestError {
   const parameters = new URLSearchParams(query)
   const devices = parameters.getAll('device')
   const stray = [...parameters.keys()].find((name) => name !== 'device')
-  if (stray !== undefined || devices.length > 1) {
-    const detail = `/v1/ingest has the parameter device, once at most; there is ?${query.slice(0, 100)}`
-    return new RequestError(400, 'invalid-parameter', 'A parameter is not usable', detail)
-  }
+  if (stray !== undefined) return invalidParameter(stray, 'is not a parameter of /v1/ingest, which has device alone')
+  if (devices.length > 1) return invalidParameter('device', 'may be given once: a socket for many devices has none')
   const [device] = devices
-  if (device === undefined || isDeviceName(device)) return device
-  const detail = 'A device must have 1 to 128 characters of A-Z a-z 0-9 . _ : - and @, and not be “.” or “..”.'
-  return new RequestError(400, 'invalid-device-name', 'No such name for a device', detail)
+  return device === undefined || isDeviceName(device) ? device : invalidDeviceName()
 }
 
 function wrongProtocol(): RequestError {

@@ -1,7 +1,6 @@
 // aedes, for everything of MQTT that is not telemetry on its way in: sessions, subscriptions, delivery, wills, retained messages, QoS 2 between
 // devices and owners. The only importer of aedes. The front has already checked every packet that comes here and is the only one who sends
 // any; the hooks check again what the front decided (a second fence), since aedes on its own handles packets before authentication.
-import { Duplex } from 'node:stream'
 import { Aedes, type AuthenticateError, type Client } from 'aedes'
 import { type DeviceCredential, ownerOf as ownerKeyOf } from '../domain/authority.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -10,38 +9,11 @@ import type { Accepter } from './accept.ts'
 import type { IngestEvents } from './events.ts'
 import { ingestLimits } from './limits.ts'
 import { type ConnectPacket, encodeConnect } from './mqtt-frames.ts'
+import { LiveFilters } from './mqtt-live-filters.ts'
+import { type BrokerSession, type SessionOwner, SessionStream } from './mqtt-session-stream.ts'
 import { SessionStore } from './mqtt-sessions.ts'
-import {
-  filterMatches,
-  isFilterAllowed,
-  mayMatchTelemetry,
-  mayPublish,
-  maySubscribe,
-  readMqttTopic,
-} from './mqtt-topic.ts'
+import { isFilterAllowed, mayPublish, maySubscribe, readMqttTopic } from './mqtt-topic.ts'
 import type { RateLimits } from './rate-limits.ts'
-
-/** What a connection of the front hears from its session. */
-export interface SessionOwner {
-  readonly clientId: string
-  readonly credential: DeviceCredential
-  /** The session stands: packets may be passed. */
-  onSessionReady(): void
-  /** Bytes for the peer; `done` when more may come. */
-  onSessionOutput(bytes: Buffer, done: () => void): void
-  /** A passed publish of QoS 0 or 1 has been dealt with. Other packets are settled by their answer. */
-  onPassedDone(): void
-  /** The session is over: taken over, refused, an error, or DISCONNECT. */
-  onSessionClosed(error: Error | undefined): void
-  /** Bytes written to the peer that it has not taken. */
-  readonly outputBytes: number
-}
-
-export interface BrokerSession {
-  /** A whole packet; the bytes are kept. */
-  pass(packet: Buffer): void
-  close(): void
-}
 
 export interface MqttBroker {
   openSession(owner: SessionOwner, connect: Pick<ConnectPacket, 'clientId' | 'clean' | 'will'>): BrokerSession
@@ -259,81 +231,4 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
 
 function ownerOf(client: Client): SessionOwner | undefined {
   return client.conn instanceof SessionStream ? client.conn.owner : undefined
-}
-
-/** What aedes takes for a socket. */
-class SessionStream extends Duplex implements BrokerSession {
-  readonly owner: SessionOwner
-  private isOver = false
-
-  constructor(owner: SessionOwner) {
-    super({ writableHighWaterMark: ingestLimits.sessionOutputBytesMax })
-    this.owner = owner
-  }
-
-  pass(packet: Buffer): void {
-    if (!this.destroyed) this.push(packet)
-  }
-
-  close(): void {
-    this.isOver = true
-    this.destroy()
-  }
-
-  override _read(): void {
-    // The front pushes, and holds back by its own count of what is under way.
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.owner.onSessionOutput(chunk, done)
-  }
-
-  override _writev(chunks: { chunk: Buffer | string; encoding: BufferEncoding }[], done: () => void): void {
-    const parts = chunks.map(({ chunk, encoding }) =>
-      typeof chunk === 'string' ? Buffer.from(chunk, encoding) : chunk,
-    )
-    this.owner.onSessionOutput(parts.length === 1 ? parts[0]! : Buffer.concat(parts), done)
-  }
-
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    if (!this.isOver) {
-      this.isOver = true
-      this.owner.onSessionClosed(error ?? undefined)
-    }
-    // Given on to nobody: aedes has its own word for it, and an unheard 'error' would end the process.
-    done(null)
-  }
-}
-
-/** Filters of live subscribers that could match telemetry, counted. */
-class LiveFilters {
-  private readonly filters = new Map<string, number>()
-  generation = 0
-
-  get size(): number {
-    return this.filters.size
-  }
-
-  add(filter: string): void {
-    if (!mayMatchTelemetry(filter)) return
-    const count = this.filters.get(filter) ?? 0
-    this.filters.set(filter, count + 1)
-    if (count === 0) this.generation++
-  }
-
-  remove(filter: string): void {
-    const count = this.filters.get(filter)
-    if (count === undefined) return
-    if (count > 1) {
-      this.filters.set(filter, count - 1)
-      return
-    }
-    this.filters.delete(filter)
-    this.generation++
-  }
-
-  matches(topic: string): boolean {
-    for (const filter of this.filters.keys()) if (filterMatches(filter, topic)) return true
-    return false
-  }
 }

@@ -196,7 +196,7 @@ export function connack(code: ConnackCode): Buffer {
 }
 
 /** MQTT 5 §3.2: no flags, reason 0x84 (unsupported protocol version), no properties. A 3.1.1 answer would not be readable. */
-export const connackVersion5 = Buffer.from([0x20, 3, 0, 0x84, 0])
+const connackVersion5 = Buffer.from([0x20, 3, 0, 0x84, 0])
 export const pingresp = Buffer.from([0xd0, 0])
 
 export function pubcomp(packetId: number): Buffer {

@@ -2,8 +2,9 @@
 // sends back. Most devices only publish telemetry and never have one.
 import type { DeviceCredential } from '../domain/authority.ts'
 import { ingestLimits as limits } from './limits.ts'
-import type { BrokerSession, MqttBroker, SessionOwner } from './mqtt-broker.ts'
+import type { MqttBroker } from './mqtt-broker.ts'
 import { type ConnectPacket, packetSize, packetTypes } from './mqtt-frames.ts'
+import type { BrokerSession, SessionOwner } from './mqtt-session-stream.ts'
 
 /** What a passage asks of its connection. */
 export interface PassageEnd {

@@ -2,7 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import type { DropCause } from './events.ts'
 import { ingestLimits } from './limits.ts'
-import { type SessionPacket, SessionStore } from './mqtt-sessions.ts'
+import type { SessionPacket } from './mqtt-kept-packet.ts'
+import { SessionStore } from './mqtt-sessions.ts'
 
 function store(more: { ownerOf?: (clientId: string) => string; hasShares?: boolean } = {}) {
   const dropped: DropCause[] = []

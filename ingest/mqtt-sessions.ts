@@ -5,20 +5,10 @@ import { Readable } from 'node:stream'
 import type { Clock } from '../runtime/clock.ts'
 import type { DropCause } from './events.ts'
 import { ingestLimits } from './limits.ts'
+import { copyOf, keptBytes, type SessionPacket } from './mqtt-kept-packet.ts'
+import { RetainedMessages } from './mqtt-retained.ts'
+import { Shares } from './mqtt-shares.ts'
 import { filterMatches } from './mqtt-topic.ts'
-
-/** A packet as aedes passes it on; only what is needed here. */
-export interface SessionPacket {
-  cmd?: string
-  topic: string
-  payload: Buffer | string
-  qos?: number
-  retain?: boolean
-  messageId?: number | undefined
-  brokerId?: string
-  brokerCounter?: number
-  clientId?: string
-}
 
 export interface SessionSubscription {
   topic: string
@@ -57,8 +47,7 @@ class Session {
   }
 }
 
-/** Bytes that a waiting or retained message costs beside its payload. */
-const messageOverheadBytes = 300
+const room = { count: ingestLimits.sessionsMax, bytes: ingestLimits.sessionsBytesMax }
 
 export interface SessionStoreOptions {
   readonly clock: Clock
@@ -76,13 +65,11 @@ export class SessionStore {
   private readonly options: SessionStoreOptions
   private readonly sessions = new Map<string, Session>()
   private sessionsBytes = 0
-  private readonly ofOwners = new Shares()
-  private readonly retainedOf = new Shares()
+  private readonly ofOwners: Shares
   /** Sessions by filter: those without wildcards are found by the topic itself. */
   private readonly exact = new Map<string, Map<string, SessionSubscription>>()
   private readonly wild = new Map<string, Map<string, SessionSubscription>>()
-  private readonly retained = new Map<string, Retained>()
-  private retainedBytes = 0
+  private readonly retained: RetainedMessages
   /** QoS 2 publishes received and not released, by connected client; the front bounds their number and bytes. */
   private readonly incoming = new Map<string, Map<number, SessionPacket>>()
   private readonly wills = new Map<string, SessionPacket & { brokerId: string }>()
@@ -90,6 +77,9 @@ export class SessionStore {
 
   constructor(options: SessionStoreOptions) {
     this.options = options
+    const { hasShares = false } = options
+    this.ofOwners = new Shares({ isLimited: hasShares })
+    this.retained = new RetainedMessages({ onDropped: options.onDropped, ownerOf: options.ownerOf, hasShares })
   }
 
   /** For instruments. */
@@ -97,8 +87,7 @@ export class SessionStore {
     return {
       sessions: this.sessions.size,
       sessionsBytes: this.sessionsBytes,
-      retained: this.retained.size,
-      retainedBytes: this.retainedBytes,
+      ...this.retained.counts(),
       incoming: this.incoming.size,
     }
   }
@@ -132,65 +121,12 @@ export class SessionStore {
     }
   }
 
-  // --- retained messages ---
-
   async storeRetained(packet: SessionPacket): Promise<void> {
-    const { topic } = packet
-    const before = this.retained.get(topic)
-    if (before !== undefined) {
-      this.retained.delete(topic)
-      this.retainedBytes -= retainedSize(before.packet)
-      this.retainedOf.add(before.owner, -1, -retainedSize(before.packet))
-    }
-    if (packet.payload.length === 0) return
-    const size = retainedSize(packet)
-    const owner = this.ownerOfRetained(packet)
-    if (
-      this.retained.size >= ingestLimits.retainedMessagesMax ||
-      this.retainedBytes + size > ingestLimits.retainedBytesMax ||
-      this.isShareFull(this.retainedOf, owner, [
-        [1, ingestLimits.retainedMessagesMax],
-        [size, ingestLimits.retainedBytesMax],
-      ])
-    ) {
-      this.options.onDropped('retained-full', { topic })
-      return
-    }
-    const { clientId: _, ...kept } = copyOf(packet)
-    this.retained.set(topic, { packet: kept, owner })
-    this.retainedBytes += size
-    this.retainedOf.add(owner, 1, size)
-  }
-
-  /** Below `devices/` a topic is its device's, whoever publishes there; any other is whoever's who published last. */
-  private ownerOfRetained({ topic, clientId }: SessionPacket): string {
-    if (topic.startsWith('devices/')) return `devices/${deviceOf(topic)}`
-    return clientId === undefined ? '' : this.options.ownerOf(clientId)
-  }
-
-  private isShareFull(
-    shares: Shares,
-    owner: string,
-    [[count, countMax], [bytes, bytesMax]]: readonly [readonly [number, number], readonly [number, number]],
-  ): boolean {
-    if (this.options.hasShares !== true) return false
-    const { sessionsShareMax: share } = ingestLimits
-    const held = shares.of(owner)
-    return held.count + count > countMax * share || held.bytes + bytes > bytesMax * share
+    this.retained.store(packet)
   }
 
   createRetainedStreamCombi(filters: string[]): Readable {
-    return Readable.from(this.retainedFor(filters))
-  }
-
-  private *retainedFor(filters: readonly string[]): Generator<SessionPacket> {
-    for (const filter of filters) {
-      const found = this.retained.get(filter)
-      if (found !== undefined) yield found.packet
-      else if (filter.includes('+') || filter.includes('#')) {
-        for (const [topic, { packet }] of this.retained) if (filterMatches(filter, topic)) yield packet
-      }
-    }
+    return Readable.from(this.retained.matching(filters))
   }
 
   // --- subscriptions of sessions that outlive their connection ---
@@ -271,15 +207,12 @@ export class SessionStore {
   private enqueue(clientId: string, packet: SessionPacket): void {
     const session = this.sessions.get(clientId)
     if (session === undefined) return
-    const bytes = packet.payload.length + packet.topic.length + messageOverheadBytes
+    const bytes = keptBytes(packet)
     if (
       session.outgoing.length >= ingestLimits.sessionMessagesMax ||
       session.outgoingBytes + bytes > ingestLimits.sessionBytesMax ||
-      this.sessionsBytes + bytes > ingestLimits.sessionsBytesMax ||
-      this.isShareFull(this.ofOwners, session.owner, [
-        [0, ingestLimits.sessionsMax],
-        [bytes, ingestLimits.sessionsBytesMax],
-      ])
+      this.sessionsBytes + bytes > room.bytes ||
+      this.ofOwners.isFull(session.owner, { count: 0, bytes }, room)
     ) {
       this.options.onDropped('session-full', { clientId, topic: packet.topic })
       return
@@ -388,14 +321,7 @@ export class SessionStore {
   }
 
   private isFullFor(owner: string): boolean {
-    const { sessionsMax, sessionsBytesMax } = ingestLimits
-    return (
-      this.sessions.size >= sessionsMax ||
-      this.isShareFull(this.ofOwners, owner, [
-        [1, sessionsMax],
-        [0, sessionsBytesMax],
-      ])
-    )
+    return this.sessions.size >= room.count || this.ofOwners.isFull(owner, { count: 1, bytes: 0 }, room)
   }
 
   private open(clientId: string): Session | undefined {
@@ -414,36 +340,4 @@ export class SessionStore {
     session.touchedAt = this.options.clock.nowMicros()
     return session
   }
-}
-
-/** What each of many holds. */
-class Shares {
-  private readonly held = new Map<string, { count: number; bytes: number }>()
-
-  of(owner: string): { readonly count: number; readonly bytes: number } {
-    return this.held.get(owner) ?? { count: 0, bytes: 0 }
-  }
-
-  add(owner: string, count: number, bytes: number): void {
-    const before = this.of(owner)
-    const after = { count: before.count + count, bytes: before.bytes + bytes }
-    if (after.count <= 0) this.held.delete(owner)
-    else this.held.set(owner, after)
-  }
-}
-
-/** Whose topic it is. */
-function deviceOf(topic: string): string {
-  return topic.split('/', 2)[1] ?? ''
-}
-
-function retainedSize(packet: SessionPacket): number {
-  return packet.payload.length + packet.topic.length + messageOverheadBytes
-}
-
-/** A packet's payload may be a piece of a large chunk; what is kept must not hold on to it. */
-function copyOf(packet: SessionPacket): SessionPacket {
-  const payload = typeof packet.payload === 'string' ? packet.payload : Buffer.allocUnsafeSlow(packet.payload.length)
-  if (typeof payload !== 'string') (packet.payload as Buffer).copy(payload)
-  return { ...packet, payload }
 }

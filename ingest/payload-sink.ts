@@ -183,7 +183,7 @@ export class PayloadSink implements ReadingSink {
   }
 }
 
-export function futureDetail(observedAt: Micros): string {
+function futureDetail(observedAt: Micros): string {
   return `observed at ${new Date(observedAt / 1000).toISOString()}, more than 24 hours ahead of our clock`
 }
 

@@ -1,91 +1,21 @@
 // Every option of Weir, in one schema: default, meaning, unit, rule. Nothing else reads the environment. The table in README.md is generated
 // from here (`npm run docs`), and a test holds the two together.
-import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import * as zlib from 'node:zlib'
 import { z } from 'zod'
-import { ConfigError } from './errors.ts'
-import { nearestName } from './nearest-name.ts'
-
-export const roles = ['ingest', 'writer', 'detector', 'api'] as const
-export type Role = (typeof roles)[number]
-
-const port = z.coerce.number('must be a port number').int().min(0).max(65_535)
-const flag = z.union(
-  [z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')],
-  'must be true or false',
-)
-const whole = (min: number, max: number) => z.coerce.number('must be a whole number').int().min(min).max(max)
-
-const sizeUnits: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
-const size = z.union([z.number().int().positive(), z.string()]).transform((given, context) => {
-  const match = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?$/.exec(String(given))
-  if (match) return Math.floor(Number(match[1]) * sizeUnits[match[2] ?? 'B']!)
-  context.addIssue('must be a size such as 512MiB or 10GiB')
-  return z.NEVER
-})
-const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
-const duration = z.union([z.number().int().positive(), z.string()]).transform((given, context) => {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d|w)$/.exec(String(given))
-  if (match) return Math.round(Number(match[1]) * durationUnits[match[2]!]!)
-  context.addIssue('must be a duration such as 500ms, 30s, 12h or 90d')
-  return z.NEVER
-})
-const roleList = z
-  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
-  .transform((names, context) => {
-    const found: Role[] = []
-    for (const name of names.map((each) => each.trim()).filter(Boolean)) {
-      if (roles.includes(name as Role)) found.push(name as Role)
-      else context.addIssue(`has no role "${name}"; the roles are ${roles.join(', ')}`)
-    }
-    if (found.length === 0) context.addIssue(`needs at least one of ${roles.join(', ')}`)
-    return found
-  })
-
-const brokerList = z
-  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
-  .transform((given, context) => {
-    const brokers = given.map((each) => each.trim()).filter(Boolean)
-    for (const broker of brokers)
-      if (!/^[^\s:/]+:\d{1,5}$|^\[[\da-fA-F:]+\]:\d{1,5}$/.test(broker))
-        context.addIssue(`has "${broker}", which is not host:port`)
-    if (brokers.length === 0) context.addIssue('needs at least one host:port')
-    return brokers
-  })
-const nameList = z
-  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
-  .transform((given, context) => {
-    const names = given.map((each) => each.trim().toLowerCase()).filter(Boolean)
-    for (const name of names)
-      if (!/^[\w.-]{1,253}$|^[\da-f:]{2,45}$/.test(name))
-        context.addIssue(`has "${name}", which is not the name of a host (without a port)`)
-    return names
-  })
-/** Where the table lives: `embedded`, or the address of a server, as written. Who we are there has options of its own, which are never shown. */
-const clickhouseAddress = z.string().transform((given, context) => {
-  if (given === 'embedded' || (clickhousePattern.test(given) && URL.canParse(given))) return given.replace(/\/$/, '')
-  const issue = given.includes('@')
-    ? 'must not hold a user or a password: set WEIR_CLICKHOUSE_USER and WEIR_CLICKHOUSE_PASSWORD'
-    : 'must be embedded, or http://host:port or https://host:port, with /database behind it if you like'
-  context.addIssue(issue)
-  return z.NEVER
-})
-const clickhousePattern = /^https?:\/\/(?:\[[\da-fA-F:]+\]|[^\s/:@?#[\]]+):\d{1,5}(?:\/[A-Za-z_]\w{0,62})?\/?$/
-const urlList = z
-  .union([z.array(z.string()), z.string().transform((text) => text.split(','))])
-  .transform((given, context) => {
-    const urls = given.map((each) => each.trim().replace(/\/+$/, '')).filter(Boolean)
-    for (const url of urls)
-      if (!/^https?:\/\/[^/@]+$/.test(url) || !URL.canParse(url))
-        context.addIssue(`has "${url}", which is not http://host:port`)
-    return urls
-  })
-/** Absolute, because children run elsewhere. */
-const file = z
-  .string()
-  .min(1)
-  .transform((path) => resolve(path))
+import {
+  brokerList,
+  clickhouseAddress,
+  duration,
+  file,
+  flag,
+  nameList,
+  port,
+  roleList,
+  roles,
+  size,
+  urlList,
+  whole,
+} from './option-kinds.ts'
 
 interface Option<Schema extends z.ZodType> {
   readonly schema: Schema
@@ -292,9 +222,6 @@ export const options = {
 type Options = typeof options
 export type Config = { readonly [Name in keyof Options]: z.output<Options[Name]['schema']> }
 
-/** Never repeated in a message. */
-const secrets: ReadonlySet<string> = new Set(['adminToken', 'clickhousePassword', 'kafkaPassword'])
-
 export function environmentName(name: string): string {
   return `WEIR_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
 }
@@ -302,107 +229,6 @@ export function environmentName(name: string): string {
 /** `httpPort` → `http-port`. */
 export function flagName(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-}
-
-export interface ConfigSources {
-  readonly environment: Readonly<Record<string, string | undefined>>
-  /** Path of a JSON file. */
-  readonly file?: string | undefined
-  /** From the command line; wins over the environment, which wins over the file. */
-  readonly flags?: Readonly<Record<string, unknown>>
-  /** `start`: rules that only matter to what listens hold too. */
-  readonly purpose?: 'start' | 'command'
-}
-
-/** Reads and checks everything before anything opens. Throws one ConfigError that lists all problems, unknown names too. */
-export function readConfig({ environment, file, flags = {}, purpose = 'start' }: ConfigSources): Config {
-  const problems: string[] = []
-  const fromFile = file === undefined ? {} : readFile(file, problems)
-  const known = Object.keys(options)
-  const byEnvironmentName = new Map(known.map((name) => [environmentName(name), name]))
-  for (const name of Object.keys(fromFile))
-    if (!known.includes(name)) problems.push(`${file}: ${unknownName(name, known)}`)
-  for (const name of Object.keys(environment)) {
-    // WEIR_TEST_… and WEIR_INTERNAL_… are not options: the first drive the test suite, the second tie our own processes together.
-    if (!name.startsWith('WEIR_') || /^WEIR_(TEST|INTERNAL)_/.test(name) || byEnvironmentName.has(name)) continue
-    problems.push(unknownName(name, [...byEnvironmentName.keys()]))
-  }
-  const config: Record<string, unknown> = {}
-  for (const name of known) {
-    const { schema, fallback } = options[name as keyof Options]
-    const inEnvironment = environment[environmentName(name)]
-    const [given, origin] =
-      flags[name] !== undefined
-        ? [flags[name], `--${flagName(name)}`]
-        : inEnvironment !== undefined && inEnvironment !== ''
-          ? [inEnvironment, environmentName(name)]
-          : fromFile[name] !== undefined
-            ? [fromFile[name], `${file}: ${name}`]
-            : [fallback, name]
-    const parsed = schema.safeParse(given)
-    if (parsed.success) config[name] = parsed.data
-    else
-      for (const issue of parsed.error.issues)
-        problems.push(`${origin}${secrets.has(name) ? '' : ` is ${shown(name, given)}:`} ${issue.message}`)
-  }
-  problems.push(...checkTogether(config as Partial<Config>))
-  if (purpose === 'start') problems.push(...checkAccess(config as Partial<Config>))
-  if (problems.length > 0) throw new ConfigError(problems)
-  return config as Config
-}
-
-/** As given, without what is nobody's business. */
-function shown(name: string, given: unknown): string {
-  return secrets.has(name) ? '…' : JSON.stringify(given).replace(/\/\/.*@/, '//…@')
-}
-
-/** Rules over more than one option, for those that are usable by themselves. */
-function checkTogether(config: Partial<Config>): string[] {
-  const problems: string[] = []
-  const taken = new Map<number, string>()
-  const ports = [
-    'mqttPort',
-    'mqttTlsPort',
-    'gatewayPort',
-    'httpPort',
-    'livePort',
-    'healthPort',
-    'clickhousePort',
-  ] as const
-  for (const name of ports) {
-    const number = config[name]
-    if (!number) continue
-    const other = taken.get(number)
-    if (other)
-      problems.push(
-        `${environmentName(name)} and ${environmentName(other)} are both ${number}: give each a port of its own`,
-      )
-    taken.set(number, name)
-  }
-  if ((config.tlsCert === undefined) !== (config.tlsKey === undefined))
-    problems.push('WEIR_TLS_CERT and WEIR_TLS_KEY belong together: set both')
-  if (config.mqttTlsPort !== undefined && config.tlsCert === undefined)
-    problems.push('WEIR_MQTT_TLS_PORT is set: set WEIR_TLS_CERT and WEIR_TLS_KEY too')
-  problems.push(...checkKafka(config), ...checkClickHouse(config))
-  if (config.logQuota !== undefined && config.logQuota < 256 * 1024 ** 2)
-    problems.push('WEIR_LOG_QUOTA must be at least 256MiB (four segments)')
-  return problems
-}
-
-/** What others can reach is never open, and what is closed must have a key. */
-function checkAccess(config: Partial<Config>): string[] {
-  const { host, publishedHost, auth, adminToken, roles: configured = [] } = config
-  // What can't be used by itself was reported already.
-  if (host === undefined || !('auth' in config)) return []
-  const [name, address] = publishedHost === undefined ? ['HOST', host] : ['PUBLISHED_HOST', publishedHost]
-  const reached = isLoopback(address) ? '' : `WEIR_${name} is ${address}, which others can reach: `
-  if (!requiresAuth({ auth, host, publishedHost })) {
-    const what = `set WEIR_AUTH=required and WEIR_ADMIN_TOKEN, or WEIR_${name}=127.0.0.1`
-    return reached === '' ? [] : [`${reached}WEIR_AUTH=open is without authentication for everybody; ${what}`]
-  }
-  if (!('adminToken' in config) || adminToken !== undefined || !configured.includes('api')) return []
-  const how = 'set WEIR_ADMIN_TOKEN to 16 characters or more (openssl rand -hex 24 makes some)'
-  return [`${reached}authentication is required, and without an admin token nobody could look: ${how}`]
 }
 
 /** What decides who is let in, and by which names. */
@@ -418,72 +244,6 @@ export function devicesFile({ data, devices }: Pick<Config, 'data' | 'devices'>)
   return devices ?? join(data, 'devices.ndjson')
 }
 
-function checkKafka(config: Partial<Config>): string[] {
-  const problems: string[] = []
-  const { kafkaSasl: sasl } = config
-  // An option of its own that can't be used was reported already.
-  if (config.log === undefined) return problems
-  if (config.log !== 'kafka') {
-    if (config.kafkaBrokers)
-      problems.push('WEIR_KAFKA_BROKERS is set and WEIR_LOG is not kafka: set WEIR_LOG=kafka, or leave the brokers out')
-    return problems
-  }
-  if ('kafkaBrokers' in config && !config.kafkaBrokers)
-    problems.push('WEIR_LOG is kafka: set WEIR_KAFKA_BROKERS to host:port of a broker or more')
-  if (config.kafkaCompression === 'zstd' && !('zstdCompressSync' in zlib))
-    problems.push(
-      `WEIR_KAFKA_COMPRESSION is zstd, which needs Node 22.15 or newer, and this is ${process.version}: use gzip`,
-    )
-  if ((config.kafkaTlsCert === undefined) !== (config.kafkaTlsKey === undefined))
-    problems.push('WEIR_KAFKA_TLS_CERT and WEIR_KAFKA_TLS_KEY belong together: set both')
-  if (sasl === 'oauthbearer' && !config.kafkaTokenFile)
-    problems.push('WEIR_KAFKA_SASL is oauthbearer: set WEIR_KAFKA_TOKEN_FILE')
-  if (sasl && sasl !== 'oauthbearer' && !(config.kafkaUsername && config.kafkaPassword))
-    problems.push(`WEIR_KAFKA_SASL is ${sasl}: set WEIR_KAFKA_USERNAME and WEIR_KAFKA_PASSWORD`)
-  if (!sasl && (config.kafkaUsername || config.kafkaPassword || config.kafkaTokenFile))
-    problems.push(
-      'There are credentials for Kafka and no way to use them: set WEIR_KAFKA_SASL to plain, scram-sha-256, scram-sha-512 or oauthbearer',
-    )
-  if (
-    sasl === 'plain' &&
-    !usesTls(config) &&
-    !config.kafkaBrokers?.every((broker) => isLoopback(broker.replace(/:\d+$/, '')))
-  )
-    problems.push(
-      'WEIR_KAFKA_SASL is plain without TLS, which shows the password to the network: set WEIR_KAFKA_TLS=true',
-    )
-  return problems
-}
-
-function checkClickHouse(config: Partial<Config>): string[] {
-  const { clickhouse } = config
-  if (clickhouse === undefined) return []
-  if (clickhouse === 'embedded') {
-    const names = ['User', 'Password', 'Database', 'Cluster', 'Ca', 'Compression'] as const
-    return names
-      .map((each) => `clickhouse${each}` as const)
-      .filter((name) => name in config && config[name] !== options[name].fallback)
-      .map(
-        (name) =>
-          `${environmentName(name)} is for a server elsewhere and WEIR_CLICKHOUSE is embedded: set WEIR_CLICKHOUSE to its address, or leave this out`,
-      )
-  }
-  const problems: string[] = []
-  const { protocol, pathname } = new URL(clickhouse)
-  if (config.clickhousePort)
-    problems.push('WEIR_CLICKHOUSE_PORT is of the embedded ClickHouse: the port of a server is in WEIR_CLICKHOUSE')
-  if (config.clickhouseCa && protocol === 'http:')
-    problems.push('WEIR_CLICKHOUSE_CA is set and WEIR_CLICKHOUSE is http://…: use https://…, or leave it out')
-  const { clickhouseDatabase: database = options.clickhouseDatabase.fallback } = config
-  if (pathname !== '/' && database !== options.clickhouseDatabase.fallback && pathname !== `/${database}`)
-    problems.push(`WEIR_CLICKHOUSE names the database ${pathname.slice(1)} and WEIR_CLICKHOUSE_DATABASE ${database}`)
-  // They go into a header.
-  for (const name of ['clickhouseUser', 'clickhousePassword'] as const)
-    if (!/^[\x20-\x7e]*$/.test(config[name] ?? ''))
-      problems.push(`${environmentName(name)} must be of printable ASCII characters`)
-  return problems
-}
-
 export function usesTls({
   kafkaTls,
   kafkaTlsCa,
@@ -494,27 +254,4 @@ export function usesTls({
 
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
-}
-
-function readFile(file: string, problems: string[]): Record<string, unknown> {
-  let text: string
-  try {
-    text = readFileSync(file, 'utf8')
-  } catch (error) {
-    problems.push(`--config ${file} can't be read: ${(error as Error).message}`)
-    return {}
-  }
-  try {
-    const parsed: unknown = JSON.parse(text)
-    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed))
-      return parsed as Record<string, unknown>
-    problems.push(`${file} must hold one JSON object`)
-  } catch (error) {
-    problems.push(`${file} is not JSON: ${(error as Error).message}`)
-  }
-  return {}
-}
-
-function unknownName(name: string, known: readonly string[]): string {
-  return `${name} is not an option${nearestName(name, known)}`
 }

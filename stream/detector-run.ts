@@ -23,7 +23,7 @@ import type { Slab } from './detectors/layout.ts'
 import { SeriesStates, turnSeriesMax } from './detectors/series-states.ts'
 import { readSnapshot, writeSnapshot } from './detectors/snapshot.ts'
 
-export const detectorGroup = 'detector'
+const detectorGroup = 'detector'
 const topic = 'readings'
 
 /** Makes rows of the topic `anomalies` durable; a RetryableError: again, later. */

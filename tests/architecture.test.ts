@@ -65,7 +65,7 @@ describe('directions', () => {
   })
 
   it('nobody imports the composition roots but the entry and the commands', () => {
-    const roots = ['app.ts', 'app-children.ts', 'main.ts']
+    const roots = ['app.ts', 'app-children.ts', 'app-intake.ts', 'main.ts']
     const strays = product.filter(
       ({ from, to }) => roots.includes(to) && !roots.includes(from) && roomOf(from) !== 'cli',
     )

@@ -3,7 +3,9 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Config, options, readConfig, requiresAuth, roles } from '../runtime/config.ts'
+import { type Config, options, requiresAuth } from '../runtime/config.ts'
+import { roles } from '../runtime/option-kinds.ts'
+import { readConfig } from '../runtime/read-config.ts'
 import { type ComposeService, composeText, composeVariables, readCompose, weirImage } from './helpers/compose.ts'
 import { projectDirectory } from './helpers/spawn-weir.ts'
 

@@ -1,8 +1,8 @@
 // Readings as columns, for a page that draws thousands: numbers lie where a Float64Array can be laid over them. docs/live.md has it byte for byte.
 import type { LiveItem, SeriesLabel } from './frame.ts'
 
-export const columnsVersion = 1
-export const columnsHeaderBytes = 24
+const columnsVersion = 1
+const columnsHeaderBytes = 24
 
 /** `id` is JSON, or ''. */
 export function encodeColumns(cursor: string, id: string, items: readonly LiveItem[]): Buffer {

@@ -10,7 +10,7 @@ import { liveModes } from './channel.ts'
 import { cursorLengthMax, decodeCursor } from './cursor.ts'
 import { decodeHistoryCursor } from './history.ts'
 
-export const subscriptionParameters = {
+const subscriptionParameters = {
   device: deviceParameter.optional(),
   metric: metricParameter.optional(),
   mode: z.enum(liveModes, 'must be latest or every').default('latest').meta({

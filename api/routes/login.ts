@@ -36,7 +36,7 @@ function go(reply: FastifyReply, path: string): FastifyReply {
 }
 
 /** A path on this server and nothing else: what comes in a link must not lead elsewhere. */
-export function ownPath(path: string | null): string {
+function ownPath(path: string | null): string {
   if (path === null || !/^\/(?![/\\])[\x21-\x5b\x5d-\x7e]*$/.test(path)) return '/'
   const url = new URL(path, 'http://own.invalid')
   return url.host === 'own.invalid' && !url.pathname.startsWith('//') ? `${url.pathname}${url.search}` : '/'

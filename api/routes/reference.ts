@@ -1,11 +1,13 @@
 // What the API is, made from the schemas that it runs on: the OpenAPI document, and a page for people made from the document.
 import type { FastifyInstance } from 'fastify'
+import { z } from 'zod'
 import { type OpenApiDocument, referenceStyle, renderReference } from '../reference-page.ts'
 
 const hidden = { schema: { hide: true } as object }
 
 export function referenceRoutes(app: FastifyInstance): void {
-  app.get('/openapi.json', hidden, async () => app.swagger())
+  const withoutParameters = { schema: { ...hidden.schema, querystring: z.strictObject({}) } }
+  app.get('/openapi.json', withoutParameters, async () => app.swagger())
   app.get('/docs', hidden, async (_request, reply) =>
     reply.type('text/html; charset=utf-8').send(renderReference(app.swagger() as OpenApiDocument)),
   )

@@ -96,11 +96,11 @@ export function registryRoutes(app: ApiApp, { clock }: ApiContext, registry: Dev
           tags: ['devices'],
           params,
           querystring: z.strictObject({}),
-          body: registrationBody,
+          body: registrationBody.optional(),
           response: { 200: registrationSchema, ...refusals },
         },
       },
-      ({ params: { device }, body: { labels, speaksFor } }) =>
+      ({ params: { device }, body: { labels, speaksFor } = {} }) =>
         changed(
           registry.change((devices) => {
             const known = ensureDevice(devices, device, defaultTenant, now())

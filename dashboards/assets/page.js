@@ -35,7 +35,7 @@ export function serverNow() {
   return Date.now() + skewMs
 }
 
-export function tickAges() {
+function tickAges() {
   const now = serverNow()
   for (const element of document.querySelectorAll('time[data-at]')) {
     const format = element.hasAttribute('data-ago') ? formatAgo : formatAge

@@ -169,7 +169,7 @@ function isWithin(gaps, before, after) {
 }
 
 /** The first place whose value is not below. @param {readonly number[]} sorted @param {number} value */
-export function lowerBound(sorted, value) {
+function lowerBound(sorted, value) {
   let low = 0
   let high = sorted.length
   while (low < high) {

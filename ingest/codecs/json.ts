@@ -9,7 +9,7 @@ import { type Codec, type ReadingSink, withoutClock } from './codec.ts'
 import { decodeCommonShape } from './json-common-shape.ts'
 
 /** Objects within objects, the outermost counted. */
-export const depthMax = 8
+const depthMax = 8
 
 /** What an element's instant may be called; the first that is there counts, any other is a metric. */
 const instantKeys = ['ts', 'time', 'timestamp'] as const

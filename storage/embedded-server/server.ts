@@ -40,7 +40,7 @@ const leftoverAgeMs = 10 * 60_000
 const mebibyte = 1024 ** 2
 
 /** Threads that the engine's calls take: all statements at once, a cancellation, and files of our own. libuv has 4 unless told at start. */
-export const threadPoolSize = 16
+const threadPoolSize = 16
 
 export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedServer {
   const directory = resolve(options.directory)

@@ -1,7 +1,7 @@
 // One alert an event: after one, no other for a while unless it is worse; a series that keeps alarming is discounted, and recovers. Four numbers.
 import type { Slab } from './layout.ts'
 
-export const refractoryReadings = 90
+const refractoryReadings = 90
 const recoveryReadings = 3_000
 
 /** In a series' block, from the first word. */

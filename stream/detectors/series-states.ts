@@ -8,7 +8,7 @@ const slabBlocks = 256
 const movedShare = 1 / 8
 /** Most series that are looked for in one turn. */
 export const turnSeriesMax = 32
-export const seriesInMemoryMin = 4 * turnSeriesMax
+const seriesInMemoryMin = 4 * turnSeriesMax
 
 export class SeriesStates {
   /** Series in memory; slots are 0 to count-1. */

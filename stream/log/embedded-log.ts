@@ -47,7 +47,7 @@ export interface EmbeddedLogOptions {
   readonly files?: LogFiles
 }
 
-export const segmentBytesDefault = 64 * 1024 * 1024
+const segmentBytesDefault = 64 * 1024 * 1024
 const tailBytesMax = 1024 * 1024
 
 /**

@@ -27,11 +27,11 @@ const fixedBytes = 64
 const markBytes = 16
 export const endBytesMax = fixedBytes + markBytes * logTopics.length * partitionsMax
 
-export function endBytes(partitions: number): number {
+function endBytes(partitions: number): number {
   return fixedBytes + markBytes * logTopics.length * partitions
 }
 
-export function encodeEnd(end: LogEnd, bytes: Buffer): number {
+function encodeEnd(end: LogEnd, bytes: Buffer): number {
   const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
   const length = endBytes(end.partitions)
   words.fill(0, 0, fixedBytes >> 2)

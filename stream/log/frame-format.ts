@@ -9,7 +9,7 @@ export const formatVersion = 1
 export const frameMagic = 0x4b484357
 export const frameHeaderBytes = 48
 /** The CRC covers everything after itself. */
-export const frameCrcEnd = 8
+const frameCrcEnd = 8
 
 /** The number on disk is the place in this list. */
 export const logTopics: readonly LogTopic[] = ['readings', 'anomalies', 'dead-letters']

@@ -5,7 +5,7 @@ import { Block, FrameView, frameHeaderBytes } from './frame-format.ts'
 import { type LogFiles, readAll } from './log-files.ts'
 import { type RecentBytes, recentBytesMax } from './recent-bytes.ts'
 
-export const readBlockBytes = 1024 * 1024
+const readBlockBytes = 1024 * 1024
 
 interface RecentOf {
   readonly bytes: RecentBytes

@@ -29,7 +29,7 @@ export interface Recovered {
 }
 
 /** Checked before the first append, newest first: some two seconds. What is older is read by nobody but a replay, and is checked meanwhile. */
-export const checkedFirstBytes = 2 * 1024 ** 3
+const checkedFirstBytes = 2 * 1024 ** 3
 
 /** Undefined: there is no log yet. */
 export async function recover(

@@ -1,33 +1,23 @@
 // The pipeline page and the dead letters in a real browser: moving numbers, limits by cause, what is not known, and a dead letter put back by a form.
 import { request } from 'node:http'
-import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { DeadLettersAnswer, LatestAnswer } from '../../api/wire.ts'
 import { ask } from '../helpers/ask.ts'
-import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { launchBrowser, noBrowser, openPage, testMsMax, waitFor } from './browser.ts'
-import { connectPublisher, type Publisher } from './publish.ts'
+import { noBrowser, openPage, testMsMax, waitFor } from './browser.ts'
+import { type OneDevice, startOneDevice } from './one-device.ts'
 
 vi.setConfig({ testTimeout: testMsMax, hookTimeout: testMsMax })
 
 describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
-  let weir: WeirProcess
-  let browser: Browser
-  let device: Publisher
+  let world: OneDevice
   beforeAll(async () => {
-    weir = await startWeir()
-    browser = await launchBrowser()
-    device = await connectPublisher(weir)
-    await device.publish('boiler-1', { temperature: 1 })
+    world = await startOneDevice()
   })
-  afterAll(async () => {
-    await device?.close()
-    await browser?.close()
-  })
+  afterAll(() => world?.close())
 
   /** A body that is no JSON, as a device sends it. */
   async function sendBroken(name: string, body: string): Promise<void> {
-    const answer = await fetch(`${weir.urls.gateway}/v1/telemetry/${name}`, {
+    const answer = await fetch(`${world.weir.urls.gateway}/v1/telemetry/${name}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body,
@@ -36,20 +26,20 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   }
 
   it('moves: stages, connections, limits by cause, dead letters by reason, parts', async () => {
-    const { page, troubles, close } = await openPage(browser)
-    await page.goto(`${weir.http}/pipeline`)
+    const { page, troubles, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/pipeline`)
     await page.locator('#link[data-state="live"]').waitFor()
     await page.evaluate('globalThis.sameDocument = true')
     const total = async (stage: string) =>
       Number((await page.locator(`[data-stage="${stage}"] [data-part="total"]`).textContent())?.replaceAll(',', ''))
     const before = await total('received')
-    for (let i = 0; i < 5; i++) await device.publish('boiler-1', { temperature: i })
+    for (let i = 0; i < 5; i++) await world.device.publish('boiler-1', { temperature: i })
     for (const stage of ['received', 'durable', 'stored', 'detected', 'seen'])
       await waitFor(async () => (await total(stage)) >= before + 5, { what: `${stage} to move` })
     expect(Number(await page.locator('[data-number="mqtt"]').textContent())).toBeGreaterThan(0)
 
     // A request that the gateway refuses is a limit hit.
-    const tooLarge = await fetch(`${weir.urls.gateway}/v1/telemetry/boiler-1`, {
+    const tooLarge = await fetch(`${world.weir.urls.gateway}/v1/telemetry/boiler-1`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: new Uint8Array(1024 * 1024 + 1),
@@ -69,10 +59,10 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   })
 
   it('what it can’t know is a dash with why: a frozen intake says nothing', async () => {
-    const { page, close } = await openPage(browser)
-    await page.goto(`${weir.http}/pipeline`)
+    const { page, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/pipeline`)
     await page.locator('#link[data-state="live"]').waitFor()
-    const thaw = weir.freeze('ingest')
+    const thaw = world.weir.freeze('ingest')
     try {
       await page.locator('[data-stage="received"][data-state="unknown"]').waitFor({ timeout: 60_000 })
       expect(await page.locator('[data-number="mqtt"]').textContent()).toBe('–')
@@ -91,10 +81,11 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
     const name = `mend-${javaScriptEnabled}`
     await sendBroken(name, '{"temperature": 71.5')
     await waitFor(
-      async () => (await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=${name}`)).items.length === 1,
+      async () =>
+        (await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=${name}`)).items.length === 1,
     )
-    const { page, troubles, close } = await openPage(browser, { javaScriptEnabled })
-    await page.goto(`${weir.http}/dead-letters?device=${name}&reason=malformed-payload`)
+    const { page, troubles, close } = await openPage(world.browser, { javaScriptEnabled })
+    await page.goto(`${world.weir.http}/dead-letters?device=${name}&reason=malformed-payload`)
     expect(await page.locator('.letters tbody tr').count()).toBe(1)
     await page.locator('.letters tbody a').click()
     await page.locator('#as-text', { hasText: '{"temperature": 71.5' }).waitFor()
@@ -107,12 +98,12 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
     await page.getByRole('button', { name: 'Put back as written here' }).click()
     await page.getByText('Put back: 2 accepted, 0 dead-lettered again.').waitFor()
     await waitFor(async () => {
-      const { items } = await ask<LatestAnswer>(`${weir.http}/v1/latest?device=${name}`)
+      const { items } = await ask<LatestAnswer>(`${world.weir.http}/v1/latest?device=${name}`)
       return items.length === 2 && items.find(({ metric }) => metric === 'temperature')?.value === 71.5
     })
     // Loaded again, nothing is put back again.
     await page.reload()
-    const { items } = await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=${name}`)
+    const { items } = await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=${name}`)
     expect(items.length).toBe(2)
     expect(troubles).toEqual([])
     await close()
@@ -121,10 +112,10 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   it('by keyboard alone a dead letter is found, mended and put back', async () => {
     await sendBroken('keys', '{"pressure": 3')
     await waitFor(
-      async () => (await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?device=keys`)).items.length === 1,
+      async () => (await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=keys`)).items.length === 1,
     )
-    const { page, close } = await openPage(browser)
-    await page.goto(`${weir.http}/dead-letters`)
+    const { page, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/dead-letters`)
     await page.locator('input[name="device"]').focus()
     await page.keyboard.type('keys')
     await page.keyboard.press('Enter')
@@ -143,8 +134,8 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   })
 
   it('a list that is open says that newer ones came', async () => {
-    const { page, close } = await openPage(browser)
-    await page.goto(`${weir.http}/dead-letters`)
+    const { page, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/dead-letters`)
     await page.locator('#letters tbody tr').first().waitFor()
     await sendBroken('newer', 'x')
     await page.locator('#newer a').click()
@@ -153,9 +144,9 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   })
 
   it('a form of another site puts nothing back', async () => {
-    const { items } = await ask<DeadLettersAnswer>(`${weir.http}/v1/dead-letters?limit=1`)
+    const { items } = await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?limit=1`)
     const status = await new Promise<number | undefined>((done, fail) => {
-      const sent = request(`${weir.http}/dead-letters/${items[0]!.id}/put-back`, {
+      const sent = request(`${world.weir.http}/dead-letters/${items[0]!.id}/put-back`, {
         method: 'POST',
         headers: { 'content-type': 'application/x-www-form-urlencoded', origin: 'http://evil.example' },
       })

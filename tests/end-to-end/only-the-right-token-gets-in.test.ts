@@ -381,10 +381,17 @@ describe('only the right token gets in', () => {
       ['PUT', '/v1/devices/x', '{"label": {}}', 400],
       ['PUT', '/v1/devices/x', '{"speaksFor": ["a**"]}', 400],
       ['PUT', '/v1/devices/x', '{', 400],
+      ['PUT', '/v1/devices/x', '[]', 400],
       ['DELETE', '/v1/devices/nobody', undefined, 404],
     ])('%s %s %s is %i', async (method, path, body, status) => {
       const answer = await weir.ask(path, { method, ...(body !== undefined && { body, headers: json }) })
       expect((await problem(answer))[0]).toBe(status)
+    })
+
+    it('a device is registered without a body too; one that is no JSON is refused', async () => {
+      expect((await weir.ask('/v1/devices/bare', { method: 'PUT' })).status).toBe(200)
+      const words = { method: 'PUT', body: 'labels', headers: { 'content-type': 'text/plain' } }
+      expect((await problem(await weir.ask('/v1/devices/bare', words)))[0]).toBe(415)
     })
 
     it('by the command line: add, list, show, token, revoke', async () => {

@@ -270,7 +270,7 @@ interface Child {
 }
 
 /** From /proc: the tests that kill parts of the product run on Linux. */
-export function childrenOf(parent: number): Child[] {
+function childrenOf(parent: number): Child[] {
   const found: Child[] = []
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue

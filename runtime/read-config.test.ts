@@ -2,18 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { environmentName, options, readConfig } from './config.ts'
-import { ConfigError } from './errors.ts'
-
-const problemsOf = (sources: Parameters<typeof readConfig>[0]): readonly string[] => {
-  try {
-    readConfig(sources)
-  } catch (error) {
-    if (error instanceof ConfigError) return error.problems
-    throw error
-  }
-  throw new Error('nothing was found wrong')
-}
+import { environmentName, options } from './config.ts'
+import { readConfig } from './read-config.ts'
+import { problemsOf } from './test-problems.ts'
 
 describe('the configuration', () => {
   const directory = mkdtempSync(join(tmpdir(), 'weir-test-config-'))

@@ -1,24 +1,14 @@
 // The rules over the options for Kafka: what can't work is refused before anything opens, with what to set instead.
 import * as zlib from 'node:zlib'
 import { describe, expect, it } from 'vitest'
-import { readConfig } from './config.ts'
-import { ConfigError } from './errors.ts'
+import { readConfig } from './read-config.ts'
+import { problemsOf } from './test-problems.ts'
 
 const brokers = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: 'one.example:9092, two.example:9092' }
 
-function problemsOf(environment: Record<string, string>): readonly string[] {
-  try {
-    readConfig({ environment })
-    return []
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError)
-    return (error as ConfigError).problems
-  }
-}
-
 describe('options for Kafka', () => {
   it.skipIf('zstdCompressSync' in zlib)('zstd is refused by a Node that lacks it (newer ones have it)', () => {
-    expect(problemsOf({ ...brokers, WEIR_KAFKA_COMPRESSION: 'zstd' })).toEqual([
+    expect(problemsOf({ environment: { ...brokers, WEIR_KAFKA_COMPRESSION: 'zstd' } })).toEqual([
       expect.stringMatching(/needs Node 22\.15 or newer.*use gzip/),
     ])
   })
@@ -51,7 +41,7 @@ describe('options for Kafka', () => {
     ],
     ['a prefix that Kafka would not take', { ...brokers, WEIR_KAFKA_PREFIX: 'a b' }, /letters, digits/],
   ])('%s is refused with what to set', (_name, environment, words) => {
-    expect(problemsOf(environment)).toEqual([expect.stringMatching(words)])
+    expect(problemsOf({ environment })).toEqual([expect.stringMatching(words)])
   })
 
   it.each<[string, Record<string, string>]>([
@@ -62,6 +52,6 @@ describe('options for Kafka', () => {
     ['OAUTHBEARER', { WEIR_KAFKA_TLS_CA: 'ca.pem', WEIR_KAFKA_SASL: 'oauthbearer', WEIR_KAFKA_TOKEN_FILE: 'token' }],
     ['our own certificate', { WEIR_KAFKA_TLS_CERT: 'own.pem', WEIR_KAFKA_TLS_KEY: 'own.key' }],
   ])('%s is taken', (_name, environment) => {
-    expect(problemsOf({ ...brokers, ...environment })).toEqual([])
+    expect(problemsOf({ environment: { ...brokers, ...environment } })).toEqual([])
   })
 })

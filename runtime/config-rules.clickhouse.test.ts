@@ -1,19 +1,9 @@
 // The rules over the options for a ClickHouse elsewhere: what can't work is refused before anything opens, and a password is never shown.
 import { describe, expect, it } from 'vitest'
-import { readConfig } from './config.ts'
-import { ConfigError } from './errors.ts'
+import { readConfig } from './read-config.ts'
+import { problemsOf } from './test-problems.ts'
 
 const server = { WEIR_CLICKHOUSE: 'https://store.example:8443' }
-
-function problemsOf(environment: Record<string, string>): readonly string[] {
-  try {
-    readConfig({ environment })
-    return []
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigError)
-    return (error as ConfigError).problems
-  }
-}
 
 describe('options for ClickHouse', () => {
   it('are embedded by default, with nothing more to say', () => {
@@ -43,20 +33,22 @@ describe('options for ClickHouse', () => {
     'http://store.example:8123/?user=x',
     'embeded',
   ])('%s is refused with what it should be', (address) => {
-    expect(problemsOf({ WEIR_CLICKHOUSE: address })).toEqual([expect.stringMatching(/http:\/\/host:port/)])
+    expect(problemsOf({ environment: { WEIR_CLICKHOUSE: address } })).toEqual([
+      expect.stringMatching(/http:\/\/host:port/),
+    ])
   })
 
   it.each(['hunter2', 'hun/ter@2', 'hun"ter2'])(
     'a password in the address is refused, and not shown: %s',
     (password) => {
-      const problems = problemsOf({ WEIR_CLICKHOUSE: `https://me:${password}@store.example:8443` })
+      const problems = problemsOf({ environment: { WEIR_CLICKHOUSE: `https://me:${password}@store.example:8443` } })
       expect(problems).toEqual([expect.stringMatching(/WEIR_CLICKHOUSE_PASSWORD/)])
       expect(problems[0]).not.toMatch(/hun|ter/)
     },
   )
 
   it('a password that can not be used is not shown either', () => {
-    const problems = problemsOf({ ...server, WEIR_CLICKHOUSE_PASSWORD: 'gehëim' })
+    const problems = problemsOf({ environment: { ...server, WEIR_CLICKHOUSE_PASSWORD: 'gehëim' } })
     expect(problems).toEqual([expect.stringMatching(/^WEIR_CLICKHOUSE_PASSWORD must be/)])
   })
 
@@ -77,6 +69,6 @@ describe('options for ClickHouse', () => {
     ['a database that is SQL', { ...server, WEIR_CLICKHOUSE_DATABASE: 'a; DROP' }, /letters, digits/],
     ['a cluster that is SQL', { ...server, WEIR_CLICKHOUSE_CLUSTER: "c' SYNC" }, /letters, digits/],
   ])('%s is refused with what to set', (_name, environment, words) => {
-    expect(problemsOf(environment)).toEqual([expect.stringMatching(words)])
+    expect(problemsOf({ environment })).toEqual([expect.stringMatching(words)])
   })
 })

@@ -1,0 +1,198 @@
+// `/dead-letters/{id}`: one payload that could not be used, with its bytes, to be put back as it is or mended. Forms and links alone: everything
+// works without scripts.
+import type { DeadLetterDetailAnswer } from '../api/wire.ts'
+import type { Assets } from './assets.ts'
+import { deviceHref, formatBytes, formatCount } from './format.ts'
+import { attribute, Notice, Page } from './layout.tsx'
+import type { PayloadView } from './payload-view.ts'
+
+/** Larger ones are put back as they are, or mended in a file (`weir dead-letters replay ID --payload FILE`). */
+const mendBytesMax = 64 * 1024
+
+/** Of its page. */
+export function letterHref(id: string): string {
+  return attribute(`/dead-letters/${encodeURIComponent(id)}`)
+}
+
+/** What came of an attempt to put it back. */
+export type PutBackOutcome =
+  | { readonly kind: 'done'; readonly accepted: number; readonly deadLettered: number }
+  | { readonly kind: 'failed'; readonly detail: string }
+
+interface DetailProperties {
+  readonly assets: Assets
+  readonly letter: DeadLetterDetailAnswer
+  readonly view: PayloadView
+  readonly outcome: PutBackOutcome | undefined
+  /** What a person wrote that could not be put back: never lost. */
+  readonly draft: string | undefined
+}
+
+export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailProperties): JSX.Element {
+  const { id, device, reason, detail, metric, codec, origin, receivedAt } = letter
+  return (
+    <Page assets={assets} title={`Dead letter of ${device} · Weir`} here="pipeline" scripts={['plain.js']}>
+      <div class="page-head">
+        <p>
+          <a href="/dead-letters">Dead letters</a>
+        </p>
+        <h1 safe>{reason}</h1>
+        <p safe>{detail}</p>
+      </div>
+      {outcome ? <Outcome outcome={outcome} device={device} /> : ''}
+      <section class="panel" aria-labelledby="about-title">
+        <h2 id="about-title">Where it comes from</h2>
+        <dl class="facts">
+          <dt>Device</dt>
+          <dd>
+            <a href={attribute(deviceHref(device))} safe>
+              {device}
+            </a>
+          </dd>
+          {metric !== '' && (
+            <>
+              <dt>Metric</dt>
+              <dd safe>{metric}</dd>
+            </>
+          )}
+          <dt>Received</dt>
+          <dd>
+            <time datetime={new Date(receivedAt).toISOString()} data-local={receivedAt} safe>
+              {new Date(receivedAt).toISOString().replace('T', ' ').replace('Z', ' UTC')}
+            </time>
+          </dd>
+          <dt>Came in at</dt>
+          <dd>
+            <code safe>{origin}</code>
+          </dd>
+          <dt>Codec</dt>
+          <dd safe>{codec}</dd>
+          <dt>Size</dt>
+          <dd safe>{`${formatBytes(view.bytes.length)} (${formatCount(view.bytes.length)} bytes)`}</dd>
+          <dt>Id</dt>
+          <dd>
+            <code safe>{id}</code>
+          </dd>
+        </dl>
+      </section>
+      <Payload id={id} view={view} />
+      <PutBackForms letter={letter} view={view} draft={draft} />
+    </Page>
+  )
+}
+
+function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string }): JSX.Element {
+  if (outcome.kind === 'failed') return <Notice title="Nothing of it was put back" detail={outcome.detail} />
+  const { accepted, deadLettered } = outcome
+  return (
+    <div class="notice note" role="status" id="put-back-done">
+      <strong safe>{`Put back: ${accepted} accepted, ${deadLettered} dead-lettered again.`}</strong>
+      <p>
+        The dead letter itself stays here, as what once arrived.{' '}
+        <a href={attribute(deviceHref(device))}>See the device</a>
+      </p>
+    </div>
+  )
+}
+
+function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
+  const { text, dump, dumpLeft, bytes } = view
+  return (
+    <section class="panel" aria-labelledby="payload-title">
+      <div class="panel-head">
+        <h2 id="payload-title">Payload</h2>
+        <p class="downloads">
+          <a href={`${letterHref(id)}/bytes`} download="">
+            Download
+          </a>{' '}
+          <a href={`${letterHref(id)}/base64`} download="">
+            as base64
+          </a>
+        </p>
+      </div>
+      {bytes.length === 0 && <p class="none">It was empty.</p>}
+      {text !== undefined && bytes.length > 0 && (
+        <pre class="bytes" id="as-text" tabindex="0">
+          <code safe>{text.slice(0, mendBytesMax)}</code>
+        </pre>
+      )}
+      {text === undefined && <p class="aside">These bytes are no text.</p>}
+      {bytes.length > 0 && (
+        <details open={text === undefined}>
+          <summary>Byte by byte</summary>
+          <pre class="bytes" id="as-hex" tabindex="0">
+            <code safe>{dump}</code>
+          </pre>
+          {dumpLeft > 0 && <p class="aside" safe>{`${formatCount(dumpLeft)} bytes more: download them.`}</p>}
+        </details>
+      )}
+    </section>
+  )
+}
+
+function PutBackForms({
+  letter,
+  view,
+  draft,
+}: {
+  letter: DeadLetterDetailAnswer
+  view: PayloadView
+  draft: string | undefined
+}): JSX.Element {
+  const { id, codec } = letter
+  const { text, bytes } = view
+  const action = `${letterHref(id)}/put-back`
+  const encoding = text === undefined ? 'base64' : 'text'
+  return (
+    <section class="panel" aria-labelledby="put-back-title">
+      <h2 id="put-back-title">Put it back</h2>
+      <p class="aside">
+        It goes in by the front door, as if the device sent it now: what can be used of it is stored, the rest becomes a
+        dead letter again.
+      </p>
+      {bytes.length <= mendBytesMax ? (
+        <form method="post" action={action} class="mend">
+          <input type="hidden" name="encoding" value={encoding} />
+          <label for="payload" safe>
+            {encoding === 'text' ? `Mended payload (${codec})` : `Mended payload (${codec}), as base64`}
+          </label>
+          <textarea id="payload" name="payload" rows="8" spellcheck="false" required safe>
+            {`\n${draft ?? text ?? letter.payload}`}
+          </textarea>
+          <button type="submit" name="as" value="mended" class="primary">
+            Put back as written here
+          </button>
+        </form>
+      ) : (
+        <p class="aside" safe>
+          {`It is too large to be mended here: weir dead-letters replay ${id} --payload FILE`}
+        </p>
+      )}
+      <form method="post" action={action}>
+        <button type="submit" name="as" value="kept" class="quiet">
+          Put back as it arrived
+        </button>
+      </form>
+    </section>
+  )
+}
+
+export function NoDeadLetter({
+  assets,
+  detail,
+  title,
+}: {
+  assets: Assets
+  detail: string
+  title: string
+}): JSX.Element {
+  return (
+    <Page assets={assets} title="Dead letter · Weir" here="pipeline" scripts={['plain.js']}>
+      <h1>Dead letter</h1>
+      <Notice title={title} detail={detail} />
+      <p>
+        <a href="/dead-letters">All dead letters</a>
+      </p>
+    </Page>
+  )
+}

@@ -2,7 +2,7 @@
 // producer and its consumer are not used, because they lose and skip what must not be lost or skipped (docs/decisions/0010-kafka.md).
 
 import { createRequire } from 'node:module'
-import { connect as connectPlain, isIP } from 'node:net'
+import { connect as connectPlain, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import {
   type Admin,
@@ -16,6 +16,7 @@ import {
 } from 'kafkajs'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
+import { within } from './kafka-wait.ts'
 
 export interface KafkaEndpoint {
   readonly brokers: readonly string[]
@@ -73,6 +74,7 @@ export interface KafkaBroker {
     memberId: string
     topics: { topic: string; partitions: { partition: number; offset: string }[] }[]
   }): Promise<unknown>
+  describeGroups(request: { groupIds: string[] }): Promise<{ groups: { members: unknown[] }[] }>
   offsetFetch(request: {
     groupId: string
     topics: { topic: string; partitions: { partition: number }[] }[]
@@ -249,6 +251,13 @@ const connectTimeoutMs = 3_000
 const keepAliveMs = 60_000
 const metadataAgeMsMax = 60_000
 const fetchPatienceMs = 10_000
+const disconnectMsMax = 1_000
+
+/** kafkajs' view of the cluster, and the sockets under it. */
+interface Opened {
+  readonly cluster: Cluster
+  readonly sockets: ReadonlySet<Socket>
+}
 
 /**
  * Connections of one part of ours to all brokers: made when first used, made again after `recover`. Requests of one connection are answered in
@@ -257,8 +266,10 @@ const fetchPatienceMs = 10_000
 export class KafkaConnection {
   private readonly endpoint: KafkaEndpoint
   private readonly topics: readonly string[]
-  private cluster: Cluster | undefined
+  private opened: Opened | undefined
   private opening: Promise<Cluster> | undefined
+  /** Of a cluster that is being reached. */
+  private reaching: Opened | undefined
   private failures = 0
   private isClosed = false
 
@@ -313,47 +324,55 @@ export class KafkaConnection {
 
   /** After any error: finds out again who leads, and begins anew when that does not help. Never throws. */
   async recover(error: unknown): Promise<void> {
-    const { cluster } = this
-    if (!cluster || this.isClosed) return
+    const { opened } = this
+    if (!opened || this.isClosed) return
+    const { cluster } = opened
     this.failures++
-    const { host, port } = innermost(error)
+    const { host, port, name } = innermost(error)
     if (host !== undefined && port !== undefined) cluster.removeBroker({ host, port })
-    if (this.failures < failuresMax && (await cluster.refreshMetadata().then(isTrue, isFalse))) return
+    // Answers come in order: behind a request that got none, nobody gets one on that connection.
+    const isMute = name === 'KafkaJSRequestTimeoutError'
+    const isAgain = this.failures < failuresMax && !isMute
+    if (isAgain && (await cluster.refreshMetadata().then(isTrue, isFalse))) return
     this.failures = 0
-    if (this.cluster === cluster) this.cluster = undefined
-    await cluster.disconnect().catch(() => {})
+    if (this.opened === opened) this.opened = undefined
+    giveUp(opened)
   }
 
   async close(): Promise<void> {
     this.isClosed = true
-    // One that is still being made lets go of itself.
-    await this.cluster?.disconnect().catch(() => {})
-    this.cluster = undefined
+    const { opened, reaching } = this
+    this.opened = undefined
+    if (opened) await within(disconnectMsMax, opened.cluster.disconnect(), 'disconnecting').catch(() => {})
+    for (const each of [opened, reaching]) if (each) giveUp(each)
   }
 
   private open(): Promise<Cluster> {
     if (this.isClosed) return Promise.reject(new RetryableError('the connection to Kafka is closed'))
-    if (this.cluster) {
-      const { cluster } = this
+    if (this.opened) {
+      const { cluster } = this.opened
       // Also asks again for what has become old.
       return cluster.refreshMetadataIfNecessary().then(() => cluster)
     }
     this.opening ??= this.connect().finally(() => {
       this.opening = undefined
+      this.reaching = undefined
     })
     return this.opening
   }
 
   private async connect(): Promise<Cluster> {
-    const cluster = createCluster(this.endpoint)
+    const reaching = createCluster(this.endpoint)
+    this.reaching = reaching
+    const { cluster } = reaching
     try {
       await cluster.connect()
       await cluster.addMultipleTargetTopics([...this.topics])
       if (this.isClosed) throw new RetryableError('the connection to Kafka is closed')
-      this.cluster = cluster
+      this.opened = reaching
       return cluster
     } catch (error) {
-      await cluster.disconnect().catch(() => {})
+      giveUp(reaching)
       throw error
     }
   }
@@ -362,14 +381,28 @@ export class KafkaConnection {
 const isTrue = (): boolean => true
 const isFalse = (): boolean => false
 
+/**
+ * At once: kafkajs waits for answers before it disconnects, and leaves what a frozen broker did not take in the socket, for as long as that broker
+ * stays frozen. Whoever still waits for an answer is told.
+ */
+function giveUp({ cluster, sockets }: Opened): void {
+  for (const socket of sockets) socket.destroy(new Error('this connection to Kafka was given up'))
+  void cluster.disconnect().catch(() => {})
+}
+
 export function createAdmin(endpoint: KafkaEndpoint): Admin {
   return createKafka(endpoint).admin()
 }
 
 /** A partition assigner is given the cluster that its consumer will use: the one way that kafkajs gives it out. The consumer never runs. */
-function createCluster(endpoint: KafkaEndpoint): Cluster {
+function createCluster(endpoint: KafkaEndpoint): Opened {
   let found: Cluster | undefined
-  createKafka(endpoint).consumer({
+  const sockets = new Set<Socket>()
+  const remember = (socket: Socket): void => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  }
+  createKafka(endpoint, remember).consumer({
     groupId: 'none',
     allowAutoTopicCreation: false,
     metadataMaxAge: metadataAgeMsMax,
@@ -385,15 +418,22 @@ function createCluster(endpoint: KafkaEndpoint): Cluster {
       },
     ],
   })
-  return found!
+  return { cluster: found!, sockets }
 }
 
-function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndpoint): Kafka {
+function createKafka(
+  { brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndpoint,
+  onSocket?: (socket: Socket) => void,
+): Kafka {
   const config: KafkaConfig = {
     brokers: [...brokers],
     clientId: 'weir',
     connectionTimeout: connectTimeoutMs,
-    socketFactory: connectWithoutDelay,
+    socketFactory: (wanted) => {
+      const socket = connectWithoutDelay(wanted)
+      onSocket?.(socket)
+      return socket
+    },
     // The broker gives up first, with an answer.
     requestTimeout: requestTimeoutMs + 2_000,
     // Waiting and trying again is ours, where it can be said and ended.
@@ -416,7 +456,7 @@ function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndp
 }
 
 /** As kafkajs does it, but the end of a request is not held back until the broker has confirmed its beginning (Nagle). */
-const connectWithoutDelay: ISocketFactory = ({ host, port, ssl, onConnect }) => {
+const connectWithoutDelay = ({ host, port, ssl, onConnect }: Parameters<ISocketFactory>[0]): Socket => {
   const socket = ssl
     ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
     : connectPlain({ host, port }, onConnect)

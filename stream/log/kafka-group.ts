@@ -343,6 +343,11 @@ export class KafkaMember implements LogConsumer {
   }
 }
 
+/** Kafka's name of a group: each topic has a group of its own. */
+export function groupIdOf(prefix: string, group: ConsumerGroup, topic: LogTopic): string {
+  return `${prefix}${group}.${topic}`
+}
+
 export async function fetchCommitted(
   broker: KafkaBroker,
   groupId: string,

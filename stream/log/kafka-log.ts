@@ -21,7 +21,7 @@ import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
 import { receivedAtMaxOf } from './kafka-chunk.ts'
 import { describeError, fetchBatches, isRefusedLogin, KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
-import { fetchCommitted, KafkaMember } from './kafka-group.ts'
+import { fetchCommitted, groupIdOf, KafkaMember } from './kafka-group.ts'
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaReader } from './kafka-reader.ts'
 import { decodeBatches, type KafkaCompression } from './kafka-records.ts'
@@ -99,7 +99,11 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   }
 }
 
-async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal, onAway: () => void): Promise<void> {
+async function untilTopicsAreThere(
+  options: KafkaLogOptions,
+  stop: AbortSignal,
+  onAway: (cause: string) => void,
+): Promise<void> {
   const { endpoint, prefix, partitions, retentionMs, topicSettings: settings, logger } = options
   const wanted = { endpoint, prefix, partitions, retentionMs, ...(settings && { settings }) }
   const reports = await untilAnswered(options, stop, onAway, () => ensureTopics(wanted, { create: true }))
@@ -117,7 +121,7 @@ async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal, 
 async function untilAnswered<Answer>(
   { logger }: KafkaLogOptions,
   stop: AbortSignal,
-  onAway: () => void,
+  onAway: (cause: string) => void,
   ask: () => Promise<Answer>,
 ): Promise<Answer> {
   const backOff = new BackOff(stop)
@@ -128,7 +132,7 @@ async function untilAnswered<Answer>(
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')
       if (isRefusedLogin(error)) throw new StartError(`Kafka does not let us in: ${describeError(error)}`)
       if (backOff.isFirst) logger.warn({ error: describeError(error) }, 'Kafka is not there yet; waiting for it')
-      onAway()
+      onAway(describeError(error))
       await backOff.wait()
       if (stop.aborted) throw new StartError('Stopped before Kafka was there')
     }
@@ -191,14 +195,13 @@ class KafkaLog implements EventLog {
 
   /** Resolves once appends are taken; rejects with a StartError when that will never be, which `state()` says too. */
   async open(): Promise<void> {
-    const brokers = this.options.endpoint.brokers.join(', ')
-    const reason = `Kafka at ${brokers} has not answered yet; nothing is taken until it does.`
-    if (this.opening.state === 'ok') this.opening = { state: 'stalled', reason }
+    if (this.opening.state === 'ok') this.awaitAnswer()
     const { signal } = this.options
     const stop = linkSignals([this.ending.signal, ...(signal ? [signal] : [])])
     try {
-      const onAway = (): void => {
+      const onAway = (cause: string): void => {
         this.isAway = true
+        if (this.opening.state === 'stalled') this.awaitAnswer(cause)
       }
       await untilTopicsAreThere(this.options, stop.signal, onAway)
       await untilAnswered(this.options, stop.signal, onAway, () => this.readReceivedAtMax())
@@ -211,6 +214,13 @@ class KafkaLog implements EventLog {
     if (this.ending.signal.aborted) return
     this.producer = this.createProducer()
     this.tellState(ok)
+  }
+
+  private awaitAnswer(cause?: string): void {
+    const brokers = this.options.endpoint.brokers.join(', ')
+    const why = cause === undefined ? '' : ` (${cause})`
+    const reason = `Kafka at ${brokers} has not answered yet${why}; nothing is taken until it does.`
+    this.opening = { state: 'stalled', reason }
   }
 
   async openAgain(): Promise<void> {
@@ -447,7 +457,7 @@ class KafkaLog implements EventLog {
   }
 
   private groupId(group: ConsumerGroup, topic: LogTopic): string {
-    return `${this.options.prefix}${group}.${topic}`
+    return groupIdOf(this.options.prefix, group, topic)
   }
 }
 

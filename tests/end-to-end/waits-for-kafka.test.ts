@@ -1,9 +1,9 @@
 // Kafka away: everything comes up all the same, says what it waits for, acknowledges nothing, and goes on by itself. At the start, and in the middle.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { ReadyAnswer } from '../../api/wire.ts'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { startKafka, type TestKafka } from '../helpers/kafka.ts'
 import { packetType, publishPacket, RawMqtt, RawPublisher } from '../helpers/mqtt-raw.ts'
+import { readiness } from '../helpers/readiness.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
@@ -16,10 +16,6 @@ describe('waits for Kafka', () => {
   }, 180_000)
   afterAll(() => kafka?.dispose())
 
-  const readiness = async (url: string): Promise<{ status: number; body: ReadyAnswer }> => {
-    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(5_000) })
-    return { status: response.status, body: (await response.json()) as ReadyAnswer }
-  }
   const post = (value: number): Promise<Response> =>
     fetch(`${weir.urls.gateway}/v1/telemetry/gate`, {
       method: 'POST',

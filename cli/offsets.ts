@@ -5,7 +5,7 @@ import type { ConsumerGroup, LogTopic, Offset } from '../domain/event-log.ts'
 import { type Config, readConfig } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger } from '../runtime/logger.ts'
-import { describeError } from '../stream/log/kafka-client.ts'
+import { describeError } from '../stream/log/kafka-errors.ts'
 import {
   activeError,
   type GroupOffsets,

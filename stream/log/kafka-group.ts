@@ -18,16 +18,10 @@ import type {
 } from '../../domain/event-log.ts'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import {
-  decodeAssignment,
-  describeError,
-  encodeAssignment,
-  encodeSubscription,
-  type KafkaBroker,
-  type KafkaConnection,
-  reasonOf,
-} from './kafka-client.ts'
+import type { KafkaConnection } from './kafka-client.ts'
+import { describeError, reasonOf } from './kafka-errors.ts'
 import type { KafkaReader } from './kafka-reader.ts'
+import { decodeAssignment, encodeAssignment, encodeSubscription, type KafkaBroker } from './kafka-requests.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaMemberOptions {

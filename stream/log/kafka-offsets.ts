@@ -3,7 +3,8 @@
 
 import type { ConsumerGroup, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
 import { StartError } from '../../runtime/errors.ts'
-import { isRefusedLogin, KafkaConnection, type KafkaEndpoint, reasonOf } from './kafka-client.ts'
+import { KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
+import { isRefusedLogin, reasonOf } from './kafka-errors.ts'
 import { fetchCommitted, groupIdOf } from './kafka-group.ts'
 import { topicName } from './kafka-topics.ts'
 import { BackOff } from './kafka-wait.ts'

@@ -16,6 +16,7 @@ describe('a lost quorum acknowledges nothing', () => {
   let kafka: TestKafka
   let weir: WeirProcess
   let fleet: PressingFleet
+  let pressing: PressingFleet | undefined
   let env: Record<string, string>
   let memory: MemoryWatch | undefined
   beforeAll(async () => {
@@ -31,6 +32,7 @@ describe('a lost quorum acknowledges nothing', () => {
     // Enough devices that each partition has some.
     fleet = new PressingFleet({
       weir: () => weir,
+      name: 'steady',
       devices: { mqtt: 12, http: 3, sockets: 3 },
       window: 100,
       ratePerS: 50,
@@ -39,6 +41,7 @@ describe('a lost quorum acknowledges nothing', () => {
   afterAll(async () => {
     memory?.end()
     fleet?.stop()
+    pressing?.stop()
     await kafka?.dispose()
   })
 
@@ -68,10 +71,13 @@ describe('a lost quorum acknowledges nothing', () => {
     expect(memory.mostMiB - beforeMiB).toBeLessThan(2 * budgetMiB + marginMiB)
   }, 240_000)
 
-  it('a second one is killed: nothing is acknowledged, and operators are told', async () => {
+  it('a second one is killed: nothing is acknowledged, operators are told, and memory stays within its bound', async () => {
     const beforeMiB = residentMiB(weir.pid)
     memory = new MemoryWatch(weir.pid)
     await kafka.kill(2)
+    // From now on others push as hard as they can: 20 MiB each of MQTT.
+    const devices = { mqtt: 12, http: 4, sockets: 8 }
+    pressing = new PressingFleet({ weir: () => weir, name: 'pressing', devices, window: 2_500, texts: 8 })
     await ready(503)
     expect((await readiness(weir.urls.gateway!)).body.parts.log).toMatchObject({
       state: 'failed',
@@ -87,6 +93,7 @@ describe('a lost quorum acknowledges nothing', () => {
     const until = performance.now() + 5_000
     await waitFor(() => performance.now() > until, { everyMs: 100 })
     expect(fleet.acknowledged, 'acknowledged with one copy').toBe(acknowledged)
+    expect(pressing.acknowledged).toBe(0)
     memory.end()
     expect(memory.mostMiB - beforeMiB).toBeLessThan(2 * budgetMiB + marginMiB)
   }, 240_000)
@@ -95,8 +102,9 @@ describe('a lost quorum acknowledges nothing', () => {
     await kafka.revive(2)
     await goesOn('with two brokers')
     await ready(200)
-    await fleet.settled()
-    await fleet.allStored(weir.http, clusterMsMax)
+    await waitFor(() => pressing!.acknowledged > 1_000, { withinMs: clusterMsMax, what: 'those who press' })
+    await Promise.all([fleet.settled(), pressing!.settled()])
+    for (const each of [fleet, pressing!]) await each.allStored(weir.http, clusterMsMax)
     const verified = await runWeir(['verify', '--data', weir.data], { env })
     expect(verified.code, verified.stdout + verified.stderr).toBe(0)
     await kafka.revive(1)

@@ -9,6 +9,8 @@ import type { WeirProcess } from './weir-process.ts'
 
 export interface PressingFleetOptions {
   readonly weir: () => WeirProcess
+  /** What devices are called before their kind and number. */
+  readonly name: string
   /** How many of each. */
   readonly devices: { readonly mqtt: number; readonly http: number; readonly sockets: number }
   /** Publishes in flight of each MQTT device. */
@@ -29,10 +31,11 @@ export class PressingFleet {
   private readonly gateway: GatewaySender[] = []
   private readonly kept = new Map<string, Set<number>>()
 
-  constructor({ weir, devices, window, ratePerS, texts = 0 }: PressingFleetOptions) {
+  constructor({ weir, name, devices, window, ratePerS, texts = 0 }: PressingFleetOptions) {
     const padding = Array.from({ length: texts }, (_, i) => `,"text${i}":"${`${i}`.repeat(1_000)}"`).join('')
     const payload = (index: number): string => `{"ts":${firstAt + index},"v":${valueAt(index)}${padding}}`
-    const names = (kind: string, count: number): string[] => Array.from({ length: count }, (_, i) => `${kind}-${i}`)
+    const names = (kind: string, count: number): string[] =>
+      Array.from({ length: count }, (_, i) => `${name}-${kind}-${i}`)
     for (const device of names('mqtt', devices.mqtt)) {
       const kept = new Set<number>()
       this.kept.set(device, kept)

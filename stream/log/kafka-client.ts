@@ -1,5 +1,6 @@
-// Connections to Kafka by kafkajs, which only this file and kafka-requests.ts import. It is used for what it does well (connections, TLS, SASL, the protocol's bytes); its
-// producer and its consumer are not used, because they lose and skip what must not be lost or skipped (docs/decisions/0010-kafka.md).
+// Connections to Kafka by kafkajs, which only this file and kafka-requests.ts import. It is used for what it does well (connections, TLS, SASL, the
+// protocol's bytes); its producer and its consumer are not used, because they lose and skip what must not be lost or skipped
+// (docs/decisions/0010-kafka.md).
 
 import { connect as connectPlain, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'

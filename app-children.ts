@@ -1,5 +1,6 @@
 // The composition roots of the child processes: what each of them is made of. Loaded when asked for, because none needs what another holds.
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type { EventLog } from './domain/event-log.ts'
 import { DeviceRegistry } from './runtime/access/device-registry.ts'
@@ -37,6 +38,8 @@ export const childProcesses: Readonly<Record<string, (world: ChildWorld) => Prom
 
 /** Part of the stop's time that is left for the store, which stops after the serving process. */
 const serveShareOfDrain = 0.75
+/** After Kafka refused us: somebody has to change something. */
+const openAgainMs = 5_000
 
 async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const logger = createLogger(config.logLevel, 'serve')
@@ -160,23 +163,33 @@ async function anomaliesTo(
   return { append: await insertAnomalies(world.clickhouse) }
 }
 
+/** What is refused is tried again: topics that were mended, a password that was put right, need no restart. */
 function appendToKafka(world: OpenLogWorld): AnomaliesTo {
   const stopping = new AbortController()
+  const { signal } = stopping
   let log: EventLog | undefined
   let refusal: Error | undefined
   let opening: Promise<void> = Promise.resolve()
+  const open = async (): Promise<void> => {
+    const { openLog } = await import('./stream/log/open-log.ts')
+    while (!log && !signal.aborted) {
+      try {
+        log = await openLog({ ...world, mode: 'append', signal })
+        if (refusal) world.logger.info({}, 'Kafka takes anomalies now')
+        refusal = undefined
+      } catch (error) {
+        if (signal.aborted) return
+        const { message } = error as Error
+        if (message !== refusal?.message) world.logger.error({}, message)
+        refusal = error as Error
+        await pause(openAgainMs, undefined, { signal }).catch(() => {})
+      }
+    }
+  }
   const service: Service = {
     name: 'anomalies-log',
     async start() {
-      const { openLog } = await import('./stream/log/open-log.ts')
-      opening = openLog({ ...world, mode: 'append', signal: stopping.signal }).then(
-        (opened) => {
-          log = opened
-        },
-        (error: Error) => {
-          refusal = error
-        },
-      )
+      opening = open()
     },
     async drain() {},
     async stop() {

@@ -19,6 +19,7 @@ const commands: SubCommandsDef = {
   'dead-letters': async () => (await import('./cli/dead-letters.ts')).deadLetters,
   verify: async () => (await import('./cli/verify.ts')).verify,
   topics: async () => (await import('./cli/topics.ts')).topics,
+  offsets: async () => (await import('./cli/offsets.ts')).offsets,
   move: async () => (await import('./cli/move.ts')).move,
   demo: async () => (await import('./cli/demo.ts')).demo,
   health: async () => (await import('./cli/health.ts')).health,

@@ -16,10 +16,16 @@ const alsoOnKafka = [
   'the-seam-has-no-hole',
   'anomalies-survive-kill-9',
   'verify-finds-differences',
+  'a-clickhouse-elsewhere',
 ].map((name) => `tests/end-to-end/${name}.test.ts`)
-const onlyOnKafka = ['roles-apart-on-kafka', 'the-seam-between-two-clocks', 'waits-for-kafka'].map(
-  (name) => `tests/end-to-end/${name}.test.ts`,
-)
+const onlyOnKafka = [
+  'roles-apart-on-kafka',
+  'the-seam-between-two-clocks',
+  'waits-for-kafka',
+  'a-stalled-kafka-pushes-back',
+  'a-lost-quorum-acknowledges-nothing',
+  'a-group-that-retention-passed-is-reset',
+].map((name) => `tests/end-to-end/${name}.test.ts`)
 const kafkaSetup = 'tests/helpers/kafka-setup.ts'
 const isAllOnKafka = process.env.WEIR_TEST_LOG === 'kafka'
 /** Looked for here because a project without its setup has nothing to say why; bin/test.js names what is missing. */

@@ -23,11 +23,6 @@ interface ClientId {
   readonly id: string
 }
 
-interface Retained {
-  readonly packet: SessionPacket
-  readonly owner: string
-}
-
 interface Waiting {
   packet: SessionPacket
   readonly bytes: number

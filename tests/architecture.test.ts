@@ -84,7 +84,7 @@ const homes: Readonly<Record<string, (file: string) => boolean>> = {
   '@clickhouse/client': (file) => file === 'storage/open-clickhouse.ts' || file === 'storage/classify-error.ts',
   citty: (file) => file === 'main.ts' || file.startsWith('cli/'),
   fastify: (file) => /^(api|dashboards)\//.test(file) || file === 'app-children.ts',
-  kafkajs: (file) => file === 'stream/log/kafka-client.ts',
+  kafkajs: (file) => ['stream/log/kafka-client.ts', 'stream/log/kafka-requests.ts'].includes(file),
   mqtt: (file) => file === 'cli/simulate/publisher.ts',
   pino: (file) => file === 'runtime/logger.ts',
   'uWebSockets.js': (file) => file === 'runtime/web-server.ts',

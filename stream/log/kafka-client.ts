@@ -1,12 +1,11 @@
-// The Kafka client, and the only file that imports it. kafkajs is used for what it does well (connections, TLS, SASL, the protocol's bytes); its
-// producer and its consumer are not used, because they lose and skip what must not be lost or skipped (docs/decisions/0010-kafka.md).
+// Connections to Kafka by kafkajs, which only this file and kafka-requests.ts import. It is used for what it does well (connections, TLS, SASL, the
+// protocol's bytes); its producer and its consumer are not used, because they lose and skip what must not be lost or skipped
+// (docs/decisions/0010-kafka.md).
 
-import { createRequire } from 'node:module'
-import { connect as connectPlain, isIP } from 'node:net'
+import { connect as connectPlain, isIP, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import {
   type Admin,
-  AssignerProtocol,
   type Cluster,
   type ISocketFactory,
   Kafka,
@@ -16,6 +15,9 @@ import {
 } from 'kafkajs'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
+import { innermost } from './kafka-errors.ts'
+import type { KafkaBroker } from './kafka-requests.ts'
+import { within } from './kafka-wait.ts'
 
 export interface KafkaEndpoint {
   readonly brokers: readonly string[]
@@ -41,214 +43,18 @@ export type SaslOptions =
     }
   | { readonly mechanism: 'oauthbearer'; readonly token: () => Promise<string> }
 
-/** The methods of kafkajs' Broker that we use; half of them are not in its types. */
-export interface KafkaBroker {
-  /** What its methods send by: produce and fetch go there directly, with bytes of ours (kafka-records.ts). */
-  readonly connectionPool: { send(request: ProtocolRequest): Promise<unknown> }
-  disconnect(): Promise<void>
-  initProducerId(request: { transactionTimeout: number }): Promise<{ producerId: string; producerEpoch: number }>
-  joinGroup(request: {
-    groupId: string
-    sessionTimeout: number
-    rebalanceTimeout: number
-    memberId: string
-    groupProtocols: { name: string; metadata: Buffer }[]
-  }): Promise<{
-    generationId: number
-    leaderId: string
-    memberId: string
-    members: { memberId: string; memberMetadata: Buffer }[]
-  }>
-  syncGroup(request: {
-    groupId: string
-    generationId: number
-    memberId: string
-    groupAssignment: { memberId: string; memberAssignment: Buffer }[]
-  }): Promise<{ memberAssignment: Buffer }>
-  heartbeat(request: { groupId: string; groupGenerationId: number; memberId: string }): Promise<unknown>
-  leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown>
-  offsetCommit(request: {
-    groupId: string
-    groupGenerationId: number
-    memberId: string
-    topics: { topic: string; partitions: { partition: number; offset: string }[] }[]
-  }): Promise<unknown>
-  offsetFetch(request: {
-    groupId: string
-    topics: { topic: string; partitions: { partition: number }[] }[]
-  }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>
-}
-
-interface ProtocolRequest {
-  readonly request: {
-    readonly apiKey: number
-    readonly apiVersion: number
-    readonly apiName: string
-    readonly expectResponse?: () => boolean
-    /** In the shape of kafkajs' encoder. */
-    encode(): Promise<{ readonly buf: Buffer; readonly buffer: Buffer }>
-  }
-  readonly response: ProtocolResponse
-  readonly requestTimeout?: number
-}
-
-interface ProtocolResponse {
-  decode(bytes: Buffer): Promise<unknown>
-  /** Throws what the answer says is wrong. */
-  parse(decoded: unknown): Promise<unknown>
-}
-
-export interface ProduceRequest {
-  readonly timeoutMs: number
-  readonly topics: readonly {
-    readonly topic: string
-    readonly partitions: readonly { readonly partition: number; readonly batch: Buffer }[]
-  }[]
-}
-
-export interface FetchRequest {
-  readonly topic: string
-  readonly partitions: readonly { readonly partition: number; readonly from: number }[]
-  readonly partitionBytesMax: number
-  readonly waitMsMax: number
-}
-
-const parts = createRequire(import.meta.url)
-const produceResponse = parts('kafkajs/src/protocol/requests/produce/v7/response') as ProtocolResponse
-const fetchResponse = parts('kafkajs/src/protocol/requests/fetch/v11/response') as ProtocolResponse
-const encodeFetch = parts('kafkajs/src/protocol/requests/fetch/v11/request') as (
-  fields: object,
-) => ProtocolRequest['request']
-const produceApi = { apiKey: 0, apiVersion: 7, apiName: 'Produce' } as const
-const acksOfAll = -1
-
-/** The first offset of each batch, by topic and partition (`topic partition`); one that is not in the answer was not taken. */
-export async function produce(broker: KafkaBroker, request: ProduceRequest): Promise<Map<string, number>> {
-  const body = produceBody(request)
-  const answer = (await send(broker, {
-    request: { ...produceApi, expectResponse: () => true, encode: async () => ({ buf: body, buffer: body }) },
-    response: produceResponse,
-  })) as { topics: { topicName: string; partitions: { partition: number; baseOffset: string }[] }[] }
-  return new Map(
-    answer.topics.flatMap(({ topicName, partitions }) =>
-      partitions.map(({ partition, baseOffset }) => [`${topicName} ${partition}`, Number(baseOffset)] as const),
-    ),
-  )
-}
-
-async function send(broker: KafkaBroker, request: ProtocolRequest): Promise<unknown> {
-  try {
-    return await broker.connectionPool.send(request)
-  } catch (error) {
-    // As its own methods do it: the next use connects again.
-    if ((error as Error).name === 'KafkaJSConnectionClosedError') await broker.disconnect()
-    throw error
-  }
-}
-
-/** Produce Request v7: transactional_id acks timeout [topic [partition records]]. */
-function produceBody({ timeoutMs, topics }: ProduceRequest): Buffer {
-  let bytes = 12
-  for (const { topic, partitions } of topics) {
-    bytes += 6 + Buffer.byteLength(topic)
-    for (const { batch } of partitions) bytes += 8 + batch.length
-  }
-  const body = Buffer.allocUnsafe(bytes)
-  let at = body.writeInt16BE(-1, 0)
-  at = body.writeInt16BE(acksOfAll, at)
-  at = body.writeInt32BE(timeoutMs, at)
-  at = body.writeInt32BE(topics.length, at)
-  for (const { topic, partitions } of topics) {
-    at = body.writeInt16BE(Buffer.byteLength(topic), at)
-    at += body.write(topic, at)
-    at = body.writeInt32BE(partitions.length, at)
-    for (const { partition, batch } of partitions) {
-      at = body.writeInt32BE(partition, at)
-      at = body.writeInt32BE(batch.length, at)
-      body.set(batch, at)
-      at += batch.length
-    }
-  }
-  return body
-}
-
-/** Batches by partition, as bytes. */
-export async function fetchBatches(
-  broker: KafkaBroker,
-  { topic, partitions, partitionBytesMax, waitMsMax }: FetchRequest,
-): Promise<ReadonlyMap<number, Buffer>> {
-  const request = encodeFetch({
-    replicaId: -1,
-    isolationLevel: 0,
-    maxWaitTime: waitMsMax,
-    minBytes: 1,
-    maxBytes: partitionBytesMax * partitions.length,
-    topics: [
-      {
-        topic,
-        partitions: partitions.map(({ partition, from }) => ({
-          partition,
-          fetchOffset: String(from),
-          maxBytes: partitionBytesMax,
-        })),
-      },
-    ],
-  })
-  const answer = (await send(broker, {
-    request,
-    response: { decode: async (bytes) => decodeFetch(bytes), parse: (decoded) => fetchResponse.parse(decoded) },
-    requestTimeout: waitMsMax + fetchPatienceMs,
-  })) as FetchAnswer
-  return new Map(
-    answer.responses.flatMap((each) => each.partitions).map(({ partition, batches }) => [partition, batches]),
-  )
-}
-
-/** In the shape that kafkajs looks for errors in. */
-interface FetchAnswer {
-  readonly clientSideThrottleTime: number
-  readonly responses: {
-    readonly topicName: string
-    readonly partitions: { readonly partition: number; readonly errorCode: number; readonly batches: Buffer }[]
-  }[]
-}
-
-/** Fetch Response v11: throttle_time error session [topic [partition error high_watermark last_stable log_start [aborted] replica records]]. */
-function decodeFetch(bytes: Buffer): FetchAnswer {
-  let at = 10
-  const int32 = (): number => {
-    at += 4
-    return bytes.readInt32BE(at - 4)
-  }
-  const times = <Item>(read: () => Item): Item[] => Array.from({ length: Math.max(0, int32()) }, read)
-  const readPartition = () => {
-    const partition = int32()
-    const errorCode = bytes.readInt16BE(at)
-    at += 26
-    times(() => {
-      at += 16
-    })
-    at += 4
-    const length = Math.max(0, int32())
-    const batches = bytes.subarray(at, at + length)
-    at += length
-    return { partition, errorCode, batches }
-  }
-  const responses = times(() => {
-    const length = bytes.readInt16BE(at)
-    const topicName = bytes.toString('utf8', at + 2, at + 2 + length)
-    at += 2 + length
-    return { topicName, partitions: times(readPartition) }
-  })
-  return { clientSideThrottleTime: bytes.readInt32BE(0), responses }
-}
-
 /** Connection failures in a row after which everything about a cluster is found anew, from the list that the operator gave. */
 const failuresMax = 3
 const connectTimeoutMs = 3_000
 const keepAliveMs = 60_000
 const metadataAgeMsMax = 60_000
-const fetchPatienceMs = 10_000
+const disconnectMsMax = 1_000
+
+/** kafkajs' view of the cluster, and the sockets under it. */
+interface Opened {
+  readonly cluster: Cluster
+  readonly sockets: ReadonlySet<Socket>
+}
 
 /**
  * Connections of one part of ours to all brokers: made when first used, made again after `recover`. Requests of one connection are answered in
@@ -257,8 +63,10 @@ const fetchPatienceMs = 10_000
 export class KafkaConnection {
   private readonly endpoint: KafkaEndpoint
   private readonly topics: readonly string[]
-  private cluster: Cluster | undefined
+  private opened: Opened | undefined
   private opening: Promise<Cluster> | undefined
+  /** Of a cluster that is being reached. */
+  private reaching: Opened | undefined
   private failures = 0
   private isClosed = false
 
@@ -313,47 +121,55 @@ export class KafkaConnection {
 
   /** After any error: finds out again who leads, and begins anew when that does not help. Never throws. */
   async recover(error: unknown): Promise<void> {
-    const { cluster } = this
-    if (!cluster || this.isClosed) return
+    const { opened } = this
+    if (!opened || this.isClosed) return
+    const { cluster } = opened
     this.failures++
-    const { host, port } = innermost(error)
+    const { host, port, name } = innermost(error)
     if (host !== undefined && port !== undefined) cluster.removeBroker({ host, port })
-    if (this.failures < failuresMax && (await cluster.refreshMetadata().then(isTrue, isFalse))) return
+    // Answers come in order: behind a request that got none, nobody gets one on that connection.
+    const isMute = name === 'KafkaJSRequestTimeoutError'
+    const isAgain = this.failures < failuresMax && !isMute
+    if (isAgain && (await cluster.refreshMetadata().then(isTrue, isFalse))) return
     this.failures = 0
-    if (this.cluster === cluster) this.cluster = undefined
-    await cluster.disconnect().catch(() => {})
+    if (this.opened === opened) this.opened = undefined
+    giveUp(opened)
   }
 
   async close(): Promise<void> {
     this.isClosed = true
-    // One that is still being made lets go of itself.
-    await this.cluster?.disconnect().catch(() => {})
-    this.cluster = undefined
+    const { opened, reaching } = this
+    this.opened = undefined
+    if (opened) await within(disconnectMsMax, opened.cluster.disconnect(), 'disconnecting').catch(() => {})
+    for (const each of [opened, reaching]) if (each) giveUp(each)
   }
 
   private open(): Promise<Cluster> {
     if (this.isClosed) return Promise.reject(new RetryableError('the connection to Kafka is closed'))
-    if (this.cluster) {
-      const { cluster } = this
+    if (this.opened) {
+      const { cluster } = this.opened
       // Also asks again for what has become old.
       return cluster.refreshMetadataIfNecessary().then(() => cluster)
     }
     this.opening ??= this.connect().finally(() => {
       this.opening = undefined
+      this.reaching = undefined
     })
     return this.opening
   }
 
   private async connect(): Promise<Cluster> {
-    const cluster = createCluster(this.endpoint)
+    const reaching = createCluster(this.endpoint)
+    this.reaching = reaching
+    const { cluster } = reaching
     try {
       await cluster.connect()
       await cluster.addMultipleTargetTopics([...this.topics])
       if (this.isClosed) throw new RetryableError('the connection to Kafka is closed')
-      this.cluster = cluster
+      this.opened = reaching
       return cluster
     } catch (error) {
-      await cluster.disconnect().catch(() => {})
+      giveUp(reaching)
       throw error
     }
   }
@@ -362,14 +178,28 @@ export class KafkaConnection {
 const isTrue = (): boolean => true
 const isFalse = (): boolean => false
 
+/**
+ * At once: kafkajs waits for answers before it disconnects, and leaves what a frozen broker did not take in the socket, for as long as that broker
+ * stays frozen. Whoever still waits for an answer is told.
+ */
+function giveUp({ cluster, sockets }: Opened): void {
+  for (const socket of sockets) socket.destroy(new Error('this connection to Kafka was given up'))
+  void cluster.disconnect().catch(() => {})
+}
+
 export function createAdmin(endpoint: KafkaEndpoint): Admin {
   return createKafka(endpoint).admin()
 }
 
 /** A partition assigner is given the cluster that its consumer will use: the one way that kafkajs gives it out. The consumer never runs. */
-function createCluster(endpoint: KafkaEndpoint): Cluster {
+function createCluster(endpoint: KafkaEndpoint): Opened {
   let found: Cluster | undefined
-  createKafka(endpoint).consumer({
+  const sockets = new Set<Socket>()
+  const remember = (socket: Socket): void => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  }
+  createKafka(endpoint, remember).consumer({
     groupId: 'none',
     allowAutoTopicCreation: false,
     metadataMaxAge: metadataAgeMsMax,
@@ -385,15 +215,22 @@ function createCluster(endpoint: KafkaEndpoint): Cluster {
       },
     ],
   })
-  return found!
+  return { cluster: found!, sockets }
 }
 
-function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndpoint): Kafka {
+function createKafka(
+  { brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndpoint,
+  onSocket?: (socket: Socket) => void,
+): Kafka {
   const config: KafkaConfig = {
     brokers: [...brokers],
     clientId: 'weir',
     connectionTimeout: connectTimeoutMs,
-    socketFactory: connectWithoutDelay,
+    socketFactory: (wanted) => {
+      const socket = connectWithoutDelay(wanted)
+      onSocket?.(socket)
+      return socket
+    },
     // The broker gives up first, with an answer.
     requestTimeout: requestTimeoutMs + 2_000,
     // Waiting and trying again is ours, where it can be said and ended.
@@ -416,7 +253,7 @@ function createKafka({ brokers, tls, sasl, requestTimeoutMs, logger }: KafkaEndp
 }
 
 /** As kafkajs does it, but the end of a request is not held back until the broker has confirmed its beginning (Nagle). */
-const connectWithoutDelay: ISocketFactory = ({ host, port, ssl, onConnect }) => {
+const connectWithoutDelay = ({ host, port, ssl, onConnect }: Parameters<ISocketFactory>[0]): Socket => {
   const socket = ssl
     ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...ssl }, onConnect)
     : connectPlain({ host, port }, onConnect)
@@ -429,63 +266,4 @@ function saslOf(sasl: SaslOptions): SASLOptions {
   if (sasl.mechanism !== 'oauthbearer') return { ...sasl }
   const { token } = sasl
   return { mechanism: 'oauthbearer', oauthBearerProvider: async () => ({ value: await token() }) }
-}
-
-interface KafkaError {
-  readonly name: string
-  readonly message: string
-  /** The protocol's own word, such as NOT_LEADER_FOR_PARTITION. */
-  readonly type?: string
-  readonly host?: string
-  readonly port?: number
-  readonly partition?: number
-  readonly cause?: unknown
-}
-
-/** kafkajs wraps an error once for each layer that gave up on it. */
-function innermost(error: unknown): KafkaError {
-  let found = error as KafkaError
-  for (let depth = 0; depth < 5 && found.cause instanceof Error; depth++) found = found.cause as KafkaError
-  return found
-}
-
-/** The protocol's word for what happened, or the error's name. */
-export function reasonOf(error: unknown): string {
-  const { type, name } = innermost(error)
-  return type ?? name
-}
-
-/** One sentence's part for an operator. */
-export function describeError(error: unknown): string {
-  const { type, message } = innermost(error)
-  return type ? `${type}: ${message}` : message
-}
-
-/** No wait helps: somebody has to change a password. */
-export function isRefusedLogin(error: unknown): boolean {
-  return (
-    innermost(error).name === 'KafkaJSSASLAuthenticationError' ||
-    (error as KafkaError).name === 'KafkaJSSASLAuthenticationError'
-  )
-}
-
-export function isOutOfRange(error: unknown): number | undefined {
-  const { name, partition } = error as KafkaError
-  return name === 'KafkaJSOffsetOutOfRange' ? partition : undefined
-}
-
-export function encodeSubscription(topic: string): Buffer {
-  return AssignerProtocol.MemberMetadata.encode({ version: 1, topics: [topic], userData: Buffer.alloc(0) })
-}
-
-export function encodeAssignment(topic: string, partitions: number[]): Buffer {
-  return AssignerProtocol.MemberAssignment.encode({
-    version: 1,
-    assignment: { [topic]: partitions },
-    userData: Buffer.alloc(0),
-  })
-}
-
-export function decodeAssignment(bytes: Buffer, topic: string): readonly number[] {
-  return AssignerProtocol.MemberAssignment.decode(bytes)?.assignment[topic] ?? []
 }

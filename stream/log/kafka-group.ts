@@ -18,16 +18,10 @@ import type {
 } from '../../domain/event-log.ts'
 import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import {
-  decodeAssignment,
-  describeError,
-  encodeAssignment,
-  encodeSubscription,
-  type KafkaBroker,
-  type KafkaConnection,
-  reasonOf,
-} from './kafka-client.ts'
+import type { KafkaConnection } from './kafka-client.ts'
+import { describeError, reasonOf } from './kafka-errors.ts'
 import type { KafkaReader } from './kafka-reader.ts'
+import { decodeAssignment, encodeAssignment, encodeSubscription, type KafkaBroker } from './kafka-requests.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaMemberOptions {
@@ -341,6 +335,11 @@ export class KafkaMember implements LogConsumer {
   private wakeWaiters(): void {
     for (const go of [...this.waiters]) go()
   }
+}
+
+/** Kafka's name of a group: each topic has a group of its own. */
+export function groupIdOf(prefix: string, group: ConsumerGroup, topic: LogTopic): string {
+  return `${prefix}${group}.${topic}`
 }
 
 export async function fetchCommitted(

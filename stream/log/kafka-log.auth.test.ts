@@ -5,15 +5,20 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { EventLog } from '../../domain/event-log.ts'
 import { systemClock } from '../../runtime/clock.ts'
-import { StartError } from '../../runtime/errors.ts'
-import { silentLogger } from '../../runtime/logger.ts'
+import { RetryableError, StartError } from '../../runtime/errors.ts'
+import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import { readConfig } from '../../runtime/read-config.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { waitFor } from '../../tests/helpers/wait-for.ts'
 import { openLog } from './open-log.ts'
 
 const secret = 'test-secret'
+const reasonOf = (log: EventLog): string => {
+  const state = log.state()
+  return state.state === 'ok' ? 'ok' : state.reason
+}
 
 describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
   let kafka: TestKafka
@@ -57,7 +62,11 @@ describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
   })
 
   /** By the options that an operator sets. */
-  const open = (listener: string, environment: Record<string, string>) =>
+  const open = (
+    listener: string,
+    environment: Record<string, string>,
+    { isTls = false, logger = silentLogger }: { isTls?: boolean; logger?: Logger } = {},
+  ) =>
     openLog({
       config: readConfig({
         environment: {
@@ -65,11 +74,12 @@ describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
           WEIR_KAFKA_BROKERS: kafka.listeners[listener]!,
           WEIR_KAFKA_PREFIX: `auth-${randomBytes(4).toString('hex')}.`,
           WEIR_KAFKA_REQUEST_TIMEOUT: '10s',
+          ...(isTls && { WEIR_KAFKA_TLS: 'true' }),
           ...environment,
         },
       }),
       mode: 'append',
-      logger: silentLogger,
+      logger,
       clock: systemClock,
     })
   const sasl = (mechanism: string, password = secret): Record<string, string> => ({
@@ -116,12 +126,57 @@ describe.skipIf(kafkaMissing())('a Kafka that asks who we are', () => {
     60_000,
   )
 
+  it('a certificate that is not trusted is said, and nothing is taken', async () => {
+    const log = await open('BOTH', sasl('scram-sha-512', secret), { isTls: true })
+    await waitFor(() => /certificate/.test(reasonOf(log)), { withinMs: 30_000, what: () => reasonOf(log) })
+    expect(log.state().state).toBe('stalled')
+    await expect(log.append('readings', 1, Buffer.from('refused'), 1, 1)).rejects.toBeInstanceOf(RetryableError)
+    await log.close()
+  }, 60_000)
+
+  it('a password that is changed while we run is said, and nothing is lost when it is put right', async () => {
+    const lines: string[] = []
+    const log = await open('SASL', sasl('scram-sha-256'), { logger: collecting(lines) })
+    await waitFor(() => log.state().state === 'ok', { withinMs: 30_000, what: 'the cluster to answer' })
+    expect(await log.append('readings', 1, Buffer.from('before'), 1, 1)).toBe(0)
+    setPassword('another')
+    // Who was let in stays in, until the connection breaks.
+    await kafka.kill(1)
+    await kafka.revive(1)
+    const waiting = log.append('readings', 1, Buffer.from('meanwhile'), 1, 2)
+    await waitFor(() => log.state().state === 'stalled' && /SASL|[Aa]uthentication/.test(reasonOf(log)), {
+      withinMs: 90_000,
+      what: () => `the log to say that it is not let in; it says ${reasonOf(log)}`,
+    })
+    expect(lines.join('\n')).toMatch(
+      /has not acknowledged partition 1 of .*readings.*(SASL|[Aa]uthentication).*nothing more is taken/,
+    )
+    await expect(log.append('readings', 1, Buffer.from('refused'), 1, 3)).rejects.toBeInstanceOf(RetryableError)
+    setPassword(secret)
+    expect(await waiting).toBe(1)
+    await waitFor(() => log.state().state === 'ok', { withinMs: 30_000, what: 'the log to go on' })
+    expect(await log.append('readings', 1, Buffer.from('after'), 1, 4)).toBe(2)
+    await log.close()
+  }, 240_000)
+
+  /** By the listener that asks nobody. */
+  const setPassword = (password: string): void => {
+    const scram = `SCRAM-SHA-256=[password=${password}]`
+    const words = ['--alter', '--add-config', scram, '--entity-type', 'users', '--entity-name', 'weir']
+    kafka.runTool(['kafka.admin.ConfigCommand', '--bootstrap-server', kafka.brokers[0]!, ...words])
+  }
+
   it.each(['plain', 'scram-sha-256'])('a wrong password for %s is one sentence, and no wait', async (mechanism) => {
     const error = await open('SASL', sasl(mechanism, 'wrong')).catch((caught) => caught)
     expect(error).toBeInstanceOf(StartError)
     expect(error.message).toMatch(/Kafka does not let us in/)
   })
 })
+
+function collecting(lines: string[]): Logger {
+  const logger: Logger = { ...silentLogger, error: (_fields, message) => lines.push(message), child: () => logger }
+  return logger
+}
 
 /** What a broker in its own test mode takes: signed by nobody. */
 function unsecuredToken(): string {

@@ -1,22 +1,26 @@
 // What a cluster does to an appender and to its readers: brokers killed under load, quorum lost, connections cut, members that come and go, and
 // retention that passes a group. Each time: nothing acknowledged is lost, order is kept, and what stands in the way is said.
 
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { type AddressInfo, createServer, connect as dial, type Server, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Chunk, type EventLog, type LogConsumer, positionAfter } from '../../domain/event-log.ts'
 import { LimitError, OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
 import { type Logger, silentLogger } from '../../runtime/logger.ts'
+import { CuttingProxy } from '../../tests/helpers/cutting-proxy.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { pause, waitFor } from '../../tests/helpers/wait-for.ts'
 import { createAdmin } from './kafka-client.ts'
 import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
 import { bytesInFlightMax } from './kafka-producer.ts'
+import { ensureTopics } from './kafka-topics.ts'
 
 const never = new AbortController().signal
 /** WEIR_TEST_STORM_SECONDS=60 for a longer one. */
 const stormMs = Number(process.env.WEIR_TEST_STORM_SECONDS ?? 15) * 1_000
 const missing = kafkaMissing()
+/** Of util-linux. */
+const prlimitMissing = spawnSync('prlimit', ['--version'], { stdio: 'ignore' }).status !== 0
 /** For brokers that start, elect and rebalance on a machine that does other things too. */
 const clusterMsMax = 90_000
 const newPrefix = (): string => `fault-${randomBytes(4).toString('hex')}.`
@@ -109,9 +113,8 @@ describe.skipIf(missing)('one Kafka broker', () => {
   let kafka: TestKafka
   let proxy: CuttingProxy
   beforeAll(async () => {
-    proxy = await openProxy()
+    proxy = await CuttingProxy.open({ target: () => ({ host: '127.0.0.1', port: kafka.behindProxyPort }) })
     kafka = await startKafka({ proxyPort: proxy.port })
-    proxy.target = kafka.behindProxyPort
   }, 180_000)
   afterAll(async () => {
     await proxy?.close()
@@ -168,24 +171,26 @@ describe.skipIf(missing)('one Kafka broker', () => {
   it('1,000 concurrent appends through connections that are cut give 1,000 offsets without holes, each stored once', async () => {
     const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
     const sent = Array.from({ length: 1_000 }, (_, i) => `${i}`)
-    proxy.cutAfter(20_000)
+    proxy.cutRequestsAfter(20_000)
     // Rows large enough for many requests.
     const rowsOf = (each: string): Buffer => Buffer.concat([Buffer.from(each.padStart(4)), Buffer.alloc(4_000, 0x57)])
     const offsets = await Promise.all(sent.map((each) => log.append('readings', 1, rowsOf(each), 1, 1)))
     expect(offsets).toEqual(sent.map((_, i) => i))
     const found = (await readBack(log))[1]!.map((each) => each.slice(0, 4).trim())
     expect(found).toEqual(sent)
+    proxy.cutRequestsAfter(Number.POSITIVE_INFINITY)
     expect(proxy.cuts).toBeGreaterThan(3)
   })
 
   it('an answer that was lost after Kafka had stored the batch stores it no second time', async () => {
     const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
     expect(await log.append('readings', 0, Buffer.from('0'), 1, 1)).toBe(0)
-    proxy.cutBeforeAnswer()
+    const { cuts } = proxy
+    proxy.cutAnswers(1)
     expect(await log.append('readings', 0, Buffer.from('1'), 1, 1)).toBe(1)
     expect(await log.append('readings', 0, Buffer.from('2'), 1, 1)).toBe(2)
     expect((await readBack(log))[0]).toEqual(['0', '1', '2'])
-    expect(proxy.cuts).toBeGreaterThan(0)
+    expect(proxy.cuts).toBe(cuts + 1)
   })
 
   it('past the bytes that may wait an append is refused, and goes on when Kafka does', async () => {
@@ -285,12 +290,97 @@ describe.skipIf(missing)('one Kafka broker', () => {
   })
 })
 
+describe.skipIf(missing)('a Kafka broker that somebody works on', () => {
+  let kafka: TestKafka
+  beforeAll(async () => {
+    kafka = await startKafka()
+  }, 180_000)
+  afterAll(() => kafka?.dispose())
+  const open = async (prefix: string, more: Partial<KafkaLogOptions> = {}): Promise<EventLog> =>
+    keep(await openKafkaLog(optionsFor(kafka.brokers, prefix, more)))
+
+  it('a topic that is deleted: nothing is taken, it is said, and readers are not led to another one by its name', async () => {
+    const alarms: string[] = []
+    const prefix = newPrefix()
+    const log = await open(prefix, { logger: collecting(alarms) })
+    for (let i = 0; i < 5; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, 1)
+    const reader = keep(await log.subscribe('any', 'readings'))
+    const read: Chunk[] = []
+    while (read.length < 5) read.push(...(await reader.read(1e6, never)))
+    const admin = createAdmin(optionsFor(kafka.brokers, prefix).endpoint)
+    await admin.connect()
+    await admin.deleteTopics({ topics: [`${prefix}readings`] })
+    await admin.disconnect()
+    const waiting = log.append('readings', 2, Buffer.from('after'), 1, 2)
+    await waitFor(() => log.state().state === 'stalled', { withinMs: clusterMsMax, what: 'the log to say so' })
+    expect(log.state()).toMatchObject({ reason: expect.stringContaining(`partition 2 of ${prefix}readings`) })
+    await waitFor(() => /readings/.test(reader.trouble() ?? ''), {
+      withinMs: clusterMsMax,
+      what: 'the reader to say so',
+    })
+    // As the next start, or \`weir topics\`, makes it.
+    await ensureTopics({ ...optionsFor(kafka.brokers, prefix), partitions: 4 }, { create: true })
+    expect(await waiting).toBe(0)
+    await waitFor(() => log.state().state === 'ok', { withinMs: clusterMsMax, what: 'the log to go on' })
+    await expect(reader.read(1e6, never)).rejects.toThrow(/past the end \(\d\).*the topic was made anew/)
+    expect(alarms).toContain('reading from Kafka stops')
+    expect([...new Set(read.map(text))]).toEqual(['0', '1', '2', '3', '4'])
+  })
+
+  it.skipIf(prlimitMissing)(
+    'a disk that takes no more ends the broker; with room again nothing acknowledged is lost',
+    async () => {
+      const log = await open(newPrefix())
+      const traffic = load(log)
+      await waitFor(() => acks(traffic.acknowledged) > 200, { withinMs: clusterMsMax, what: 'traffic' })
+      // No file may grow beyond this: writing fails, as on a disk that is full.
+      spawnSync('prlimit', ['--fsize=65536:65536', '--pid', String(kafka.pid(1))])
+      await waitFor(() => log.state().state === 'stalled', { withinMs: clusterMsMax, what: 'the log to say so' })
+      const stalledAt = acks(traffic.acknowledged)
+      await expect(log.append('readings', 0, Buffer.from('refused'), 1, 1)).rejects.toBeInstanceOf(RetryableError)
+      await kafka.kill(1)
+      await kafka.revive(1)
+      await waitFor(() => log.state().state === 'ok' && acks(traffic.acknowledged) > stalledAt + 200, {
+        withinMs: clusterMsMax,
+        what: 'acknowledgements with room again',
+      })
+      await traffic.stop()
+      expectKept(traffic.acknowledged, await readBack(log))
+    },
+  )
+})
+
 describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
   let kafka: TestKafka
   beforeAll(async () => {
     kafka = await startKafka({ nodes: 3 })
   }, 180_000)
   afterAll(() => kafka?.dispose())
+
+  it('topics that would keep less than they could are named, with what to set', async () => {
+    const prefix = newPrefix()
+    const wanted = { ...optionsFor(kafka.brokers, prefix), partitions: 4 }
+    const made = await ensureTopics(wanted, { create: true })
+    expect(made.map(({ copies, problems, warnings }) => [copies, problems, warnings])).toEqual([
+      [3, [], []],
+      [3, [], []],
+      [3, [], []],
+    ])
+    const settings = {
+      'min.insync.replicas': '1',
+      'unclean.leader.election.enable': 'true',
+      'max.message.bytes': '1000',
+    }
+    const [careless] = await ensureTopics({ ...wanted, prefix: `${prefix}careless.`, settings }, { create: true })
+    expect(careless!.problems).toEqual([expect.stringContaining('set unclean.leader.election.enable=false')])
+    expect(careless!.warnings).toEqual([
+      expect.stringContaining('set min.insync.replicas=2'),
+      expect.stringMatching(/takes 1000 bytes at once.*set max\.message\.bytes=16777216/),
+    ])
+    const strict = { ...wanted, prefix: `${prefix}strict.`, settings: { 'min.insync.replicas': '3' } }
+    const [brittle] = await ensureTopics(strict, { create: true })
+    expect(brittle!.warnings).toEqual([expect.stringContaining('takes nothing while one broker is away')])
+  })
 
   it('a leader that is killed, then a quorum that is lost: nothing acknowledged is lost, nothing is acknowledged without two copies', async () => {
     const prefix = newPrefix()
@@ -360,80 +450,4 @@ async function startMember(log: EventLog, onRows: (rows: string) => void): Promi
 function collecting(messages: string[]): Logger {
   const logger: Logger = { ...silentLogger, error: (_fields, message) => messages.push(message), child: () => logger }
   return { debug() {}, info() {}, warn() {}, error: logger.error, child: () => logger }
-}
-
-class CuttingProxy {
-  target = 0
-  cuts = 0
-  readonly port: number
-  private readonly server: Server
-  private readonly sockets = new Set<Socket>()
-  /** Of what clients send. */
-  private bytesUntilCut = Number.POSITIVE_INFINITY
-  private everyBytes = Number.POSITIVE_INFINITY
-  private isAnswerCut = false
-
-  constructor(server: Server) {
-    this.server = server
-    this.port = (server.address() as AddressInfo).port
-    server.on('connection', (client) => this.pass(client))
-  }
-
-  /** Cuts now and then: after this many bytes, again after twice as many, and so on, so that everything comes through in the end. */
-  cutAfter(bytes: number): void {
-    this.bytesUntilCut = bytes
-    this.everyBytes = bytes
-  }
-
-  /** Lets the next request through, and cuts when its answer comes. */
-  cutBeforeAnswer(): void {
-    this.isAnswerCut = true
-  }
-
-  async close(): Promise<void> {
-    for (const socket of this.sockets) socket.destroy()
-    await new Promise((done) => this.server.close(done))
-  }
-
-  private pass(client: Socket): void {
-    const broker = dial(this.target, '127.0.0.1')
-    const end = (): void => {
-      client.destroy()
-      broker.destroy()
-    }
-    for (const socket of [client, broker]) {
-      this.sockets.add(socket)
-      socket.on('error', end)
-      socket.on('close', () => {
-        this.sockets.delete(socket)
-        end()
-      })
-    }
-    const cut = (): void => {
-      this.cuts++
-      end()
-    }
-    client.on('data', (data) => {
-      this.bytesUntilCut -= data.length
-      if (this.bytesUntilCut < 0) {
-        this.everyBytes *= 2
-        this.bytesUntilCut = this.everyBytes
-        // Half of it arrives.
-        broker.write(data.subarray(0, data.length >> 1))
-        cut()
-      } else broker.write(data)
-    })
-    broker.on('data', (data) => {
-      if (this.isAnswerCut) {
-        this.isAnswerCut = false
-        cut()
-      } else client.write(data)
-    })
-  }
-}
-
-async function openProxy(): Promise<CuttingProxy> {
-  const server = createServer()
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
-  return new CuttingProxy(server)
 }

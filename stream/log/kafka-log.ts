@@ -15,17 +15,18 @@ import type {
   Partition,
   SubscribeOptions,
 } from '../../domain/event-log.ts'
-import { RetryableError, StartError } from '../../runtime/errors.ts'
+import { RetryableError } from '../../runtime/errors.ts'
 import { linkSignals } from '../../runtime/linked-signal.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
-import { receivedAtMaxOf } from './kafka-chunk.ts'
-import { describeError, fetchBatches, isRefusedLogin, KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
-import { fetchCommitted, KafkaMember } from './kafka-group.ts'
+import { KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
+import { describeError } from './kafka-errors.ts'
+import { fetchCommitted, groupIdOf, KafkaMember } from './kafka-group.ts'
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaReader } from './kafka-reader.ts'
-import { decodeBatches, type KafkaCompression } from './kafka-records.ts'
-import { ensureTopics, topicName } from './kafka-topics.ts'
+import type { KafkaCompression } from './kafka-records.ts'
+import { readNewest, untilAnswered, untilTopicsAreThere } from './kafka-start.ts'
+import { topicName } from './kafka-topics.ts'
 import { BackOff } from './kafka-wait.ts'
 
 export interface KafkaLogOptions {
@@ -99,70 +100,6 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   }
 }
 
-async function untilTopicsAreThere(options: KafkaLogOptions, stop: AbortSignal, onAway: () => void): Promise<void> {
-  const { endpoint, prefix, partitions, retentionMs, topicSettings: settings, logger } = options
-  const wanted = { endpoint, prefix, partitions, retentionMs, ...(settings && { settings }) }
-  const reports = await untilAnswered(options, stop, onAway, () => ensureTopics(wanted, { create: true }))
-  for (const { name, created, copies } of reports)
-    if (created) logger.info({ topic: name, partitions, copies }, 'made the Kafka topic')
-  for (const { name, warnings } of reports)
-    for (const warning of warnings) logger.warn({ topic: name }, `the Kafka topic ${warning}`)
-  const problems = reports.flatMap(({ name, problems: found }) =>
-    found.map((problem) => `The Kafka topic ${name} ${problem}`),
-  )
-  if (problems.length > 0) throw new StartError(problems.join('\n'))
-}
-
-/** A cluster that is away, or still loading, is waited for. */
-async function untilAnswered<Answer>(
-  { logger }: KafkaLogOptions,
-  stop: AbortSignal,
-  onAway: () => void,
-  ask: () => Promise<Answer>,
-): Promise<Answer> {
-  const backOff = new BackOff(stop)
-  for (;;) {
-    try {
-      return await ask()
-    } catch (error) {
-      if (stop.aborted) throw new StartError('Stopped before Kafka was there')
-      if (isRefusedLogin(error)) throw new StartError(`Kafka does not let us in: ${describeError(error)}`)
-      if (backOff.isFirst) logger.warn({ error: describeError(error) }, 'Kafka is not there yet; waiting for it')
-      onAway()
-      await backOff.wait()
-      if (stop.aborted) throw new StartError('Stopped before Kafka was there')
-    }
-  }
-}
-
-/** By the last message of each partition; those that are empty are left out. */
-async function readNewest(
-  connection: KafkaConnection,
-  name: string,
-  all: readonly Partition[],
-): Promise<Map<Partition, number>> {
-  const found = new Map<Partition, number>()
-  const [first, next] = [await connection.offsets(name, all, 'first'), await connection.offsets(name, all, 'next')]
-  const last = all.filter((partition) => next.get(partition)! > first.get(partition)!)
-  for (const [leader, led] of last.length > 0 ? await connection.leaders(name, last) : []) {
-    for (const partition of led) {
-      const broker = await connection.broker(leader)
-      const from = next.get(partition)! - 1
-      const fetched = await fetchBatches(broker, {
-        topic: name,
-        partitions: [{ partition, from }],
-        partitionBytesMax: fetchBytesDefault,
-        waitMsMax: 100,
-      })
-      const message = decodeBatches(fetched.get(partition)!, from, `partition ${partition} of ${name}`).at(-1)
-      if (!message)
-        throw new RetryableError(`Kafka gave nothing for the last message of partition ${partition} of ${name}`)
-      found.set(partition, receivedAtMaxOf(message))
-    }
-  }
-  return found
-}
-
 class KafkaLog implements EventLog {
   readonly partitions: number
   readonly hasManyAppenders = true
@@ -192,14 +129,13 @@ class KafkaLog implements EventLog {
 
   /** Resolves once appends are taken; rejects with a StartError when that will never be, which `state()` says too. */
   async open(): Promise<void> {
-    const brokers = this.options.endpoint.brokers.join(', ')
-    const reason = `Kafka at ${brokers} has not answered yet; nothing is taken until it does.`
-    if (this.opening.state === 'ok') this.opening = { state: 'stalled', reason }
+    if (this.opening.state === 'ok') this.awaitAnswer()
     const { signal } = this.options
     const stop = linkSignals([this.ending.signal, ...(signal ? [signal] : [])])
     try {
-      const onAway = (): void => {
+      const onAway = (cause: string): void => {
         this.isAway = true
+        if (this.opening.state === 'stalled') this.awaitAnswer(cause)
       }
       await untilTopicsAreThere(this.options, stop.signal, onAway)
       await untilAnswered(this.options, stop.signal, onAway, () => this.readReceivedAtMax())
@@ -212,6 +148,13 @@ class KafkaLog implements EventLog {
     if (this.ending.signal.aborted) return
     this.producer = this.createProducer()
     this.tellState(ok)
+  }
+
+  private awaitAnswer(cause?: string): void {
+    const brokers = this.options.endpoint.brokers.join(', ')
+    const why = cause === undefined ? '' : ` (${cause})`
+    const reason = `Kafka at ${brokers} has not answered yet${why}; nothing is taken until it does.`
+    this.opening = { state: 'stalled', reason }
   }
 
   async openAgain(): Promise<void> {
@@ -448,7 +391,7 @@ class KafkaLog implements EventLog {
   }
 
   private groupId(group: ConsumerGroup, topic: LogTopic): string {
-    return `${this.options.prefix}${group}.${topic}`
+    return groupIdOf(this.options.prefix, group, topic)
   }
 }
 

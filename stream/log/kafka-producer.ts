@@ -10,8 +10,10 @@ import type { LogState, LogTopic, Offset, Partition } from '../../domain/event-l
 import { LimitError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { encodeMessage } from './kafka-chunk.ts'
-import { describeError, type KafkaConnection, produce, reasonOf } from './kafka-client.ts'
+import type { KafkaConnection } from './kafka-client.ts'
+import { describeError, reasonOf } from './kafka-errors.ts'
 import { encodeBatch, type KafkaCompression, type RecordToWrite } from './kafka-records.ts'
+import { produce } from './kafka-requests.ts'
 import { BackOff } from './kafka-wait.ts'
 
 export interface KafkaProducerOptions {

@@ -11,8 +11,10 @@ import type { Chunk, LogTopic, Offset, Partition } from '../../domain/event-log.
 import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { decodeMessage } from './kafka-chunk.ts'
-import { describeError, fetchBatches, isOutOfRange, type KafkaConnection } from './kafka-client.ts'
+import type { KafkaConnection } from './kafka-client.ts'
+import { describeError, isOutOfRange } from './kafka-errors.ts'
 import { decodeBatches } from './kafka-records.ts'
+import { fetchBatches } from './kafka-requests.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaReaderOptions {

@@ -2,7 +2,8 @@
 
 import type { LogTopic } from '../../domain/event-log.ts'
 import { logTopics } from './frame-format.ts'
-import { createAdmin, describeError, type KafkaEndpoint } from './kafka-client.ts'
+import { createAdmin, type KafkaEndpoint } from './kafka-client.ts'
+import { describeError } from './kafka-errors.ts'
 import { chunkBytesMax } from './kafka-producer.ts'
 import { hasZstd } from './kafka-records.ts'
 

@@ -21,6 +21,7 @@ import { projectDirectory } from '../helpers/spawn-weir.ts'
 import { queryStore } from '../helpers/store.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
+import { isOnKafka } from '../helpers/which-log.ts'
 
 const missing = kafkaMissing()
 const devices = ['a', 'b', 'c', 'd', 'e', 'f']
@@ -28,7 +29,9 @@ const partitions = 4
 const bulkChunks = 4_000
 const bulkRows = 200
 
-describe.skipIf(missing)(`a machine moves to Kafka${missing ? ` (skipped: ${missing})` : ''}`, () => {
+const notHere = missing ? ` (skipped: ${missing})` : isOnKafka ? ' (not on Kafka: it begins on the embedded log)' : ''
+
+describe.skipIf(missing || isOnKafka)(`a machine moves to Kafka${notHere}`, () => {
   const data = mkdtempSync(join(tmpdir(), 'weir-test-move-'))
   let kafka: TestKafka
   let elsewhere: ClickHouseProcess

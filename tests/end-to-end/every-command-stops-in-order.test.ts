@@ -76,6 +76,13 @@ describe('every command stops in order', () => {
     expect(stdout).toBe('')
   })
 
+  it('offsets', async () => {
+    const env = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: muteAddress }
+    const { stdout, stderr } = await stopped(['offsets', 'list'], env)
+    expect(stderr).toMatch(/^stopped before it finished: .*\n$/m)
+    expect(stdout).toBe('')
+  })
+
   it('move, and says that it goes on when it is run again', async () => {
     const data = join(directory, 'to-move')
     mkdirSync(join(data, 'log'), { recursive: true })

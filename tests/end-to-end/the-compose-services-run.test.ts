@@ -109,10 +109,31 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
     await device.publish('devices/boiler-1/telemetry', `{"ts": ${1_700_000_000_000 + value}, "${metric}": ${value}}`)
     device.destroy()
   }
-  const stored = async (metric: string): Promise<number[]> => {
-    const url = `${http}/v1/readings?device=boiler-1&metric=${metric}&from=0`
-    return (await ask<{ items: ReadingItem[] }>(url)).items.map(({ value }) => Number(value))
+  const asAdmin = (): Record<string, string> => (credentials ? { authorization: `Bearer ${adminToken}` } : {})
+  const askAsAdmin = async <Answer>(path: string): Promise<Answer> => {
+    const answer = await fetch(`${http}${path}`, { headers: asAdmin(), signal: AbortSignal.timeout(30_000) })
+    if (!answer.ok) throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`)
+    return (await answer.json()) as Answer
   }
+  const stored = async (metric: string): Promise<number[]> => {
+    const path = `/v1/readings?device=boiler-1&metric=${metric}&from=0`
+    return (await askAsAdmin<{ items: ReadingItem[] }>(path)).items.map(({ value }) => Number(value))
+  }
+  /** A publish that is cut off in the middle; resolves with the id of its dead letter. */
+  const publishPoison = async (metric: string): Promise<string> => {
+    const path = '/v1/dead-letters?device=boiler-1'
+    const ids = async (): Promise<string[]> =>
+      (await askAsAdmin<{ items: { id: string }[] }>(path)).items.map(({ id }) => id)
+    const before = new Set(await ids())
+    const device = await RawMqtt.connected(mqtt, 'boiler-1', credentials)
+    await device.publish('devices/boiler-1/telemetry', `{"${metric}": `)
+    device.destroy()
+    return waitFor(async () => (await ids()).find((id) => !before.has(id)), {
+      withinMs: 30_000,
+      what: 'the dead letter',
+    })
+  }
+  const replayUrl = (letter: string): string => `${http}/v1/dead-letters/${encodeURIComponent(letter)}/replay`
 
   it('each comes up by its own command, and its own health check says so', async () => {
     for (const name of roleServices) up(name)
@@ -159,13 +180,8 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
   }, 120_000)
 
   it('a dead letter is put back through the ingest elsewhere', async () => {
-    const device = await RawMqtt.connected(mqtt, 'boiler-1')
-    await device.publish('devices/boiler-1/telemetry', '{"flow": ')
-    device.destroy()
-    const letters = (): Promise<{ items: { id: string }[] }> => ask(`${http}/v1/dead-letters?device=boiler-1`)
-    const id = await waitFor(async () => (await letters()).items[0]?.id, { withinMs: 20_000, what: 'the dead letter' })
-    const url = `${http}/v1/dead-letters/${encodeURIComponent(id)}/replay`
-    const mended = await fetch(url, { method: 'POST', body: '{"ts": 1700000000000, "flow": 5}' })
+    const letter = await publishPoison('flow')
+    const mended = await fetch(replayUrl(letter), { method: 'POST', body: '{"ts": 1700000000000, "flow": 5}' })
     expect(mended.status, await mended.text()).toBeLessThan(300)
     await waitFor(async () => (await stored('flow')).join() === '5', { withinMs: 20_000, what: 'the mended reading' })
   }, 60_000)
@@ -232,6 +248,24 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
     credentials = { username: 'boiler-1', password: second.token }
     await publish('temperature', 74)
   }, 180_000)
+
+  it('… and a dead letter is put back through it by whoever may: the admin, nobody else', async () => {
+    const letter = await publishPoison('depth')
+    const put = (headers: Record<string, string>): Promise<Response> =>
+      fetch(replayUrl(letter), { method: 'POST', body: '{"ts": 1700000000000, "depth": 6}', headers })
+    expect((await put({})).status).toBe(401)
+    expect((await put({ authorization: `Bearer ${credentials!.password}` })).status).toBe(403)
+    expect(await stored('depth')).toEqual([])
+    const mended = await put(asAdmin())
+    expect(mended.status, await mended.text()).toBeLessThan(300)
+    await waitFor(async () => (await stored('depth')).join() === '6', { withinMs: 20_000, what: 'the mended reading' })
+    // By the command line in the container, as docs/deploy.md has it.
+    const poison = await publishPoison('depth')
+    const words = ['dead-letters', 'show', poison]
+    const shown = image.run(words, { ...environments.get('api')!, WEIR_HOST: '127.0.0.1' })
+    expect((await shown.exited).code, shown.output()).toBe(0)
+    expect(shown.output()).toContain('payload (10 bytes): {"depth": ')
+  }, 120_000)
 
   it('says what is not well: without its store, the writer', async () => {
     await clickhouse.kill()

@@ -1,9 +1,14 @@
 // The first promise at the gateway's doors: what was answered or acknowledged is there after kill -9, once, as it was sent.
 import { afterAll, describe, expect, it } from 'vitest'
 import { allReadings } from '../helpers/ask.ts'
+import {
+  type GatewaySender,
+  type GatewaySenderOptions,
+  sendOverHttp,
+  sendOverSocket,
+} from '../helpers/gateway-senders.ts'
 import { createRandom } from '../helpers/random.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
-import { ingestFrame, TestSocket } from '../helpers/websocket.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 import { isOnKafka } from '../helpers/which-log.ts'
 
@@ -12,92 +17,16 @@ const firstAt = 1_700_000_000_000
 const valueAt = (index: number): number => ((index * 7_919) % 1_000_003) / 100
 const payloadAt = (index: number): string => `{"ts":${firstAt + index},"v":${valueAt(index)}}`
 
-interface Sender {
-  readonly device: string
-  /** Indexes that were acknowledged. */
-  readonly kept: Set<number>
-  sent: number
-  stop(): void
-}
-
 describe('the gateway loses nothing that it acknowledged', () => {
   const random = createRandom()
-  const senders: Sender[] = []
+  const senders: GatewaySender[] = []
   afterAll(() => {
     for (const sender of senders) sender.stop()
   })
 
-  /** Bodies of ten, one after the other; one whose answer is lost is sent again. */
-  const overHttp = (device: string, current: () => WeirProcess): Sender => {
-    let isStopped = false
-    const stop = (): void => {
-      isStopped = true
-    }
-    const sender = { device, kept: new Set<number>(), sent: 0, stop }
-    const run = async (): Promise<void> => {
-      while (!isStopped) {
-        const from = sender.sent
-        const body = `[${Array.from({ length: 10 }, (_, i) => payloadAt(from + i)).join(',')}]`
-        try {
-          const answer = await fetch(`${current().urls.gateway}/v1/telemetry/${device}`, {
-            method: 'POST',
-            body,
-            headers: { 'content-type': 'application/json' },
-            signal: AbortSignal.timeout(30_000),
-          })
-          const given = (await answer.json()) as { accepted?: number }
-          if (answer.status !== 200 || given.accepted !== 10) continue
-          for (let i = 0; i < 10; i++) sender.kept.add(from + i)
-          sender.sent += 10
-        } catch {
-          await pause(20)
-        }
-      }
-    }
-    void run()
-    return sender
-  }
-
-  /** A window of messages on a socket; a new one goes on after what the last one knew to be kept. */
-  const overSocket = (device: string, current: () => WeirProcess): Sender => {
-    let isStopped = false
-    const stop = (): void => {
-      isStopped = true
-    }
-    let socket: TestSocket | undefined
-    const sender = { device, kept: new Set<number>(), sent: 0, stop }
-    const run = async (): Promise<void> => {
-      let next = 0
-      while (!isStopped) {
-        const { hostname, port } = new URL(current().urls.gateway!)
-        const begun = next
-        const open = new TestSocket({ host: hostname, port: Number(port) }, `/v1/ingest?device=${device}`)
-        socket = open
-        let sent = 0
-        let settled = 0
-        while (!isStopped && !open.isClosed) {
-          if (open.messages.length > 0) {
-            for (; sent - settled < 64; sent++) open.bytes(ingestFrame(sent + 1, 0, '', payloadAt(begun + sent)))
-            sender.sent = Math.max(sender.sent, begun + sent)
-          }
-          await pause(2)
-          const upTo = Math.max(0, open.ackedUpTo)
-          for (; settled < upTo; settled++) sender.kept.add(begun + settled)
-          open.messages.splice(1, Math.max(0, open.messages.length - 2))
-        }
-        next = begun + settled
-        open.destroy()
-        await pause(20)
-      }
-      socket?.destroy()
-    }
-    void run()
-    return sender
-  }
-
   const check = async (
     weir: WeirProcess,
-    { device, kept, sent }: Sender,
+    { device, kept, sent }: GatewaySender,
     indexes: readonly number[],
   ): Promise<void> => {
     let last = -1
@@ -116,11 +45,12 @@ describe('the gateway loses nothing that it acknowledged', () => {
   it(`over HTTP and WebSocket, ${rounds} times (seed ${random.seed})`, async () => {
     let weir = await startWeir()
     const { data } = weir
+    const to = (device: string): GatewaySenderOptions => ({ device, url: () => weir.urls.gateway!, payload: payloadAt })
     senders.push(
-      overHttp('http-1', () => weir),
-      overHttp('http-2', () => weir),
-      overSocket('socket-1', () => weir),
-      overSocket('socket-2', () => weir),
+      sendOverHttp(to('http-1')),
+      sendOverHttp(to('http-2')),
+      sendOverSocket(to('socket-1')),
+      sendOverSocket(to('socket-2')),
     )
     for (let round = 0; round < rounds; round++) {
       const before = senders.map(({ kept }) => kept.size)

@@ -1,9 +1,11 @@
 // Kafka away: everything comes up all the same, says what it waits for, acknowledges nothing, and goes on by itself. At the start, and in the middle.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { ReadyAnswer } from '../../api/wire.ts'
+import { silentLogger } from '../../runtime/logger.ts'
+import { createAdmin } from '../../stream/log/kafka-client.ts'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { startKafka, type TestKafka } from '../helpers/kafka.ts'
 import { packetType, publishPacket, RawMqtt, RawPublisher } from '../helpers/mqtt-raw.ts'
+import { readiness } from '../helpers/readiness.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
@@ -16,10 +18,6 @@ describe('waits for Kafka', () => {
   }, 180_000)
   afterAll(() => kafka?.dispose())
 
-  const readiness = async (url: string): Promise<{ status: number; body: ReadyAnswer }> => {
-    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(5_000) })
-    return { status: response.status, body: (await response.json()) as ReadyAnswer }
-  }
   const post = (value: number): Promise<Response> =>
     fetch(`${weir.urls.gateway}/v1/telemetry/gate`, {
       method: 'POST',
@@ -126,6 +124,43 @@ describe('waits for Kafka', () => {
     }
     await weir.stop()
   }, 150_000)
+
+  it('a detector that Kafka refuses (topics that can not work) says so, and goes on when they are mended', async () => {
+    const admin = createAdmin({ brokers: kafka.brokers, requestTimeoutMs: 20_000, logger: silentLogger })
+    await admin.connect()
+    await admin.createTopics({ waitForLeaders: true, topics: [{ topic: 'mended.anomalies', numPartitions: 2 }] })
+    const detector = await startWeir({
+      roles: ['detector'],
+      env: {
+        WEIR_LOG: 'kafka',
+        WEIR_KAFKA_BROKERS: kafka.brokers.join(','),
+        WEIR_KAFKA_PREFIX: 'mended.',
+        WEIR_HEALTH_PORT: '0',
+      },
+      untilListening: ['health'],
+    })
+    const url = detector.urls.health!.replace(/\/$/, '')
+    const part = async () => (await readiness(url)).body.parts['anomalies-log']
+    const refused = /mended\.anomalies has 2 partitions and WEIR_PARTITIONS is 4/
+    await waitFor(async () => refused.test((await part())?.detail ?? ''), {
+      withinMs: 60_000,
+      everyMs: 200,
+      what: '/readyz to name the topic',
+    })
+    expect(await part()).toMatchObject({ state: 'failed' })
+    expect(detector.stderr()).toMatch(refused)
+    const { serve } = detector.pids()
+    // Made anew by whoever looks next.
+    await admin.deleteTopics({ topics: ['mended.anomalies'] })
+    await admin.disconnect()
+    await waitFor(async () => (await readiness(url)).status === 200 && (await part())?.state === 'ok', {
+      withinMs: 60_000,
+      everyMs: 200,
+      what: 'it to go on',
+    })
+    expect(detector.pids().serve, 'without a restart').toBe(serve)
+    await detector.stop()
+  }, 180_000)
 
   it('a stop while Kafka is away comes to its end', async () => {
     await kafka.kill(1)

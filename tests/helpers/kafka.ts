@@ -39,6 +39,7 @@ export interface TestKafka {
   readonly behindProxyPort: number
   /** Of a node that runs; nodes count from 1. */
   pid(node: number): number
+  isRunning(node: number): boolean
   /** kill -9 (or another signal); resolves when it is gone. */
   kill(node: number, signal?: NodeJS.Signals): Promise<void>
   /** A node that was killed, with its data; resolves when it listens. */
@@ -157,6 +158,7 @@ export async function startKafka({
     listeners,
     behindProxyPort: ports[nodes * 2]!,
     pid: (node) => running.get(node)!.pid!,
+    isRunning: (node) => running.has(node),
     kill: (node, signal = 'SIGKILL') => kill(node, signal),
     async revive(node) {
       if (!running.has(node)) launch(node)

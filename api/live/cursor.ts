@@ -26,11 +26,16 @@ export function cursorAfter(chunks: readonly Chunk[], before: LiveCursor): LiveC
   return within && within.size > 0 ? { position, receivedAt, within } : { position, receivedAt }
 }
 
-/** Past so many rows of this chunk. */
-export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor): LiveCursor {
+/**
+ * Past so many rows of this chunk, of which none was received after `received` and all later ones were: where retention takes the chunk, the table
+ * goes on in the middle of it.
+ */
+export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor, received: Micros): LiveCursor {
   if (rows >= chunk.count) return cursorAfter([chunk], before)
-  const position = new Map(before.position).set(chunk.partition, chunk.offset)
-  return { position, receivedAt: before.receivedAt, within: new Map(before.within).set(chunk.partition, rows) }
+  const { partition, offset } = chunk
+  const position = new Map(before.position).set(partition, offset)
+  const receivedAt = new Map(before.receivedAt).set(partition, received)
+  return { position, receivedAt, within: new Map(before.within).set(partition, rows) }
 }
 
 export function rowsSent({ within, position }: LiveCursor, chunk: Chunk): number {

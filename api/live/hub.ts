@@ -5,6 +5,7 @@
 //   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ outbox ──▶ socket
 //     └──────────── own reading of a viewer that catches up ─────────────────▶┘
 import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError } from '../../runtime/errors.ts'
@@ -308,14 +309,14 @@ export class LiveHub {
         if (id === noSeries) continue
         const channels = this.channelsOf(id)
         if (channels.length === 0) continue
-        const { observedAt } = row
+        const { observedAt, receivedAt } = row
         const value = row.isText() ? row.text() : row.value
         let item: LiveItem | undefined
         for (const channel of channels) {
           if (channel.subscription.mode !== 'every') continue
           item ??= this.items.make(id, observedAt, value)
           if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
-          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, value })
+          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, receivedAt, value })
         }
         if (item) newestSent.note(id, observedAt, value)
       }
@@ -328,12 +329,21 @@ export class LiveHub {
   private sendRevision(
     channel: Channel,
     item: LiveItem,
-    at: { chunk: Chunk; rows: number; before: LiveCursor; id: number; observedAt: number; value: number | string },
+    at: {
+      readonly chunk: Chunk
+      readonly rows: number
+      readonly before: LiveCursor
+      readonly id: number
+      readonly observedAt: Micros
+      readonly receivedAt: Micros
+      readonly value: number | string
+    },
   ): void {
-    const { chunk, rows, before, id, observedAt, value } = at
-    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before)))
+    const { chunk, rows, before, id, observedAt, receivedAt, value } = at
+    // Within a partition each row is received after the one before it.
+    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before, receivedAt - 1)))
     const { from, to } = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
-    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before)), { item, from, to }))
+    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before, receivedAt)), { item, from, to }))
   }
 
   private flushEvery(cursor: string): void {

@@ -15,6 +15,7 @@ import { Channel, ItemMaker, matchesSeries, type Subscription } from './channel.
 import { ChunkRing } from './chunk-ring.ts'
 import { cursorAfter, cursorWithin, encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
+import { Interest } from './interest.ts'
 import type { LastValues } from './last-values.ts'
 import { NewestSentTable } from './newest-sent.ts'
 import {
@@ -71,8 +72,7 @@ export class LiveHub {
   private readonly viewers = new Set<Viewer>()
   private readonly channels = new Map<string, Channel>()
   private readonly ahead = new Set<AheadViewer>()
-  /** By series: the channels that want it; undefined: not asked yet. */
-  private interested: (Channel[] | undefined)[] = []
+  private readonly interest: Interest
   private readonly newestSent = new NewestSentTable()
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
@@ -94,6 +94,7 @@ export class LiveHub {
     this.viewersMax = options.viewersMax ?? 1_000
     this.limits = options.limits ?? outboxLimits
     this.items = new ItemMaker(lastValues)
+    this.interest = new Interest((channel, id) => matchesSeries(channel.subscription, lastValues.namesOf(id)))
     this.ring = options.ring ?? new ChunkRing()
     this.catchUp = new CatchUp({
       ...options,
@@ -256,45 +257,29 @@ export class LiveHub {
   private openChannel(subscription: Subscription): Channel {
     const channel = new Channel(subscription)
     this.channels.set(channel.key, channel)
-    this.interested.forEach((channels, id) => {
-      if (channels && matchesSeries(subscription, this.lastValues.namesOf(id))) channels.push(channel)
-    })
-    this.countModes()
+    this.interest.add(channel)
+    this.countMode(subscription, 1)
     return channel
   }
 
   private closeChannel(channel: Channel): void {
     if (this.channels.get(channel.key) !== channel) return
     this.channels.delete(channel.key)
-    // Into a list of its own: a viewer that is let go may end its channel while the frames of a series are handed out along the old one.
-    this.interested.forEach((channels, id) => {
-      if (channels?.includes(channel)) this.interested[id] = channels.filter((each) => each !== channel)
-    })
-    this.countModes()
+    this.interest.remove(channel)
+    this.countMode(channel.subscription, -1)
     if (this.channels.size > 0) return
-    this.interested = []
     this.newestSent.forget()
     this.items.forget()
   }
 
-  private countModes(): void {
-    const modes = [...this.channels.values()].map(({ subscription }) => subscription.mode)
-    this.everyChannels = modes.filter((mode) => mode === 'every').length
-    this.latestChannels = modes.length - this.everyChannels
+  private countMode({ mode }: Subscription, more: 1 | -1): void {
+    if (mode === 'every') this.everyChannels += more
+    else this.latestChannels += more
     if (this.latestChannels > 0 === this.lastValues.collectChanged) return
     this.latestCursor = encodeCursor(this.cursor)
     this.lastValues.collectChanged = this.latestChannels > 0
     this.lastValues.takeChanged()
     this.lastValues.late.clear()
-  }
-
-  private channelsOf(id: number): Channel[] {
-    const known = this.interested[id]
-    if (known) return known
-    const names = this.lastValues.namesOf(id)
-    const found = [...this.channels.values()].filter(({ subscription }) => matchesSeries(subscription, names))
-    this.interested[id] = found
-    return found
   }
 
   private fanOut(chunks: readonly Chunk[]): void {
@@ -307,7 +292,7 @@ export class LiveHub {
         rows++
         const id = this.lastValues.identify(chunk.rows, row)
         if (id === noSeries) continue
-        const channels = this.channelsOf(id)
+        const channels = this.interest.of(id)
         if (channels.length === 0) continue
         const { observedAt, receivedAt } = row
         const value = row.isText() ? row.text() : row.value
@@ -359,10 +344,33 @@ export class LiveHub {
   private sendLatest(): void {
     this.frameTimer = undefined
     this.lastFrameMs = performance.now()
+    try {
+      this.tellLatest()
+    } catch (error) {
+      this.logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
+      this.dismissLatest()
+    }
+  }
+
+  /** They may have been told a part of a frame: they come back with the cursors that they have. */
+  private dismissLatest(): void {
+    for (const channel of [...this.channels.values()]) {
+      if (channel.subscription.mode !== 'latest') continue
+      for (const viewer of [...channel.viewers]) {
+        try {
+          viewer.bye('failed')
+        } catch (error) {
+          this.logger.error({ error }, 'a live viewer could not be let go')
+        }
+      }
+    }
+  }
+
+  private tellLatest(): void {
     this.addRevisions()
     for (const id of this.lastValues.takeChanged()) {
       let item: LiveItem | undefined
-      for (const channel of this.channelsOf(id)) {
+      for (const channel of this.interest.of(id)) {
         if (channel.subscription.mode !== 'latest') continue
         item ??= this.items.last(id)
         channel.add(item)
@@ -387,7 +395,7 @@ export class LiveHub {
     for (const [id, readings] of late) {
       if (count++ >= revisionsPerFrameMax) return
       late.delete(id)
-      const channels = this.channelsOf(id).filter(({ subscription }) => subscription.mode === 'latest')
+      const channels = this.interest.of(id).filter(({ subscription }) => subscription.mode === 'latest')
       if (channels.length === 0) continue
       const revised = this.items.revised(id, readings)
       for (const channel of channels) channel.addRevision(revised)

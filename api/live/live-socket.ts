@@ -31,6 +31,8 @@ export const socketLimits = {
   /** Frames of a client in a window of time. */
   framesMax: 200,
   framesWindowMs: 10_000,
+  /** Of these, subscriptions that may begin: each is a question to the log, or the table, and to every series. */
+  beginningsMax: 64,
   /** Sent and not yet taken; above it the outbox keeps what comes. */
   unsentBytesMax: 64 * 1024,
   /** The same where errors are owed, which go past the outbox: who asks on and reads nothing is let go. */
@@ -64,6 +66,7 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   private readonly viewers = new Map<string, Viewer>()
   private socket: ServerSocket | undefined
   private framesInWindow = 0
+  private beginningsInWindow = 0
   private windowEndsMs = 0
 
   /** `asked`: what the address subscribes to. */
@@ -133,6 +136,7 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
           `This socket holds ${subscriptionsMax} subscriptions, the most that one may.`,
         )
       }
+      this.requireRate()
       const asked = this.host.parse(parametersOf(given))
       this.viewers.set(id, this.host.open(asked, this.outbox, id))
     } catch (error) {
@@ -170,8 +174,20 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
     if (now >= this.windowEndsMs) {
       this.windowEndsMs = now + socketLimits.framesWindowMs
       this.framesInWindow = 0
+      this.beginningsInWindow = 0
     }
     return ++this.framesInWindow <= socketLimits.framesMax
+  }
+
+  /** Throws a RequestError when too many subscriptions were begun in this window. */
+  private requireRate(): void {
+    const { beginningsMax, framesWindowMs } = socketLimits
+    if (++this.beginningsInWindow <= beginningsMax) return
+    const waitS = Math.ceil((this.windowEndsMs - this.host.nowMs()) / 1_000)
+    const detail =
+      `This socket began ${beginningsMax} subscriptions within ${framesWindowMs / 1_000} s, the most that one may. ` +
+      `Those that it has go on; ask again in ${Math.max(1, waitS)} s.`
+    throw new RequestError(429, 'subscription-rate', 'Too many subscriptions in too short a time', detail)
   }
 
   // --- frames to the client ---

@@ -64,6 +64,7 @@ export function decodeCursor(text: string): LiveCursor | undefined {
     const match = placePattern.exec(place)
     if (!match) return undefined
     const [partition, offset, received] = [Number(match[1]), Number(match[2]), Number(match[3])]
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(received) || position.has(partition)) return undefined
     position.set(partition, offset)
     if (received > 0) receivedAt.set(partition, received)
     if (match[4] !== undefined) within.set(partition, Number(match[4]))

@@ -7,6 +7,7 @@ import { RowCursor } from '../../domain/row-format.ts'
 import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
 import type { ReceivedKey } from '../queries/received-readings.ts'
+import { cursorLengthMax } from './cursor.ts'
 
 /** Where the table ends and the log begins. */
 export interface Seam {
@@ -74,6 +75,14 @@ export function isReceivedAfter(past: readonly Micros[], tenant: string, row: Re
   return row.receivedMicros > past[partitionOf(tenant, row.device, past.length)]!
 }
 
+/** Where a viewer stands that was sent this row. */
+export function past(cursor: HistoryCursor, row: ReadingRow): HistoryCursor {
+  const key = { observedAt: row.observedMicros, device: row.device, metric: row.metric }
+  return cursor.by === 'observed'
+    ? { ...cursor, after: key }
+    : { ...cursor, after: { ...key, receivedAt: row.receivedMicros } }
+}
+
 export function encodeHistoryCursor(cursor: HistoryCursor): string {
   const { seam } = cursor
   const place = seam.receivedBefore.map((_, partition) => seam.place.get(partition) ?? 0)
@@ -86,6 +95,7 @@ export function encodeHistoryCursor(cursor: HistoryCursor): string {
 
 /** undefined: not a cursor of ours, or of a log with other partitions. */
 export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
+  if (text.length > cursorLengthMax) return undefined
   const [, kind, encoded] = /^(h1|r1)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
   if (encoded === undefined) return undefined
   let fields: unknown

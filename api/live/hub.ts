@@ -10,7 +10,7 @@ import { RowCursor } from '../../domain/row-format.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { type AskHistory, type AskReceived, CatchUp, type LiveStart } from './catch-up.ts'
+import { CatchUp, type LiveStart } from './catch-up.ts'
 import { Channel, ItemMaker, matchesSeries, type Subscription } from './channel.ts'
 import { ChunkRing } from './chunk-ring.ts'
 import { cursorAfter, cursorWithin, encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
@@ -28,6 +28,7 @@ import {
 } from './outbox.ts'
 import type { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
+import type { AskHistory, AskReceived } from './table-pages.ts'
 import { Viewer } from './viewer.ts'
 
 export interface LiveHubOptions {

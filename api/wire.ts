@@ -292,7 +292,7 @@ export const liveGapSchema = z.strictObject({
   to: instant.nullable(),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
-export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed'] as const
+export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed', 'session-over'] as const
 export const liveByeSchema = z.strictObject({ reason: z.enum(byeReasons), cursor: z.string() })
 export type LiveBye = z.infer<typeof liveByeSchema>
 

@@ -7,6 +7,7 @@
 import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
+import type { ViewerSession } from '../../runtime/access/viewer-access.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
@@ -28,6 +29,7 @@ import {
 } from './outbox.ts'
 import type { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
+import { SessionWatch } from './session-watch.ts'
 import type { AskHistory, AskReceived } from './table-pages.ts'
 import { Viewer } from './viewer.ts'
 
@@ -67,6 +69,7 @@ export class LiveHub {
   private readonly viewersMax: number
   private readonly limits: OutboxLimits
   private readonly memory = new OutboxMemory()
+  private readonly sessions = new SessionWatch()
   private readonly items: ItemMaker
   private readonly ring: ChunkRing
   private readonly catchUp: CatchUp
@@ -148,8 +151,11 @@ export class LiveHub {
     if (this.latestChannels > 0) this.scheduleFrame()
   }
 
-  /** A connection that holds viewers. The transport tells it when it can take more and when it is closed. */
-  connect(transport: ViewerTransport): Outbox {
+  /**
+   * A connection that holds viewers. The transport tells it when it can take more and when it is closed. It ends with the session that its authority
+   * rests on, if it is one.
+   */
+  connect(transport: ViewerTransport, session?: ViewerSession): Outbox {
     const counted: ViewerTransport = {
       sizeOf: (frame, viewer) => transport.sizeOf(frame, viewer),
       write: (frame, viewer) => transport.write(frame, viewer),
@@ -159,7 +165,9 @@ export class LiveHub {
         transport.end(reason)
       },
     }
-    return new Outbox(counted, this.limits, this.memory)
+    const outbox = new Outbox(counted, this.limits, this.memory)
+    if (session) this.sessions.watch(outbox, session)
+    return outbox
   }
 
   /** Throws a LimitError when there are as many viewers as there may be. */

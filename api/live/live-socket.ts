@@ -1,6 +1,7 @@
 // One WebSocket of /v1/live: the subscription of its address, and those that its frames ask for, in one bounded queue. Frames are those of the
 // server-sent events, as JSON text or, where asked for, readings as columns. docs/live.md is its protocol.
 import { z } from 'zod'
+import type { ViewerSession } from '../../runtime/access/viewer-access.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { ServerSocket, SocketHandler } from '../../runtime/web-server.ts'
 import { filterNamesMax } from '../parameters.ts'
@@ -12,7 +13,7 @@ import type { Viewer } from './viewer.ts'
 /** What sockets ask of the server that holds them. */
 export interface LiveSocketHost {
   readonly nowMs: () => number
-  connect(transport: ViewerTransport): Outbox
+  connect(transport: ViewerTransport, session: ViewerSession | undefined): Outbox
   /** Throws a RequestError for what is not usable. */
   parse(parameters: Readonly<Record<string, string | string[]>>): Asked
   /** Throws a LimitError when there is no room. */
@@ -47,6 +48,7 @@ const closeCodes = {
   malformed: 4000,
   slow: 4013,
   flood: 4029,
+  'session-over': 4401,
 } as const
 
 const idSchema = z.union([z.string().min(1).max(socketLimits.idLengthMax), z.number().int()])
@@ -69,12 +71,12 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   private beginningsInWindow = 0
   private windowEndsMs = 0
 
-  /** `asked`: what the address subscribes to. */
-  constructor(host: LiveSocketHost, asked: Asked | undefined, wantsColumns: boolean) {
+  /** `asked`: what the address subscribes to; `session`: what its authority rests on, when it is one. */
+  constructor(host: LiveSocketHost, asked: Asked | undefined, wantsColumns: boolean, session?: ViewerSession) {
     this.host = host
     this.asked = asked
     this.wantsColumns = wantsColumns
-    this.outbox = host.connect(this)
+    this.outbox = host.connect(this, session)
   }
 
   opened(socket: ServerSocket): void {

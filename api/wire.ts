@@ -281,7 +281,14 @@ export const liveRevisionSchema = z.strictObject({
   to: instant,
 })
 export type LiveRevision = z.infer<typeof liveRevisionSchema>
-export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away', 'table-retention'] as const
+export const gapCauses = [
+  'log-retention',
+  'log-unreadable',
+  'unknown-cursor',
+  'store-away',
+  'table-retention',
+  'anomalies-away',
+] as const
 /**
  * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
  * those observed between them.

@@ -30,7 +30,7 @@ import {
 import type { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
 import { SessionWatch } from './session-watch.ts'
-import type { AskHistory, AskReceived } from './table-pages.ts'
+import { type AskHistory, type AskReceived, patienceMsDefault } from './table-pages.ts'
 import { Viewer } from './viewer.ts'
 
 export interface LiveHubOptions {
@@ -90,7 +90,7 @@ export class LiveHub {
   private readonly placeWaiters = new Set<() => void>()
 
   constructor(options: LiveHubOptions) {
-    const { log, clock, lastValues, logger, retentionMs, patienceMs = 10_000 } = options
+    const { log, clock, lastValues, logger, retentionMs, patienceMs = patienceMsDefault } = options
     this.log = log
     this.clock = clock
     this.lastValues = lastValues

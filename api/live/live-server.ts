@@ -118,7 +118,7 @@ export class LiveServer implements LiveSocketHost {
     const { hub, anomalies: feed } = this.options
     const tenant = tenantOf()
     const viewer = hub.open({ tenant, device, metric, mode }, outbox, start, id)
-    if (anomalies) feed.watch({ tenant, device, metric }, viewer)
+    if (anomalies) feed.watch({ tenant, device, metric }, viewer, start)
     return viewer
   }
 

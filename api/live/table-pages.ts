@@ -29,6 +29,8 @@ export interface TablePagesOptions {
   readonly patienceMs: number
 }
 
+/** How long the table may be away before what it would have given is declared a gap. */
+export const patienceMsDefault = 10_000
 /** Below what the embedded store does at once (4): a question of anybody else finds a place. */
 export const pagesMax = 3
 /** Pages by receivedAt cost a look at all of a series each. */
@@ -53,11 +55,12 @@ export class TablePages {
     from: HistoryCursor,
     gone: AbortSignal,
   ): AsyncGenerator<readonly ReadingRow[]> {
+    const { patienceMs } = this.options
     let cursor = from
     let isSlow = false
     for (;;) {
       const limit = isSlow ? pieceRows : pageRows[from.by]
-      let rows = await this.patiently(gone, () => this.page(subscription, cursor, limit, gone))
+      let rows = await patiently(gone, patienceMs, () => this.page(subscription, cursor, limit, gone))
       let isEnd = rows.length < limit
       let timer: NodeJS.Timeout | undefined
       const letGo = (): void => {
@@ -97,20 +100,24 @@ export class TablePages {
       leave()
     }
   }
+}
 
-  /** A store that is started again is there within seconds. */
-  private async patiently<Answer>(gone: AbortSignal, ask: () => Promise<Answer>): Promise<Answer> {
-    // From when it was first found away: waiting for a turn is no sign of it.
-    let until: number | undefined
-    for (;;) {
-      try {
-        return await ask()
-      } catch (error) {
-        const passes = error instanceof RetryableError || isWithoutTables(error)
-        until ??= performance.now() + this.options.patienceMs
-        if (gone.aborted || !passes || performance.now() >= until) throw error
-        await wait(retryMs, undefined, { signal: gone }).catch(() => {})
-      }
+/** A store that is started again is there within seconds: asks until it is, or was away for longer than patience lasts. */
+export async function patiently<Answer>(
+  gone: AbortSignal,
+  patienceMs: number,
+  ask: () => Promise<Answer>,
+): Promise<Answer> {
+  // From when it was first found away: waiting for a turn is no sign of it.
+  let until: number | undefined
+  for (;;) {
+    try {
+      return await ask()
+    } catch (error) {
+      const passes = error instanceof RetryableError || isWithoutTables(error)
+      until ??= performance.now() + patienceMs
+      if (gone.aborted || !passes || performance.now() >= until) throw error
+      await wait(retryMs, undefined, { signal: gone }).catch(() => {})
     }
   }
 }

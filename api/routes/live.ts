@@ -53,7 +53,7 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
         reply.raw.on('drain', () => outbox.onWritable())
         reply.raw.on('close', () => outbox.leave())
         const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, outbox, start)
-        if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer)
+        if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer, start)
         // It went away while we looked.
         if (reply.raw.destroyed) outbox.leave()
       } catch (error) {

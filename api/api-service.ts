@@ -17,13 +17,14 @@ import type { Health, Service } from '../runtime/service.ts'
 import type { StatusBoard } from '../runtime/status.ts'
 import type { ClickHouse } from '../storage/open-clickhouse.ts'
 import { createApp } from './create-app.ts'
-import { AnomalyFeed } from './live/anomaly-feed.ts'
-import type { AskHistory, AskReceived } from './live/catch-up.ts'
+import { AnomalyFeed, type AskAnomalies } from './live/anomaly-feed.ts'
 import { LiveHub } from './live/hub.ts'
 import { LastValues } from './live/last-values.ts'
 import { LiveServer } from './live/live-server.ts'
 import { LogFeed } from './live/log-feed.ts'
+import type { AskHistory, AskReceived } from './live/table-pages.ts'
 import { PipelineRates } from './pipeline-rates.ts'
+import { askReceivedAnomalies } from './queries/anomalies.ts'
 import { askReadings } from './queries/readings.ts'
 import { askReceivedReadings } from './queries/received-readings.ts'
 import { askStoredSeries } from './queries/stored-series.ts'
@@ -74,7 +75,8 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const hub = new LiveHub({ ...hubOptions, ...(viewersMax && { viewersMax }) })
   const stored = (signal: AbortSignal) => askStoredSeries(clickhouse, clock.nowMicros(), signal)
   const feed = new LogFeed({ log, lastValues, hub, logger, stored })
-  const anomalies = new AnomalyFeed({ log, logger })
+  const foundBefore: AskAnomalies = (question, signal) => askReceivedAnomalies(clickhouse, question, signal)
+  const anomalies = new AnomalyFeed({ log, clock, logger, stored: foundBefore })
   const rates = new PipelineRates()
   const openConfig = { host: config.host, auth: 'open' } as const
   const { access = createViewerAccess({ config: openConfig, clock }), registry } = options

@@ -107,7 +107,7 @@ export async function createApp({
     transformObject: jsonSchemaTransformObject,
   })
   const routes = app.withTypeProvider<ZodTypeProvider>() as unknown as ApiApp
-  registerRoutes(routes, context, rates)
+  registerRoutes(routes, context, rates, access)
   loginRoutes(routes, access)
   if (context.registry) registryRoutes(routes, context, context.registry)
   referenceRoutes(app)
@@ -115,12 +115,12 @@ export async function createApp({
   return app
 }
 
-function registerRoutes(app: ApiApp, context: ApiContext, rates: PipelineRates): void {
+function registerRoutes(app: ApiApp, context: ApiContext, rates: PipelineRates, access: ViewerAccess): void {
   deviceRoutes(app, context)
   latestRoutes(app, context)
   readingRoutes(app, context)
   seriesRoutes(app, context)
-  liveRoutes(app, context)
+  liveRoutes(app, context, access)
   anomalyRoutes(app, context)
   deadLetterRoutes(app, context)
   operationRoutes(app, context, rates)

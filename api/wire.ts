@@ -281,7 +281,14 @@ export const liveRevisionSchema = z.strictObject({
   to: instant,
 })
 export type LiveRevision = z.infer<typeof liveRevisionSchema>
-export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away', 'table-retention'] as const
+export const gapCauses = [
+  'log-retention',
+  'log-unreadable',
+  'unknown-cursor',
+  'store-away',
+  'table-retention',
+  'anomalies-away',
+] as const
 /**
  * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
  * those observed between them.
@@ -292,7 +299,7 @@ export const liveGapSchema = z.strictObject({
   to: instant.nullable(),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
-export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed'] as const
+export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed', 'session-over'] as const
 export const liveByeSchema = z.strictObject({ reason: z.enum(byeReasons), cursor: z.string() })
 export type LiveBye = z.infer<typeof liveByeSchema>
 

@@ -74,7 +74,7 @@ async function weirSide(): Promise<Side> {
   hub.startAt(new Map([[0, 0]]))
   const server = new LiveServer({
     ...{ host: '127.0.0.1', port: 0, hub, partitions: 1, clock: systemClock, instruments: createInstruments('bench') },
-    anomalies: new AnomalyFeed({ log, logger: silentLogger }),
+    anomalies: new AnomalyFeed({ log, clock: systemClock, logger: silentLogger, stored: async () => [] }),
     access: createViewerAccess({ config: { host: '127.0.0.1' }, clock: systemClock }),
   })
   await server.listen()

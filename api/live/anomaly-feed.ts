@@ -1,34 +1,78 @@
-// Anomalies as they are found, from their own topic of the log to the viewers who asked for them. Beside the stream of readings: an anomaly has no
-// cursor, and one that was found while a viewer was away is asked of /v1/anomalies.
+// Anomalies as they are found, from their own topic of the log to the viewers who asked for them. Beside the stream of readings: an anomaly moves no
+// cursor. Who comes back with one is told what was found since the readings that it had, out of memory or the table: some of it perhaps again, under
+// the same ids, and nothing left out in silence.
 import { setTimeout as wait } from 'node:timers/promises'
 import { type Anomaly, decodeAnomalies } from '../../domain/anomaly.ts'
-import type { EventLog } from '../../domain/event-log.ts'
+import { type Chunk, type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
+import type { Clock } from '../../runtime/clock.ts'
+import { LogDamagedError, OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
+import { toMillis } from '../instant.ts'
+import type { AnomalyRow } from '../queries/anomalies.ts'
 import { anomalyOfRow } from '../routes/answers.ts'
+import type { LiveStart } from './catch-up.ts'
 import { matchesSeries, type Subscription } from './channel.ts'
 import { LiveFrame } from './frame.ts'
+import { patienceMsDefault, patiently } from './table-pages.ts'
 import type { Viewer } from './viewer.ts'
 
 const retryMs = 500
-/** A detector that was killed finds its last anomalies again; viewers have seen these. */
-const idsRememberedMax = 10_000
+/** Kept for those who come back; a detector that was killed finds its last anomalies again, and viewers have seen these. */
+const rememberedMax = 10_000
+/** What a viewer has had of readings says this much too late what it has had of anomalies: detection, clocks of several machines. */
+const slackMicros = 60_000_000
+const pageRows = 1_000
+/** Sent between two looks at whether the viewer takes more. */
+const sendAtOnce = 100
 
 export type AnomalySubscription = Pick<Subscription, 'tenant' | 'device' | 'metric'>
 
+/** A page of the table's anomalies about readings that were received after an instant, by receivedAt and id. */
+export type AskAnomalies = (
+  question: AnomalySubscription & {
+    readonly past: Micros
+    readonly after: { readonly receivedAt: Micros; readonly id: string } | undefined
+    readonly limit: number
+  },
+  signal: AbortSignal,
+) => Promise<readonly (AnomalyRow & { readonly receivedMicros: Micros })[]>
+
+export interface AnomalyFeedOptions {
+  readonly log: EventLog
+  readonly stored: AskAnomalies
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+interface Found {
+  readonly anomaly: Anomaly
+  readonly foundAt: Micros
+}
+
+interface Watching extends AnomalySubscription {
+  /** What was found before, the viewer has had or did not ask for. */
+  readonly sinceAt: Micros
+}
+
 export class AnomalyFeed {
-  private readonly log: EventLog
-  private readonly logger: Logger
-  private readonly watching = new Map<Viewer, AnomalySubscription>()
-  private readonly seen = new Set<string>()
+  private readonly options: AnomalyFeedOptions
+  private readonly watching = new Map<Viewer, Watching>()
+  /** By id, in the order of the log. */
+  private readonly remembered = new Map<string, Found>()
+  /** All that was found from here on is remembered; what was found before is in the table, or remembered. */
+  private rememberedFrom = Number.POSITIVE_INFINITY
+  /** The table is asked for one viewer after the other. */
+  private asking: Promise<unknown> = Promise.resolve()
   private readonly stopped = new AbortController()
   private running: Promise<void> = Promise.resolve()
 
-  constructor({ log, logger }: { readonly log: EventLog; readonly logger: Logger }) {
-    this.log = log
-    this.logger = logger
+  constructor(options: AnomalyFeedOptions) {
+    this.options = options
   }
 
   start(): void {
+    this.rememberedFrom = this.options.clock.nowMicros()
     this.running = this.follow()
   }
 
@@ -37,38 +81,147 @@ export class AnomalyFeed {
     await this.running
   }
 
-  watch(subscription: AnomalySubscription, viewer: Viewer): void {
+  /** `start`: where the viewer begins with readings. */
+  watch(subscription: AnomalySubscription, viewer: Viewer, start: LiveStart): void {
+    const resumed = start !== 'now' && !('instant' in start)
+    const receivedUpTo = resumed ? receivedUpToOf(start) : this.options.clock.nowMicros()
+    const watching = { ...subscription, sinceAt: (receivedUpTo ?? 0) - slackMicros }
+    if (!resumed) {
+      this.join(viewer, watching)
+      return
+    }
+    this.resume(viewer, watching).catch((error) => {
+      if (viewer.gone.aborted) return
+      this.options.logger.warn({ error }, 'a viewer could not be told what was found while it was away')
+      const to = toMillis(this.options.clock.nowMicros())
+      // It has a cursor of its own: the gap moves nobody on.
+      viewer.gap({ cause: 'anomalies-away', from: toMillis(Math.max(0, watching.sinceAt)), to }, '')
+      this.join(viewer, watching)
+    })
+  }
+
+  private join(viewer: Viewer, watching: Watching): void {
     if (viewer.gone.aborted) return
-    this.watching.set(viewer, subscription)
+    this.watching.set(viewer, watching)
     viewer.gone.addEventListener('abort', () => this.watching.delete(viewer))
   }
 
+  /** The table, where memory does not reach back; then memory; and in the turn in which there is no more of it, what comes. */
+  private async resume(viewer: Viewer, watching: Watching): Promise<void> {
+    const told = new Set<string>()
+    if (watching.sinceAt < this.rememberedFrom) await this.tellStored(viewer, watching, told)
+    for (;;) {
+      if (viewer.gone.aborted) return
+      const some: Anomaly[] = []
+      for (const [id, { anomaly, foundAt }] of this.remembered) {
+        if (foundAt <= watching.sinceAt || told.has(id) || !matchesSeries(watching, anomaly)) continue
+        some.push(anomaly)
+        if (some.length >= sendAtOnce) break
+      }
+      for (const anomaly of some) {
+        told.add(anomaly.id)
+        viewer.send(frameOf({ ...anomaly, observedMicros: anomaly.observedAt }))
+      }
+      if (some.length < sendAtOnce) return this.join(viewer, watching)
+      await viewer.writable()
+    }
+  }
+
+  private async tellStored(viewer: Viewer, watching: Watching, told: Set<string>): Promise<void> {
+    const past = Math.max(0, watching.sinceAt)
+    let after: { receivedAt: Micros; id: string } | undefined
+    for (;;) {
+      const question = { ...watching, past, after, limit: pageRows }
+      const rows = await patiently(viewer.gone, patienceMsDefault, () => this.inTurn(question, viewer.gone))
+      for (let start = 0; start < rows.length && !viewer.gone.aborted; start += sendAtOnce) {
+        for (const row of rows.slice(start, start + sendAtOnce)) {
+          if (this.remembered.has(row.id)) told.add(row.id)
+          viewer.send(frameOf(row))
+        }
+        await viewer.writable()
+      }
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < pageRows || viewer.gone.aborted) return
+      after = { receivedAt: last.receivedMicros, id: last.id }
+    }
+  }
+
+  private inTurn(question: Parameters<AskAnomalies>[0], gone: AbortSignal): ReturnType<AskAnomalies> {
+    const ask = (): ReturnType<AskAnomalies> =>
+      gone.aborted ? Promise.resolve([]) : this.options.stored(question, gone)
+    const asked = this.asking.then(ask)
+    this.asking = asked.catch(() => {})
+    return asked
+  }
+
+  /** From where the table ends: what is found before it is stored is remembered here. */
   private async follow(): Promise<void> {
     const { signal } = this.stopped
+    const { log, logger, clock } = this.options
+    let position: LogPosition | undefined
     while (!signal.aborted) {
       try {
-        for await (const chunks of this.log.tail('anomalies', 'end', signal)) {
-          for (const { rows } of chunks) for (const anomaly of decodeAnomalies(rows)) this.tell(anomaly)
+        position ??= await this.tableEnd()
+        for await (const chunks of log.tail('anomalies', position, signal)) {
+          this.take(chunks)
+          position = positionAfter(chunks, position)
         }
         // Ends by itself only when the log was closed.
         return
       } catch (error) {
         if (signal.aborted) return
-        this.logger.warn({ error }, 'the anomalies can’t be followed; trying again')
+        logger.warn({ error }, 'the anomalies can’t be followed; trying again')
+        if (error instanceof OffsetOutOfRangeError) {
+          this.rememberedFrom = clock.nowMicros()
+          position = await log.end('anomalies').catch(() => undefined)
+        }
         await wait(retryMs, undefined, { signal }).catch(() => {})
       }
     }
   }
 
-  private tell(anomaly: Anomaly): void {
-    if (this.seen.has(anomaly.id)) return
-    this.seen.add(anomaly.id)
-    if (this.seen.size > idsRememberedMax) for (const oldest of this.seen) if (this.seen.delete(oldest)) break
+  private async tableEnd(): Promise<LogPosition> {
+    const { log } = this.options
+    try {
+      return await log.committed('writer', 'anomalies')
+    } catch (error) {
+      if (!(error instanceof LogDamagedError)) throw error
+      return log.end('anomalies')
+    }
+  }
+
+  private take(chunks: readonly Chunk[]): void {
+    for (const { rows, receivedAt } of chunks)
+      for (const anomaly of decodeAnomalies(rows)) this.tell(anomaly, receivedAt)
+  }
+
+  private tell(anomaly: Anomaly, foundAt: Micros): void {
+    if (this.remembered.has(anomaly.id)) return
+    this.remembered.set(anomaly.id, { anomaly, foundAt })
+    if (this.remembered.size > rememberedMax) this.forgetOldest()
     let frame: LiveFrame | undefined
-    for (const [viewer, subscription] of this.watching) {
-      if (!matchesSeries(subscription, anomaly)) continue
-      frame ??= LiveFrame.anomaly(JSON.stringify(anomalyOfRow({ ...anomaly, observedMicros: anomaly.observedAt })))
+    for (const [viewer, watching] of this.watching) {
+      if (foundAt <= watching.sinceAt || !matchesSeries(watching, anomaly)) continue
+      frame ??= frameOf({ ...anomaly, observedMicros: anomaly.observedAt })
       viewer.send(frame)
     }
   }
+
+  private forgetOldest(): void {
+    for (const [id, { foundAt }] of this.remembered) {
+      this.remembered.delete(id)
+      this.rememberedFrom = Math.max(this.rememberedFrom, foundAt + 1)
+      return
+    }
+  }
+}
+
+function frameOf(row: AnomalyRow): LiveFrame {
+  return LiveFrame.anomaly(JSON.stringify(anomalyOfRow(row)))
+}
+
+/** The newest reading that the viewer may have had was received then; undefined: it does not say. */
+function receivedUpToOf(start: Exclude<LiveStart, 'now' | { readonly instant: Micros }>): Micros | undefined {
+  const received = 'seam' in start ? start.seam.receivedBefore : [...start.receivedAt.values()]
+  return received.length === 0 ? undefined : Math.max(...received)
 }

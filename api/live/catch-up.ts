@@ -8,50 +8,27 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Chunk, EventLog, LogPosition, Partition } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
+import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { toMillis } from '../instant.ts'
-import { isWithoutTables } from '../queries/question.ts'
-import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
-import type { ReceivedKey } from '../queries/received-readings.ts'
+import type { ReadingRow } from '../queries/readings.ts'
 import type { LiveGap } from '../wire.ts'
 import type { ItemMaker, Subscription } from './channel.ts'
 import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { LiveFrame } from './frame.ts'
-import {
-  clockDifferenceMax,
-  encodeHistoryCursor,
-  findSeam,
-  type HistoryCursor,
-  isAfter,
-  isBeforeSeam,
-  type Seam,
-} from './history.ts'
+import { encodeHistoryCursor, findSeam, type HistoryCursor, isAfter, isBeforeSeam, past, type Seam } from './history.ts'
 import type { LastValues } from './last-values.ts'
 import { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
+import { slowMs, TablePages, type TablePagesOptions } from './table-pages.ts'
 import type { Viewer } from './viewer.ts'
-
-/** A page of the table's readings, by observedAt, device and metric. */
-export type AskHistory = (
-  question: Subscription & { readonly from: Micros; readonly after: ReadingKey | undefined; readonly limit: number },
-  signal: AbortSignal,
-) => Promise<readonly ReadingRow[]>
-
-/** A page of the table's readings that were received after an instant, by receivedAt. */
-export type AskReceived = (
-  question: Subscription & { readonly past: Micros; readonly after: ReceivedKey | undefined; readonly limit: number },
-  signal: AbortSignal,
-) => Promise<readonly ReadingRow[]>
 
 /** From now, after a cursor of live or of history, or from an instant by observedAt on. */
 export type LiveStart = 'now' | LiveCursor | HistoryCursor | { readonly instant: Micros }
 
-export interface CatchUpOptions {
+export interface CatchUpOptions extends TablePagesOptions {
   readonly log: EventLog
-  readonly history: AskHistory
-  readonly received: AskReceived
   readonly lastValues: LastValues
   readonly items: ItemMaker
   readonly ring: ChunkRing
@@ -68,22 +45,21 @@ export interface CatchUpOptions {
   readonly meet: (viewer: Viewer, frames: OwnFrames) => void
 }
 
-const historyPage = 2_000
-/** Pages by receivedAt cost a look at all of a series each. */
-const receivedPage = 20_000
-/** Items of one frame out of the table. */
-const historyItemsMax = 2_000
-const ringBytesAtOnce = 1024 * 1024
+/** Chunks that a viewer takes at once; larger ones by themselves. */
+const chunkBytesAtOnce = 128 * 1024
 const retryMs = 250
 /** A reader of the log may be a moment behind one that a viewer knew before. */
 const endPatienceMs = 2_000
 
 export class CatchUp {
   private readonly options: CatchUpOptions
+  private readonly pages: TablePages
   private turns: Promise<void> = Promise.resolve()
+  private endAsked: Promise<LogPosition> | undefined
 
   constructor(options: CatchUpOptions) {
     this.options = options
+    this.pages = new TablePages(options)
   }
 
   async run(viewer: Viewer, subscription: Subscription, since: LiveStart): Promise<void> {
@@ -137,12 +113,22 @@ export class CatchUp {
   }
 
   private async endReaches(position: LogPosition, gone: AbortSignal): Promise<boolean> {
+    // Of a log with more partitions than this one: no waiting brings them.
+    for (const partition of position.keys()) if (partition >= this.options.log.partitions) return false
     const until = performance.now() + endPatienceMs
     while (!gone.aborted && performance.now() < until) {
       await wait(retryMs / 5, undefined, { signal: gone }).catch(() => {})
-      if (hasReached(await this.options.log.end('readings'), position)) return true
+      if (hasReached(await this.endSoon(), position)) return true
     }
     return false
+  }
+
+  /** The log's end, asked once for all who wait for it. */
+  private endSoon(): Promise<LogPosition> {
+    this.endAsked ??= this.options.log.end('readings').finally(() => {
+      this.endAsked = undefined
+    })
+    return this.endAsked
   }
 
   /** The table up to the seam, then the log. */
@@ -152,21 +138,17 @@ export class CatchUp {
     const frames = this.framesFrom(subscription, live, from.by === 'observed' ? from.since : 0)
     let cursor = from
     try {
-      for (;;) {
-        const rows = await this.page(viewer, subscription, cursor)
-        if (viewer.gone.aborted) return
+      for await (const rows of this.pages.pieces(subscription, from, viewer.gone)) {
         const wanted = rows.filter((row) => isWanted(from, subscription, row))
-        for (let start = 0; start < wanted.length; start += historyItemsMax) {
-          const some = wanted.slice(start, start + historyItemsMax)
-          const text = encodeHistoryCursor(past(cursor, some.at(-1)!))
-          viewer.send(LiveFrame.readings(text, this.historyItems(subscription, some, frames)))
+        if (wanted.length > 0) {
+          const text = encodeHistoryCursor(past(cursor, wanted.at(-1)!))
+          viewer.send(LiveFrame.readings(text, this.historyItems(subscription, wanted, frames)))
           await viewer.writable()
-          if (viewer.gone.aborted) return
         }
-        const last = rows.at(-1)
-        if (last) cursor = past(cursor, last)
-        if (rows.length < (from.by === 'observed' ? historyPage : receivedPage)) break
+        if (viewer.gone.aborted) return
+        cursor = past(cursor, rows.at(-1)!)
       }
+      if (viewer.gone.aborted) return
     } catch (error) {
       if (viewer.gone.aborted) return
       logger.warn({ error }, 'the table could not be read for a viewer')
@@ -174,39 +156,6 @@ export class CatchUp {
       viewer.gap({ cause: 'store-away', from: gapFrom(cursor), to }, encodeCursor(live))
     }
     return this.readUpToHub(viewer, subscription, frames)
-  }
-
-  private page(viewer: Viewer, subscription: Subscription, cursor: HistoryCursor): Promise<readonly ReadingRow[]> {
-    const { history, received, log } = this.options
-    // What one process received before the cursor may lie behind it in the log, where another's clock was ahead.
-    const slack = log.hasManyAppenders ? clockDifferenceMax : 0
-    return this.patiently(viewer.gone, () =>
-      cursor.by === 'observed'
-        ? history({ ...subscription, from: cursor.since, after: cursor.after, limit: historyPage }, viewer.gone)
-        : received(
-            {
-              ...subscription,
-              past: Math.max(0, Math.min(...cursor.past) - slack),
-              after: cursor.after,
-              limit: receivedPage,
-            },
-            viewer.gone,
-          ),
-    )
-  }
-
-  /** A store that is started again is there within seconds. */
-  private async patiently<Answer>(gone: AbortSignal, ask: () => Promise<Answer>): Promise<Answer> {
-    const until = performance.now() + this.options.patienceMs
-    for (;;) {
-      try {
-        return await ask()
-      } catch (error) {
-        const passes = error instanceof RetryableError || isWithoutTables(error)
-        if (gone.aborted || !passes || performance.now() >= until) throw error
-        await wait(retryMs, undefined, { signal: gone }).catch(() => {})
-      }
-    }
   }
 
   private historyItems({ tenant }: Subscription, rows: readonly ReadingRow[], frames: OwnFrames) {
@@ -254,14 +203,14 @@ export class CatchUp {
 
   /** From the ring while it reaches back, else from the log. */
   private async *chunksFrom(frames: OwnFrames, signal: AbortSignal): AsyncGenerator<readonly Chunk[]> {
-    const { ring, log } = this.options
+    const { ring } = this.options
     let number = ring.reach(frames.cursor.position)
     while (number !== undefined && !signal.aborted) {
       const chunks: Chunk[] = []
       let bytes = 0
       let next = ring.at(number)
       if (next === undefined || next === 'gone') break
-      while (next !== undefined && next !== 'gone' && bytes < ringBytesAtOnce) {
+      while (next !== undefined && next !== 'gone' && bytes < chunkBytesAtOnce) {
         chunks.push(next)
         bytes += next.rows.length
         next = ring.at(++number)
@@ -270,7 +219,42 @@ export class CatchUp {
       if (next !== undefined && next !== 'gone') await this.turn()
       yield chunks
     }
-    if (!signal.aborted) yield* log.tail('readings', frames.cursor.position, signal)
+    while (!signal.aborted && (yield* this.logFrom(frames, signal)) === 'let-go');
+  }
+
+  /** A viewer that takes its time holds nothing of the log but what it was handed: the rest is read again. */
+  private async *logFrom(
+    frames: OwnFrames,
+    signal: AbortSignal,
+  ): AsyncGenerator<readonly Chunk[], 'let-go' | undefined> {
+    const tail = this.options.log.tail('readings', frames.cursor.position, signal)[Symbol.asyncIterator]()
+    let isLetGo = false
+    try {
+      for (;;) {
+        const read = await tail.next()
+        if (read.done) return undefined
+        let rest = read.value
+        const letGo = (): void => {
+          isLetGo = true
+          rest = []
+          void tail.return?.().catch(() => {})
+        }
+        while (rest.length > 0) {
+          const some = upToBytes(rest, chunkBytesAtOnce)
+          rest = rest.slice(some.length)
+          const timer = setTimeout(letGo, slowMs)
+          try {
+            yield some
+          } finally {
+            clearTimeout(timer)
+          }
+          if (isLetGo) return 'let-go'
+          if (rest.length > 0) await this.turn()
+        }
+      }
+    } finally {
+      await tail.return?.()
+    }
   }
 
   /** Of all viewers that are far behind, one goes on in each turn of the event loop. */
@@ -286,12 +270,14 @@ export class CatchUp {
   ): Promise<Extract<HistoryCursor, { by: 'received' }> | undefined> {
     const { log } = this.options
     const past: Micros[] = []
+    const within = new Set<Partition>()
     for (let partition = 0; partition < log.partitions; partition++) {
       const receivedAt = cursor.receivedAt.get(partition) ?? 0
       if (receivedAt === 0 && (cursor.position.get(partition) ?? 0) > 0) return undefined
       past.push(receivedAt)
+      if ((cursor.within?.get(partition) ?? 0) > 0) within.add(partition)
     }
-    return { by: 'received', past, from: cursor.position, after: undefined, seam: await findSeam(log, gone) }
+    return { by: 'received', past, from: cursor.position, within, after: undefined, seam: await findSeam(log, gone) }
   }
 
   private declareTableRetention(viewer: Viewer, from: Micros, cursor: string): void {
@@ -313,16 +299,15 @@ export class CatchUp {
   }
 }
 
-function isWanted(from: HistoryCursor, { tenant }: Subscription, row: ReadingRow): boolean {
-  return isBeforeSeam(from.seam, tenant, row) && (from.by === 'observed' || isAfter(from, tenant, row))
+/** The first of these chunks, at least one, that have about so many bytes together. */
+function upToBytes(chunks: readonly Chunk[], bytesMax: number): readonly Chunk[] {
+  let [end, bytes] = [0, 0]
+  while (end < chunks.length && bytes < bytesMax) bytes += chunks[end++]!.rows.length
+  return chunks.slice(0, end)
 }
 
-/** Where a viewer stands that was sent this row. */
-function past(cursor: HistoryCursor, row: ReadingRow): HistoryCursor {
-  const key = { observedAt: row.observedMicros, device: row.device, metric: row.metric }
-  return cursor.by === 'observed'
-    ? { ...cursor, after: key }
-    : { ...cursor, after: { ...key, receivedAt: row.receivedMicros } }
+function isWanted(from: HistoryCursor, { tenant }: Subscription, row: ReadingRow): boolean {
+  return isBeforeSeam(from.seam, tenant, row) && (from.by === 'observed' || isAfter(from, tenant, row))
 }
 
 function seamCursor({ place, receivedBefore }: Seam): LiveCursor {

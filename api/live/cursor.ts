@@ -26,11 +26,16 @@ export function cursorAfter(chunks: readonly Chunk[], before: LiveCursor): LiveC
   return within && within.size > 0 ? { position, receivedAt, within } : { position, receivedAt }
 }
 
-/** Past so many rows of this chunk. */
-export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor): LiveCursor {
+/**
+ * Past so many rows of this chunk, of which none was received after `received` and all later ones were: where retention takes the chunk, the table
+ * goes on in the middle of it.
+ */
+export function cursorWithin(chunk: Chunk, rows: number, before: LiveCursor, received: Micros): LiveCursor {
   if (rows >= chunk.count) return cursorAfter([chunk], before)
-  const position = new Map(before.position).set(chunk.partition, chunk.offset)
-  return { position, receivedAt: before.receivedAt, within: new Map(before.within).set(chunk.partition, rows) }
+  const { partition, offset } = chunk
+  const position = new Map(before.position).set(partition, offset)
+  const receivedAt = new Map(before.receivedAt).set(partition, received)
+  return { position, receivedAt, within: new Map(before.within).set(partition, rows) }
 }
 
 export function rowsSent({ within, position }: LiveCursor, chunk: Chunk): number {
@@ -59,6 +64,7 @@ export function decodeCursor(text: string): LiveCursor | undefined {
     const match = placePattern.exec(place)
     if (!match) return undefined
     const [partition, offset, received] = [Number(match[1]), Number(match[2]), Number(match[3])]
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(received) || position.has(partition)) return undefined
     position.set(partition, offset)
     if (received > 0) receivedAt.set(partition, received)
     if (match[4] !== undefined) within.set(partition, Number(match[4]))

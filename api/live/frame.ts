@@ -144,7 +144,7 @@ export class LiveFrame {
     if (known) return known
     // An anomaly has an id of its own.
     const idField = id === '' ? '' : `"${this.event === 'anomaly' ? 'subscription' : 'id'}":${id},`
-    const cursorField = this.event === 'gap' ? `"cursor":${JSON.stringify(this.cursor)},` : ''
+    const cursorField = this.event === 'gap' && this.cursor !== '' ? `"cursor":${JSON.stringify(this.cursor)},` : ''
     const text = `{"type":"${this.event}",${idField}${cursorField}${this.data().slice(1)}`
     const made = { bytes: Buffer.from(text), isBinary: false }
     this.texts.set(id, made)

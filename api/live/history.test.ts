@@ -51,6 +51,15 @@ describe('a row lies past a cursor', () => {
     expect(isAfter(cursor, 't', given)).toBe(expected)
   })
 
+  it('within the chunk at its place by when it was received', () => {
+    const begun = { ...cursor, within: new Set([0]) }
+    expect([row(at, 20), row(at + 1, 20), row(at - 9, 21)].map((each) => isAfter(begun, 't', each))).toEqual([
+      false,
+      true,
+      true,
+    ])
+  })
+
   it('by when it was received, for a cursor that knows no place', () => {
     expect(isAfter({ ...cursor, from: undefined }, 't', row(at + 1, 3))).toBe(true)
   })
@@ -58,9 +67,10 @@ describe('a row lies past a cursor', () => {
   it('and the cursor is the same after a reconnect', () => {
     const after = { observedAt: 1, device: 'd', metric: 'm' }
     const cursors: HistoryCursor[] = [
-      cursor,
+      { ...cursor, within: new Set() },
+      { ...cursor, within: new Set([0]) },
       { ...cursor, from: undefined },
-      { ...cursor, after: { ...after, receivedAt: at } },
+      { ...cursor, within: new Set(), after: { ...after, receivedAt: at } },
       { by: 'observed', since: 5, after, seam },
     ]
     for (const each of cursors) expect(decodeHistoryCursor(encodeHistoryCursor(each), 1)).toEqual(each)

@@ -2,12 +2,13 @@
 // the writer's committed place, taken first: what lies before it in the log comes from the table, and everything else from the log. Nothing is missing,
 // nothing comes twice, whatever the writer does meanwhile. A row of the table says where it lies by its logOffset where several processes append, else
 // by receivedAt, which only rises within a partition that one process appends to.
-import { type EventLog, type LogPosition, partitionOf } from '../../domain/event-log.ts'
+import { type EventLog, type LogPosition, type Partition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
 import type { ReceivedKey } from '../queries/received-readings.ts'
+import { cursorLengthMax } from './cursor.ts'
 
 /** Where the table ends and the log begins. */
 export interface Seam {
@@ -38,6 +39,8 @@ export type HistoryCursor =
       readonly past: readonly Micros[]
       /** Readings from this place in the log on, where rows say where they lie; undefined: a cursor of before they did. */
       readonly from: LogPosition | undefined
+      /** Partitions where the chunk at that place was begun: what of it was received up to `past` is known. */
+      readonly within?: ReadonlySet<Partition>
       readonly after: ReceivedKey | undefined
       readonly seam: Seam
     }
@@ -88,19 +91,30 @@ export function isBeforeSeam({ place, receivedBefore }: Seam, tenant: string, ro
 
 /** Whether this row of the table lies past the place where somebody stood. */
 export function isAfter(
-  { past, from }: Extract<HistoryCursor, { by: 'received' }>,
+  { past, from, within }: Extract<HistoryCursor, { by: 'received' }>,
   tenant: string,
   row: ReadingRow,
 ): boolean {
   const partition = partitionOf(tenant, row.device, past.length)
   const receivedAt = past[partition]!
-  if (from && saysWhere(row) && Math.abs(row.receivedMicros - receivedAt) <= clockDifferenceMax)
-    return row.logOffset >= (from.get(partition) ?? 0)
+  if (from && saysWhere(row) && Math.abs(row.receivedMicros - receivedAt) <= clockDifferenceMax) {
+    const next = from.get(partition) ?? 0
+    // A chunk is one process', so its rows are in the order of its clock.
+    if (row.logOffset !== next || !within?.has(partition)) return row.logOffset >= next
+  }
   return row.receivedMicros > receivedAt
 }
 
 function saysWhere(row: ReadingRow): row is ReadingRow & { readonly logOffset: number } {
   return row.logOffset !== undefined && row.logOffset >= 0
+}
+
+/** Where a viewer stands that was sent this row. */
+export function past(cursor: HistoryCursor, row: ReadingRow): HistoryCursor {
+  const key = { observedAt: row.observedMicros, device: row.device, metric: row.metric }
+  return cursor.by === 'observed'
+    ? { ...cursor, after: key }
+    : { ...cursor, after: { ...key, receivedAt: row.receivedMicros } }
 }
 
 export function encodeHistoryCursor(cursor: HistoryCursor): string {
@@ -111,13 +125,14 @@ export function encodeHistoryCursor(cursor: HistoryCursor): string {
   if (cursor.after) fields.push(cursor.after.observedAt, cursor.after.device, cursor.after.metric)
   if (cursor.by === 'received' && cursor.after) fields.push(cursor.after.receivedAt)
   const from = cursor.by === 'received' ? cursor.from : undefined
-  if (from) fields.splice(3, 0, placesOf(from))
+  if (from) fields.splice(3, 0, placesOf(from), [...((cursor.by === 'received' && cursor.within) || [])])
   const kind = cursor.by === 'observed' ? 'h1' : from ? 'r2' : 'r1'
   return `${kind}~${Buffer.from(JSON.stringify(fields)).toString('base64url')}`
 }
 
 /** undefined: not a cursor of ours, or of a log with other partitions. */
 export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
+  if (text.length > cursorLengthMax) return undefined
   const [, kind, encoded] = /^(h1|r1|r2)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
   if (encoded === undefined) return undefined
   let fields: unknown
@@ -127,7 +142,7 @@ export function decodeHistoryCursor(text: string, partitions: number): HistoryCu
     return undefined
   }
   if (!Array.isArray(fields)) return undefined
-  const [from] = kind === 'r2' ? (fields.splice(3, 1) as unknown[]) : []
+  const [from, within] = kind === 'r2' ? (fields.splice(3, 2) as unknown[]) : []
   const [begin, place, receivedBefore, observedAt, device, metric, receivedAt] = fields as unknown[]
   if (!isPlaces(place, partitions) || !isPlaces(receivedBefore, partitions)) return undefined
   const seam = { place: new Map(place.entries()), receivedBefore }
@@ -137,8 +152,14 @@ export function decodeHistoryCursor(text: string, partitions: number): HistoryCu
     after = { observedAt, device, metric }
   }
   if (kind === 'h1') return isMicros(begin) ? { by: 'observed', since: begin, after, seam } : undefined
-  if (!isPlaces(begin, partitions) || (kind === 'r2' && !isPlaces(from, partitions))) return undefined
-  const begun = { by: 'received', past: begin, from: from ? new Map((from as number[]).entries()) : undefined } as const
+  if (!isPlaces(begin, partitions)) return undefined
+  if (kind === 'r2' && !(isPlaces(from, partitions) && isPartitions(within, partitions))) return undefined
+  const begun = {
+    by: 'received',
+    past: begin,
+    from: kind === 'r2' ? new Map((from as number[]).entries()) : undefined,
+    ...(kind === 'r2' && { within: new Set(within as number[]) }),
+  } as const
   if (after === undefined) return { ...begun, after, seam }
   return isMicros(receivedAt) ? { ...begun, after: { ...after, receivedAt }, seam } : undefined
 }
@@ -149,4 +170,8 @@ function isMicros(value: unknown): value is Micros {
 
 function isPlaces(value: unknown, partitions: number): value is number[] {
   return Array.isArray(value) && value.length === partitions && value.every(isMicros)
+}
+
+function isPartitions(value: unknown, partitions: number): value is Partition[] {
+  return Array.isArray(value) && value.every((each) => isMicros(each) && each < partitions)
 }

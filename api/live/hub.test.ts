@@ -9,7 +9,7 @@ import type { LiveCursor } from './cursor.ts'
 import type { LiveFrame } from './frame.ts'
 import { LiveHub } from './hub.ts'
 import { LastValues } from './last-values.ts'
-import type { ViewerTransport } from './outbox.ts'
+import type { ByeReason, ViewerTransport } from './outbox.ts'
 
 const prefix = encodeRowPrefix('default', 'd', 'v')
 
@@ -48,7 +48,10 @@ class Recorder implements ViewerTransport {
     return !this.isFull
   }
 
-  end(): void {}
+  ended: ByeReason | undefined
+  end(reason: ByeReason): void {
+    this.ended = reason
+  }
 }
 
 it('a viewer that was ahead of the hub joins those with the same question without getting anything twice', async () => {
@@ -196,5 +199,39 @@ it('a viewer that is let go in the middle of a chunk costs those with another qu
   hub.accept([chunk])
   expect(hub.slowCount).toBe(1)
   expect(other.values).toEqual([5, 3, 6])
+  hub.close()
+})
+
+it('a frame of newest values that fails lets go of those who wait for it, and of nobody else; the next ones come', async () => {
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { partitions: 1, end: async () => new Map([[0, 0]]), receivedAtMax: () => 0 } as unknown as EventLog,
+    ...{ lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+  })
+  hub.startAt(new Map([[0, 0]]))
+  const open = async (mode: 'every' | 'latest'): Promise<Recorder> => {
+    const recorder = new Recorder()
+    hub.open({ tenant: 'default', device: everyName, metric: everyName, mode }, hub.connect(recorder))
+    await expect.poll(() => recorder.isCaughtUp).toBe(true)
+    return recorder
+  }
+  const accept = (offset: number): void => {
+    const chunk = chunkAt(offset)
+    lastValues.apply(chunk.rows)
+    hub.accept([chunk])
+  }
+  const [every, first] = [await open('every'), await open('latest')]
+  const { last } = lastValues
+  lastValues.last = () => {
+    throw new Error('injected')
+  }
+  accept(0)
+  await expect.poll(() => first.ended).toBe('failed')
+  lastValues.last = last
+  const second = await open('latest')
+  accept(1)
+  await expect.poll(() => second.values).toEqual([1])
+  expect([every.values, every.ended]).toEqual([[0, 1], undefined])
   hub.close()
 })

@@ -5,15 +5,18 @@
 //   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ outbox ──▶ socket
 //     └──────────── own reading of a viewer that catches up ─────────────────▶┘
 import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
+import type { ViewerSession } from '../../runtime/access/viewer-access.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { type AskHistory, type AskReceived, CatchUp, type LiveStart } from './catch-up.ts'
+import { CatchUp, type LiveStart } from './catch-up.ts'
 import { Channel, ItemMaker, matchesSeries, type Subscription } from './channel.ts'
 import { ChunkRing } from './chunk-ring.ts'
 import { cursorAfter, cursorWithin, encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
+import { Interest } from './interest.ts'
 import type { LastValues } from './last-values.ts'
 import { NewestSentTable } from './newest-sent.ts'
 import {
@@ -26,6 +29,8 @@ import {
 } from './outbox.ts'
 import type { OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
+import { SessionWatch } from './session-watch.ts'
+import { type AskHistory, type AskReceived, patienceMsDefault } from './table-pages.ts'
 import { Viewer } from './viewer.ts'
 
 export interface LiveHubOptions {
@@ -64,14 +69,14 @@ export class LiveHub {
   private readonly viewersMax: number
   private readonly limits: OutboxLimits
   private readonly memory = new OutboxMemory()
+  private readonly sessions = new SessionWatch()
   private readonly items: ItemMaker
   private readonly ring: ChunkRing
   private readonly catchUp: CatchUp
   private readonly viewers = new Set<Viewer>()
   private readonly channels = new Map<string, Channel>()
   private readonly ahead = new Set<AheadViewer>()
-  /** By series: the channels that want it; undefined: not asked yet. */
-  private interested: (Channel[] | undefined)[] = []
+  private readonly interest: Interest
   private readonly newestSent = new NewestSentTable()
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
@@ -85,7 +90,7 @@ export class LiveHub {
   private readonly placeWaiters = new Set<() => void>()
 
   constructor(options: LiveHubOptions) {
-    const { log, clock, lastValues, logger, retentionMs, patienceMs = 10_000 } = options
+    const { log, clock, lastValues, logger, retentionMs, patienceMs = patienceMsDefault } = options
     this.log = log
     this.clock = clock
     this.lastValues = lastValues
@@ -93,6 +98,7 @@ export class LiveHub {
     this.viewersMax = options.viewersMax ?? 1_000
     this.limits = options.limits ?? outboxLimits
     this.items = new ItemMaker(lastValues)
+    this.interest = new Interest((channel, id) => matchesSeries(channel.subscription, lastValues.namesOf(id)))
     this.ring = options.ring ?? new ChunkRing()
     this.catchUp = new CatchUp({
       ...options,
@@ -145,8 +151,11 @@ export class LiveHub {
     if (this.latestChannels > 0) this.scheduleFrame()
   }
 
-  /** A connection that holds viewers. The transport tells it when it can take more and when it is closed. */
-  connect(transport: ViewerTransport): Outbox {
+  /**
+   * A connection that holds viewers. The transport tells it when it can take more and when it is closed. It ends with the session that its authority
+   * rests on, if it is one.
+   */
+  connect(transport: ViewerTransport, session?: ViewerSession): Outbox {
     const counted: ViewerTransport = {
       sizeOf: (frame, viewer) => transport.sizeOf(frame, viewer),
       write: (frame, viewer) => transport.write(frame, viewer),
@@ -156,7 +165,9 @@ export class LiveHub {
         transport.end(reason)
       },
     }
-    return new Outbox(counted, this.limits, this.memory)
+    const outbox = new Outbox(counted, this.limits, this.memory)
+    if (session) this.sessions.watch(outbox, session)
+    return outbox
   }
 
   /** Throws a LimitError when there are as many viewers as there may be. */
@@ -255,45 +266,29 @@ export class LiveHub {
   private openChannel(subscription: Subscription): Channel {
     const channel = new Channel(subscription)
     this.channels.set(channel.key, channel)
-    this.interested.forEach((channels, id) => {
-      if (channels && matchesSeries(subscription, this.lastValues.namesOf(id))) channels.push(channel)
-    })
-    this.countModes()
+    this.interest.add(channel)
+    this.countMode(subscription, 1)
     return channel
   }
 
   private closeChannel(channel: Channel): void {
     if (this.channels.get(channel.key) !== channel) return
     this.channels.delete(channel.key)
-    // Into a list of its own: a viewer that is let go may end its channel while the frames of a series are handed out along the old one.
-    this.interested.forEach((channels, id) => {
-      if (channels?.includes(channel)) this.interested[id] = channels.filter((each) => each !== channel)
-    })
-    this.countModes()
+    this.interest.remove(channel)
+    this.countMode(channel.subscription, -1)
     if (this.channels.size > 0) return
-    this.interested = []
     this.newestSent.forget()
     this.items.forget()
   }
 
-  private countModes(): void {
-    const modes = [...this.channels.values()].map(({ subscription }) => subscription.mode)
-    this.everyChannels = modes.filter((mode) => mode === 'every').length
-    this.latestChannels = modes.length - this.everyChannels
+  private countMode({ mode }: Subscription, more: 1 | -1): void {
+    if (mode === 'every') this.everyChannels += more
+    else this.latestChannels += more
     if (this.latestChannels > 0 === this.lastValues.collectChanged) return
     this.latestCursor = encodeCursor(this.cursor)
     this.lastValues.collectChanged = this.latestChannels > 0
     this.lastValues.takeChanged()
     this.lastValues.late.clear()
-  }
-
-  private channelsOf(id: number): Channel[] {
-    const known = this.interested[id]
-    if (known) return known
-    const names = this.lastValues.namesOf(id)
-    const found = [...this.channels.values()].filter(({ subscription }) => matchesSeries(subscription, names))
-    this.interested[id] = found
-    return found
   }
 
   private fanOut(chunks: readonly Chunk[]): void {
@@ -306,16 +301,16 @@ export class LiveHub {
         rows++
         const id = this.lastValues.identify(chunk.rows, row)
         if (id === noSeries) continue
-        const channels = this.channelsOf(id)
+        const channels = this.interest.of(id)
         if (channels.length === 0) continue
-        const { observedAt } = row
+        const { observedAt, receivedAt } = row
         const value = row.isText() ? row.text() : row.value
         let item: LiveItem | undefined
         for (const channel of channels) {
           if (channel.subscription.mode !== 'every') continue
           item ??= this.items.make(id, observedAt, value)
           if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
-          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, value })
+          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, receivedAt, value })
         }
         if (item) newestSent.note(id, observedAt, value)
       }
@@ -328,12 +323,21 @@ export class LiveHub {
   private sendRevision(
     channel: Channel,
     item: LiveItem,
-    at: { chunk: Chunk; rows: number; before: LiveCursor; id: number; observedAt: number; value: number | string },
+    at: {
+      readonly chunk: Chunk
+      readonly rows: number
+      readonly before: LiveCursor
+      readonly id: number
+      readonly observedAt: Micros
+      readonly receivedAt: Micros
+      readonly value: number | string
+    },
   ): void {
-    const { chunk, rows, before, id, observedAt, value } = at
-    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before)))
+    const { chunk, rows, before, id, observedAt, receivedAt, value } = at
+    // Within a partition each row is received after the one before it.
+    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before, receivedAt - 1)))
     const { from, to } = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
-    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before)), { item, from, to }))
+    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before, receivedAt)), { item, from, to }))
   }
 
   private flushEvery(cursor: string): void {
@@ -349,10 +353,33 @@ export class LiveHub {
   private sendLatest(): void {
     this.frameTimer = undefined
     this.lastFrameMs = performance.now()
+    try {
+      this.tellLatest()
+    } catch (error) {
+      this.logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
+      this.dismissLatest()
+    }
+  }
+
+  /** They may have been told a part of a frame: they come back with the cursors that they have. */
+  private dismissLatest(): void {
+    for (const channel of [...this.channels.values()]) {
+      if (channel.subscription.mode !== 'latest') continue
+      for (const viewer of [...channel.viewers]) {
+        try {
+          viewer.bye('failed')
+        } catch (error) {
+          this.logger.error({ error }, 'a live viewer could not be let go')
+        }
+      }
+    }
+  }
+
+  private tellLatest(): void {
     this.addRevisions()
     for (const id of this.lastValues.takeChanged()) {
       let item: LiveItem | undefined
-      for (const channel of this.channelsOf(id)) {
+      for (const channel of this.interest.of(id)) {
         if (channel.subscription.mode !== 'latest') continue
         item ??= this.items.last(id)
         channel.add(item)
@@ -377,7 +404,7 @@ export class LiveHub {
     for (const [id, readings] of late) {
       if (count++ >= revisionsPerFrameMax) return
       late.delete(id)
-      const channels = this.channelsOf(id).filter(({ subscription }) => subscription.mode === 'latest')
+      const channels = this.interest.of(id).filter(({ subscription }) => subscription.mode === 'latest')
       if (channels.length === 0) continue
       const revised = this.items.revised(id, readings)
       for (const channel of channels) channel.addRevision(revised)

@@ -139,6 +139,11 @@ describe('a viewer over WebSocket', () => {
     await waitFor(() => first.readings().length === 1)
     const cursor = first.cursor()!
     first.close()
+    const cut = await caughtUp('device=cut&mode=every')
+    // One chunk, told in three frames: retention takes it while a viewer stands in the middle of it.
+    await world.send([1, 5, 3, 6, 7].map((value) => ({ device: 'cut', observedAt: start + value * 1000, value })))
+    await waitFor(() => cut.told().length === 5)
+    const within = cut.frames.filter(({ type }) => type === 'readings' || type === 'revision').slice(0, 2)
     for (let value = 2; value <= 50; value++) await send('old', value)
     // Late, and received while it was away.
     await send('old', -5)
@@ -146,8 +151,8 @@ describe('a viewer over WebSocket', () => {
     // One that was started since has no ring that would reach back.
     const { api } = await world.startApi()
     const { host, port } = api.liveAddress()!
-    const resume = async (from: string): Promise<LiveViewer> => {
-      const viewer = await LiveViewer.open(`ws://${host}:${port}`, `device=old&mode=every&since=${from}`)
+    const resume = async (from: string, device = 'old'): Promise<LiveViewer> => {
+      const viewer = await LiveViewer.open(`ws://${host}:${port}`, `device=${device}&mode=every&since=${from}`)
       open.push(viewer)
       await viewer.waitForFrame('caught-up')
       return viewer
@@ -161,6 +166,13 @@ describe('a viewer over WebSocket', () => {
         .map(({ value }) => value)
         .toSorted((a, b) => a! - b!),
     ).toEqual(expected)
+    for (const [index, rest] of [
+      [3, 6, 7],
+      [6, 7],
+    ].entries()) {
+      const again = await resume(within[index]!.cursor!, 'cut')
+      expect(again.told().map(({ value }) => value)).toEqual(rest)
+    }
     await send('old', 51)
     await waitFor(() => second.readings().at(-1)?.value === 51)
     // A cursor that does not say what was received before it can only be answered with the gap.

@@ -1,6 +1,6 @@
 // The live port: viewers over WebSocket, beside the server-sent events of the HTTP port. An upgrade is checked as a request is (origin, authority,
 // parameters, room), and refused as one: with a problem. Anything else on this port is told where to go.
-import { type Asking, challengeOf, type ViewerAccess } from '../../runtime/access/viewer-access.ts'
+import { type Asking, challengeOf, type ViewerAccess, type ViewerSession } from '../../runtime/access/viewer-access.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { Instruments } from '../../runtime/instruments.ts'
@@ -110,8 +110,8 @@ export class LiveServer implements LiveSocketHost {
 
   // --- what sockets ask of their host ---
 
-  connect(transport: ViewerTransport): Outbox {
-    return this.options.hub.connect(transport)
+  connect(transport: ViewerTransport, session: ViewerSession | undefined): Outbox {
+    return this.options.hub.connect(transport, session)
   }
 
   parse(parameters: Readonly<Record<string, string | string[]>>): Asked {
@@ -123,7 +123,7 @@ export class LiveServer implements LiveSocketHost {
     const { hub, anomalies: feed } = this.options
     const tenant = tenantOf()
     const viewer = hub.open({ tenant, device, metric, mode }, outbox, start, id)
-    if (anomalies) feed.watch({ tenant, device, metric }, viewer)
+    if (anomalies) feed.watch({ tenant, device, metric }, viewer, start)
     return viewer
   }
 
@@ -140,14 +140,16 @@ export class LiveServer implements LiveSocketHost {
   private upgrade(head: RequestHead): { readonly handler: SocketHandler; readonly protocol: string } | Answer {
     try {
       if (this.isDraining) throw new RequestError(503, 'stopping', 'Weir is stopping', 'Connect again in a moment.')
-      const refusal = this.options.access.authorizeViewer(askingOf(head), 'same-host')
+      const { access } = this.options
+      const asking = askingOf(head)
+      const refusal = access.authorizeViewer(asking, 'same-host')
       if (refusal) throw refusal
       const query = new URLSearchParams(head.query)
       const protocol = chosenProtocol(head.header('sec-websocket-protocol'))
       const asked = this.parseQuery(query)
       if (this.sockets.size >= this.socketsMax) throw tooManyViewers(`There are ${this.socketsMax} sockets already.`)
       if (asked) this.options.hub.requireRoom()
-      const socket = new LiveSocket(this, asked, protocol === columnsProtocol)
+      const socket = new LiveSocket(this, asked, protocol === columnsProtocol, access.sessionOf(asking))
       this.sockets.add(socket)
       return { handler: socket, protocol }
     } catch (error) {

@@ -1,6 +1,7 @@
 // One WebSocket of /v1/live: the subscription of its address, and those that its frames ask for, in one bounded queue. Frames are those of the
 // server-sent events, as JSON text or, where asked for, readings as columns. docs/live.md is its protocol.
 import { z } from 'zod'
+import type { ViewerSession } from '../../runtime/access/viewer-access.ts'
 import { LimitError, RequestError } from '../../runtime/errors.ts'
 import type { ServerSocket, SocketHandler } from '../../runtime/web-server.ts'
 import { filterNamesMax } from '../parameters.ts'
@@ -12,7 +13,7 @@ import type { Viewer } from './viewer.ts'
 /** What sockets ask of the server that holds them. */
 export interface LiveSocketHost {
   readonly nowMs: () => number
-  connect(transport: ViewerTransport): Outbox
+  connect(transport: ViewerTransport, session: ViewerSession | undefined): Outbox
   /** Throws a RequestError for what is not usable. */
   parse(parameters: Readonly<Record<string, string | string[]>>): Asked
   /** Throws a LimitError when there is no room. */
@@ -31,6 +32,8 @@ export const socketLimits = {
   /** Frames of a client in a window of time. */
   framesMax: 200,
   framesWindowMs: 10_000,
+  /** Of these, subscriptions that may begin: each is a question to the log, or the table, and to every series. */
+  beginningsMax: 64,
   /** Sent and not yet taken; above it the outbox keeps what comes. */
   unsentBytesMax: 64 * 1024,
   /** The same where errors are owed, which go past the outbox: who asks on and reads nothing is let go. */
@@ -45,6 +48,7 @@ const closeCodes = {
   malformed: 4000,
   slow: 4013,
   flood: 4029,
+  'session-over': 4401,
 } as const
 
 const idSchema = z.union([z.string().min(1).max(socketLimits.idLengthMax), z.number().int()])
@@ -64,14 +68,15 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   private readonly viewers = new Map<string, Viewer>()
   private socket: ServerSocket | undefined
   private framesInWindow = 0
+  private beginningsInWindow = 0
   private windowEndsMs = 0
 
-  /** `asked`: what the address subscribes to. */
-  constructor(host: LiveSocketHost, asked: Asked | undefined, wantsColumns: boolean) {
+  /** `asked`: what the address subscribes to; `session`: what its authority rests on, when it is one. */
+  constructor(host: LiveSocketHost, asked: Asked | undefined, wantsColumns: boolean, session?: ViewerSession) {
     this.host = host
     this.asked = asked
     this.wantsColumns = wantsColumns
-    this.outbox = host.connect(this)
+    this.outbox = host.connect(this, session)
   }
 
   opened(socket: ServerSocket): void {
@@ -133,6 +138,7 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
           `This socket holds ${subscriptionsMax} subscriptions, the most that one may.`,
         )
       }
+      this.requireRate()
       const asked = this.host.parse(parametersOf(given))
       this.viewers.set(id, this.host.open(asked, this.outbox, id))
     } catch (error) {
@@ -170,8 +176,20 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
     if (now >= this.windowEndsMs) {
       this.windowEndsMs = now + socketLimits.framesWindowMs
       this.framesInWindow = 0
+      this.beginningsInWindow = 0
     }
     return ++this.framesInWindow <= socketLimits.framesMax
+  }
+
+  /** Throws a RequestError when too many subscriptions were begun in this window. */
+  private requireRate(): void {
+    const { beginningsMax, framesWindowMs } = socketLimits
+    if (++this.beginningsInWindow <= beginningsMax) return
+    const waitS = Math.ceil((this.windowEndsMs - this.host.nowMs()) / 1_000)
+    const detail =
+      `This socket began ${beginningsMax} subscriptions within ${framesWindowMs / 1_000} s, the most that one may. ` +
+      `Those that it has go on; ask again in ${Math.max(1, waitS)} s.`
+    throw new RequestError(429, 'subscription-rate', 'Too many subscriptions in too short a time', detail)
   }
 
   // --- frames to the client ---

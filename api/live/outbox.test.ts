@@ -152,6 +152,28 @@ describe('viewers of one connection', () => {
     expect([viewer.lastCursor, transport.ended, outbox.queuedBytes]).toEqual(['3', undefined, 0])
   })
 
+  it('that catch up take turns: together they hold no more than one of them', async () => {
+    vi.useRealTimers()
+    const others = Array.from({ length: 20 }, (_, i) => new Viewer(outbox, `"${i}"`))
+    fill('0')
+    let written = 0
+    for (const each of others) {
+      void each.writable().then(() => {
+        written++
+        send('a page', each)
+      })
+    }
+    let most = 0
+    while (written < others.length) {
+      const before = written
+      outbox.onWritable()
+      await vi.waitFor(() => expect(written).toBeGreaterThan(before), { timeout: 15_000 })
+      for (let i = 0; i < 5; i++) await new Promise((go) => setImmediate(go))
+      most = Math.max(most, outbox.queuedBytes)
+    }
+    expect([most, transport.ended, written]).toEqual([0, undefined, others.length])
+  })
+
   it('are not behind while one of them catches up', () => {
     viewer.caughtUp(cursor)
     new Viewer(outbox, '"b"')

@@ -218,9 +218,17 @@ export class Outbox {
     this.behindTimer = undefined
   }
 
+  /** One after the other: the first may fill the connection again, and what all of them have would be more than it may hold. */
   private wake(): void {
-    const waiters = this.writableWaiters
-    this.writableWaiters = []
-    for (const resolve of waiters) resolve()
+    const next = this.writableWaiters.shift()
+    if (next === undefined) return
+    next()
+    if (this.writableWaiters.length === 0) return
+    if (this.isGone) this.wake()
+    else setImmediate(() => this.wakeIfWritable())
+  }
+
+  private wakeIfWritable(): void {
+    if (this.isGone || (this.isWritable && this.queue.length === 0)) this.wake()
   }
 }

@@ -64,9 +64,9 @@ export class OwnFrames {
     let items: LiveItem[] = []
     let length = 0
     let rows = 0
-    const flush = (past: number): void => {
+    const flush = (past: number, received: Micros): void => {
       if (items.length === 0) return
-      frames.push(LiveFrame.readings(encodeCursor(cursorWithin(chunk, past, before)), items))
+      frames.push(LiveFrame.readings(encodeCursor(cursorWithin(chunk, past, before, received)), items))
       items = []
       length = 0
     }
@@ -76,7 +76,7 @@ export class OwnFrames {
       if (++rows <= sent) continue
       const id = this.wanted(chunk, row)
       if (id === noSeries) continue
-      const { observedAt } = row
+      const { observedAt, receivedAt } = row
       const value = row.isText() ? row.text() : row.value
       const known = this.newest.get(id)
       const item = this.items.make(id, observedAt, value)
@@ -84,15 +84,16 @@ export class OwnFrames {
         this.newest.set(id, { observedAt, value })
         items.push(item)
         length += item.length
-        if (length >= frameLengthMax) flush(rows)
+        if (length >= frameLengthMax) flush(rows, receivedAt)
         continue
       }
       if (observedAt === known.observedAt) this.newest.set(id, { observedAt, value })
-      flush(rows - 1)
+      // Within a partition each row is received after the one before it.
+      flush(rows - 1, receivedAt - 1)
       const revised = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
-      frames.push(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before)), revised))
+      frames.push(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before, receivedAt)), revised))
     }
-    flush(chunk.count)
+    flush(chunk.count, chunk.receivedAt)
     this.cursor = cursorAfter([chunk], before)
     return frames
   }

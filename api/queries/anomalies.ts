@@ -2,7 +2,7 @@
 import type { Micros } from '../../domain/reading.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { anomaliesTable, folded } from '../../storage/tables.ts'
-import { questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
+import { instant, questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
 
 export interface AnomalyRow {
   readonly id: string
@@ -53,6 +53,41 @@ export async function askAnomalies(
         minScore,
         limit,
         ...(after && { afterObservedAt: after.observedAt, afterId: after.id }),
+      },
+      settings: questionSettings,
+      signal,
+    },
+  )
+  return rows
+}
+
+export interface ReceivedAnomaliesQuestion extends Omit<SeriesQuestion, 'from' | 'to'> {
+  /** Out. */
+  readonly past: Micros
+  readonly after: { readonly receivedAt: Micros; readonly id: string } | undefined
+  readonly limit: number
+}
+
+/** About readings that were received after an instant, by receivedAt: for a viewer that was away. */
+export async function askReceivedAnomalies(
+  clickhouse: ClickHouse,
+  { past, after, limit, ...series }: ReceivedAnomaliesQuestion,
+  signal: AbortSignal,
+): Promise<readonly (AnomalyRow & { readonly receivedMicros: Micros })[]> {
+  const condition = seriesCondition({ ...series, from: 0, to: Number.MAX_SAFE_INTEGER - 1 })
+  const beyond = after
+    ? ' AND (toUnixTimestamp64Micro(receivedAt), id) > ({afterReceivedAt:Int64}, {afterId:String})'
+    : ''
+  const { rows } = await clickhouse.query<AnomalyRow & { readonly receivedMicros: Micros }>(
+    `SELECT ${columns}, toUnixTimestamp64Micro(receivedAt) AS receivedMicros FROM ${folded(anomaliesTable)}
+     WHERE ${condition.sql} AND receivedAt > ${instant('past')}${beyond}
+     ORDER BY receivedAt, id LIMIT {limit:UInt32}`,
+    {
+      parameters: {
+        ...condition.parameters,
+        past,
+        limit,
+        ...(after && { afterReceivedAt: after.receivedAt, afterId: after.id }),
       },
       settings: questionSettings,
       signal,

@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
+import type { ViewerAccess } from '../../runtime/access/viewer-access.ts'
 import { LimitError } from '../../runtime/errors.ts'
 import { type ApiApp, type ApiContext, tenantOf } from '../context.ts'
 import type { LiveFrame } from '../live/frame.ts'
@@ -14,7 +15,7 @@ const keepAliveMs = 15_000
 /** How long an ordered close may take to go out. */
 const endMsMax = 2_000
 
-export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiContext): void {
+export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiContext, access: ViewerAccess): void {
   app.get(
     '/v1/live',
     {
@@ -47,11 +48,12 @@ export function liveRoutes(app: ApiApp, { hub, anomalies, log, clock }: ApiConte
         hub.requireRoom()
         const transport = new SseTransport(reply.raw)
         transport.begin(reply)
-        const outbox = hub.connect(transport)
+        const { authorization, cookie } = request.headers
+        const outbox = hub.connect(transport, access.sessionOf({ authorization, cookie }))
         reply.raw.on('drain', () => outbox.onWritable())
         reply.raw.on('close', () => outbox.leave())
         const viewer = hub.open({ tenant: tenantOf(), device, metric, mode }, outbox, start)
-        if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer)
+        if (request.query.anomalies === 'true') anomalies.watch({ tenant: tenantOf(), device, metric }, viewer, start)
         // It went away while we looked.
         if (reply.raw.destroyed) outbox.leave()
       } catch (error) {

@@ -24,7 +24,8 @@ export function loginRoutes(app: ApiApp, access: ViewerAccess): void {
       if (cookie !== undefined) reply.header('set-cookie', cookie)
       return go(reply, next)
     })
-    scope.post('/logout', hidden, async (_request, reply) => {
+    scope.post('/logout', hidden, async (request, reply) => {
+      access.endSession(request.headers.cookie)
       reply.header('set-cookie', access.noSession)
       return go(reply, '/login')
     })

@@ -223,7 +223,8 @@ export function openLive(query, handlers) {
     if (type === 'readings') handlers.readings(data.items)
     else if (type === 'revision') (handlers.revision ?? ((revision) => handlers.readings([revision])))(data)
     else if (type === 'anomaly') handlers.anomaly?.(data.anomaly ?? data)
-    else if (type === 'gap') {
+    else if (type === 'gap' && data.cause !== 'anomalies-away') {
+      // Anomalies are asked for with each connection.
       handlers.gap?.({ cause: String(data.cause), from: data.from ?? before, to: data.to ?? heardAt })
     } else if (type === 'bye') {
       close()

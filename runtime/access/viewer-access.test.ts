@@ -43,6 +43,25 @@ describe('who looks', () => {
     expect(cookie).not.toContain(adminToken)
   })
 
+  it('a session that was signed out of is over, and others are not', () => {
+    const access = make()
+    const [out, other] = [cookieOf(access), cookieOf(access)]
+    const [sessionOut, sessionOther] = [access.sessionOf({ cookie: out }), access.sessionOf({ cookie: other })]
+    const isOver = () => [sessionOut?.isOver(), sessionOther?.isOver()]
+    expect(isOver()).toEqual([false, false])
+    access.endSession(`${other}x`)
+    access.endSession(undefined)
+    access.endSession(out)
+    expect(isOver()).toEqual([true, false])
+    expect(access.authorizeViewer({ cookie: out }, 'any')?.status).toBe(401)
+    expect(access.authorizeViewer({ cookie: other }, 'any')).toBeUndefined()
+    time.micros += 13 * 3_600_000_000
+    expect(isOver()).toEqual([true, true])
+    // A token is no session, and nobody is asked where everybody may look.
+    expect(access.sessionOf({ authorization: `Bearer ${adminToken}`, cookie: other })).toBeUndefined()
+    expect(make({ auth: 'open' }).sessionOf({ cookie: other })).toBeUndefined()
+  })
+
   it.each([
     ['any', undefined, undefined],
     ['same-port', undefined, 403],

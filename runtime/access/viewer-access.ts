@@ -1,5 +1,6 @@
 // Who may look: programs by the admin token as a bearer, people by a session that they get for it at /login. One check for REST, server-sent events,
-// pages and live WebSockets. Nothing is kept of sessions: a cookie says until when it is good, and a key derived from the admin token signs it.
+// pages and live WebSockets. Of sessions only those are kept that were signed out of: a cookie says until when it is good, and a key derived from the
+// admin token signs it.
 import { createHmac, randomBytes } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { type AccessOptions, requiresAuth } from '../config.ts'
@@ -21,6 +22,11 @@ export interface Asking {
  */
 export type PageRule = 'any' | 'same-host' | 'same-port'
 
+export interface ViewerSession {
+  /** Signed out of, or run out. */
+  isOver(): boolean
+}
+
 export interface ViewerAccess {
   readonly isRequired: boolean
   /** Why a viewer may not have this, as the problem to answer with (401, 403, 421; header: `challengeOf`); undefined: it may. */
@@ -29,6 +35,10 @@ export interface ViewerAccess {
   refuseForeign(asking: Asking, page: PageRule): RequestError | undefined
   /** The cookie for whoever gave this token; undefined: it is not the admin token. */
   sessionFor(token: string, options: { readonly isSecure: boolean }): string | undefined
+  /** The session that a request rests on, for connections that might outlive it; undefined: on none, but a token, or nobody is asked. */
+  sessionOf(asking: Asking): ViewerSession | undefined
+  /** Signs out: the session is good no more, in this process. */
+  endSession(cookie: string | undefined): void
   /** The cookie that ends a session. */
   readonly noSession: string
   /** For a request that this process makes to itself. */
@@ -39,6 +49,8 @@ const cookieName = 'weir_session'
 const sessionMs = 12 * 60 * 60 * 1000
 const cookieAttributes = 'Path=/; HttpOnly; SameSite=Strict'
 const cookieLengthMax = 8_192
+/** Sessions that were signed out of before they ran out; beyond it those that run out first are forgotten. Each took the admin token to make. */
+const endedSessionsMax = 10_000
 
 export function originRulesOf(config: AccessOptions): OriginRules {
   const { host, hostNames = [] } = config
@@ -64,10 +76,21 @@ export function createViewerAccess({ config, clock, isDeviceToken = () => false 
   const isToken = (token: string): boolean => admin !== undefined && isSameSecret(token, admin)
   const nowMs = (): number => clock.nowMicros() / 1000
 
-  function isSession(cookie: string | undefined): boolean {
+  /** By content: until when it would have been good. In order of that, but for a clock that was set. */
+  const ended = new Map<string, number>()
+
+  /** What a session's cookie says, when we signed it. */
+  function contentOf(cookie: string | undefined): string | undefined {
     const [until = '', chance = '', signature = ''] = sessionOf(cookie)?.split('.') ?? []
-    const isSigned = isSameSecret(signature, sha256Of(sign(sessionKey, `${until}.${chance}`)))
-    return isSigned && Number(until) > nowMs()
+    const content = `${until}.${chance}`
+    return isSameSecret(signature, sha256Of(sign(sessionKey, content))) ? content : undefined
+  }
+
+  const isOver = (content: string): boolean => ended.has(content) || Number.parseInt(content, 10) <= nowMs()
+
+  function isSession(cookie: string | undefined): boolean {
+    const content = contentOf(cookie)
+    return content !== undefined && !isOver(content)
   }
 
   const access: ViewerAccess = {
@@ -99,6 +122,22 @@ export function createViewerAccess({ config, clock, isDeviceToken = () => false 
       const content = `${Math.floor(nowMs()) + sessionMs}.${randomBytes(12).toString('base64url')}`
       const session = `${content}.${sign(sessionKey, content)}`
       return `${cookieName}=${session}; ${cookieAttributes}; Max-Age=${sessionMs / 1000}${isSecure ? '; Secure' : ''}`
+    },
+
+    sessionOf({ authorization, cookie }) {
+      if (!isRequired || bearerOf(authorization) !== undefined) return undefined
+      const content = contentOf(cookie)
+      return content === undefined ? undefined : { isOver: () => isOver(content) }
+    },
+
+    endSession(cookie) {
+      const content = contentOf(cookie)
+      if (content === undefined || isOver(content)) return
+      for (const [each, until] of ended) if (until <= nowMs()) ended.delete(each)
+      ended.set(content, Number.parseInt(content, 10))
+      if (ended.size <= endedSessionsMax) return
+      const [first] = [...ended].reduce((a, b) => (a[1] <= b[1] ? a : b))
+      ended.delete(first)
     },
 
     noSession: `${cookieName}=; ${cookieAttributes}; Max-Age=0`,

@@ -282,14 +282,12 @@ export const liveRevisionSchema = z.strictObject({
 })
 export type LiveRevision = z.infer<typeof liveRevisionSchema>
 export const gapCauses = ['log-retention', 'log-unreadable', 'unknown-cursor', 'store-away', 'table-retention'] as const
-/**
- * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
- * those observed between them.
- */
+/** Readings received or observed (`by`) between `from` and `to` (null: not known) were not sent. */
 export const liveGapSchema = z.strictObject({
   cause: z.enum(gapCauses),
   from: instant.nullable(),
   to: instant.nullable(),
+  by: z.enum(['receivedAt', 'observedAt']),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
 export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed'] as const

@@ -227,6 +227,8 @@ export class LiveHub {
     const { position, receivedAt, within } = frames.cursor
     // Those of a channel are handed whole chunks: who had rows of the next one takes the rest of it by itself.
     if (viewer.gone.aborted || within !== undefined || !hasReached(this.cursor.position, position)) return
+    // What the next frame of `latest` holds of these readings, it has had: it joins behind that.
+    if (subscription.mode === 'latest' && this.frameTimer !== undefined) return
     this.ahead.delete(each)
     for (const frame of frames.flush()) viewer.send(frame)
     if (viewer.gone.aborted) return
@@ -392,6 +394,7 @@ export class LiveHub {
     for (const channel of this.channels.values()) {
       if (channel.subscription.mode === 'latest') channel.flush(before, cursor)
     }
+    for (const each of [...this.ahead]) this.joinIfReached(each)
     if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
 

@@ -221,6 +221,10 @@ export const deadLetterSchema = z
     codec: z.string(),
     origin: z.string(),
     receivedAt: instant,
+    putBack: z
+      .strictObject({ at: instant, accepted: z.number(), deadLettered: z.number() })
+      .nullable()
+      .meta({ description: 'When it was put back the last time, and what became of it; null: never' }),
   })
   .meta({ id: 'DeadLetter' })
 export type DeadLetterAnswer = z.infer<typeof deadLetterSchema>

@@ -154,7 +154,7 @@ function letterHref(id: string): string {
 }
 
 function Row({ letter, now }: { letter: DeadLetterAnswer; now: number }): JSX.Element {
-  const { id, device, reason, detail, metric, codec, receivedAt } = letter
+  const { id, device, reason, detail, metric, codec, receivedAt, putBack } = letter
   return (
     <tr data-id={attribute(id)}>
       <td class="heard">
@@ -176,10 +176,19 @@ function Row({ letter, now }: { letter: DeadLetterAnswer; now: number }): JSX.El
           </>
         )}
         <p safe>{detail}</p>
+        {putBack && (
+          <p class="put-back" title={attribute(putBackText(putBack))}>
+            Put back <Age at={putBack.at} now={now} ago />
+          </p>
+        )}
       </td>
       <td safe>{codec}</td>
     </tr>
   )
+}
+
+function putBackText({ accepted, deadLettered }: { accepted: number; deadLettered: number }): string {
+  return `${formatCount(accepted)} accepted, ${formatCount(deadLettered)} dead-lettered again`
 }
 
 /** What came of an attempt to put it back. */
@@ -197,7 +206,7 @@ interface DetailProperties {
 }
 
 export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailProperties): JSX.Element {
-  const { id, device, reason, detail, metric, codec, origin, receivedAt } = letter
+  const { id, device, reason, detail, metric, codec, origin, receivedAt, putBack } = letter
   return (
     <Page assets={assets} title={`Dead letter of ${device} · Weir`} here="pipeline" scripts={['plain.js']}>
       <div class="page-head">
@@ -229,6 +238,17 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
               {new Date(receivedAt).toISOString().replace('T', ' ').replace('Z', ' UTC')}
             </time>
           </dd>
+          {putBack && (
+            <>
+              <dt>Put back</dt>
+              <dd id="put-back-at">
+                <time datetime={new Date(putBack.at).toISOString()} data-local={putBack.at} safe>
+                  {new Date(putBack.at).toISOString().replace('T', ' ').replace('Z', ' UTC')}
+                </time>
+                <span safe>{`: ${putBackText(putBack)}`}</span>
+              </dd>
+            </>
+          )}
           <dt>Came in at</dt>
           <dd>
             <code safe>{origin}</code>
@@ -236,7 +256,7 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
           <dt>Codec</dt>
           <dd safe>{codec}</dd>
           <dt>Size</dt>
-          <dd safe>{`${formatBytes(view.bytes.length)} (${formatCount(view.bytes.length)} bytes)`}</dd>
+          <dd safe>{`${formatBytes(view.bytes.length)} (${bytesText(view.bytes.length)})`}</dd>
           <dt>Id</dt>
           <dd>
             <code safe>{id}</code>
@@ -254,13 +274,17 @@ function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string 
   const { accepted, deadLettered } = outcome
   return (
     <div class="notice note" role="status" id="put-back-done">
-      <strong safe>{`Put back: ${accepted} accepted, ${deadLettered} dead-lettered again.`}</strong>
+      <strong safe>{`Put back: ${putBackText({ accepted, deadLettered })}.`}</strong>
       <p>
         The dead letter itself stays here, as what once arrived.{' '}
         <a href={attribute(deviceHref(device))}>See the device</a>
       </p>
     </div>
   )
+}
+
+function bytesText(bytes: number): string {
+  return `${formatCount(bytes)} ${bytes === 1 ? 'byte' : 'bytes'}`
 }
 
 function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
@@ -291,7 +315,7 @@ function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
           <pre class="bytes" id="as-hex" tabindex="0">
             <code safe>{dump}</code>
           </pre>
-          {dumpLeft > 0 && <p class="aside" safe>{`${formatCount(dumpLeft)} bytes more: download them.`}</p>}
+          {dumpLeft > 0 && <p class="aside" safe>{`${bytesText(dumpLeft)} more: download them.`}</p>}
         </details>
       )}
     </section>

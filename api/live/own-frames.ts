@@ -6,7 +6,7 @@ import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
 import { frameLengthMax, framesOf, type ItemMaker, matchesSeries, type Subscription } from './channel.ts'
 import { cursorAfter, cursorWithin, encodeCursor, type LiveCursor, rowsSent } from './cursor.ts'
-import { LiveFrame, type LiveItem } from './frame.ts'
+import { LiveFrame, type LiveItem, type Revised } from './frame.ts'
 import { type LastValues, type LateReadings, widen } from './last-values.ts'
 import { noSeries } from './series-directory.ts'
 
@@ -131,12 +131,20 @@ export class OwnFrames {
     const { lastValues, items } = this
     if (this.changed.size === 0 && this.late.size === 0) return []
     const told: LiveItem[] = []
+    // What is known to be newer lies ahead.
+    const isTold = (id: number, { observedAt }: NewestSent): boolean => observedAt >= lastValues.observedAtOf(id)
     for (const [id, newest] of this.changed) {
       this.newest.set(id, newest)
-      // What is known to be newer lies ahead.
-      if (newest.observedAt >= lastValues.observedAtOf(id)) told.push(items.make(id, newest.observedAt, newest.value))
+      if (isTold(id, newest)) told.push(items.make(id, newest.observedAt, newest.value))
     }
-    const revisions = [...this.late].map(([id, each]) => items.revised(id, each))
+    const revisions: Revised[] = []
+    for (const [id, each] of this.late) {
+      const newest = this.changed.get(id)
+      // What is told as the newest is told as it is now; by itself it is no revision.
+      if (newest?.observedAt !== each.observedAt) revisions.push(items.revised(id, each))
+      else if (each.from < each.to || !isTold(id, newest))
+        revisions.push(items.revised(id, { ...each, value: newest.value }))
+    }
     this.changed.clear()
     this.late.clear()
     const before = this.flushedCursor

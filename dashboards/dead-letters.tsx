@@ -256,7 +256,7 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
           <dt>Codec</dt>
           <dd safe>{codec}</dd>
           <dt>Size</dt>
-          <dd safe>{`${formatBytes(view.bytes.length)} (${bytesText(view.bytes.length)})`}</dd>
+          <dd safe>{sizeText(view.bytes.length)}</dd>
           <dt>Id</dt>
           <dd>
             <code safe>{id}</code>
@@ -281,6 +281,10 @@ function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string 
       </p>
     </div>
   )
+}
+
+function sizeText(bytes: number): string {
+  return bytes < 1_000 ? bytesText(bytes) : `${formatBytes(bytes)} (${bytesText(bytes)})`
 }
 
 function bytesText(bytes: number): string {

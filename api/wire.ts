@@ -221,6 +221,10 @@ const deadLetterSchema = z
     codec: z.string(),
     origin: z.string(),
     receivedAt: instant,
+    putBack: z
+      .strictObject({ at: instant, accepted: z.number(), deadLettered: z.number() })
+      .nullable()
+      .meta({ description: 'When it was put back the last time, and what became of it; null: never' }),
   })
   .meta({ id: 'DeadLetter' })
 export type DeadLetterAnswer = z.infer<typeof deadLetterSchema>
@@ -289,14 +293,12 @@ export const gapCauses = [
   'table-retention',
   'anomalies-away',
 ] as const
-/**
- * Readings received between `from` and `to` (null: not known) were not sent; with `store-away` on the way through history and `table-retention`,
- * those observed between them.
- */
+/** Readings received or observed (`by`) between `from` and `to` (null: not known) were not sent; with `anomalies-away` anomalies found then. */
 export const liveGapSchema = z.strictObject({
   cause: z.enum(gapCauses),
   from: instant.nullable(),
   to: instant.nullable(),
+  by: z.enum(['receivedAt', 'observedAt']),
 })
 export type LiveGap = z.infer<typeof liveGapSchema>
 export const byeReasons = ['slow', 'stopping', 'failed', 'unsubscribed', 'session-over'] as const

@@ -29,7 +29,7 @@ interface DetailProperties {
 }
 
 export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailProperties): JSX.Element {
-  const { id, device, reason, detail, metric, codec, origin, receivedAt } = letter
+  const { id, device, reason, detail, metric, codec, origin, receivedAt, putBack } = letter
   return (
     <Page assets={assets} title={`Dead letter of ${device} · Weir`} here="pipeline" scripts={['plain.js']}>
       <div class="page-head">
@@ -61,6 +61,17 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
               {new Date(receivedAt).toISOString().replace('T', ' ').replace('Z', ' UTC')}
             </time>
           </dd>
+          {putBack && (
+            <>
+              <dt>Put back</dt>
+              <dd id="put-back-at">
+                <time datetime={new Date(putBack.at).toISOString()} data-local={putBack.at} safe>
+                  {new Date(putBack.at).toISOString().replace('T', ' ').replace('Z', ' UTC')}
+                </time>
+                <span safe>{`: ${putBackText(putBack)}`}</span>
+              </dd>
+            </>
+          )}
           <dt>Came in at</dt>
           <dd>
             <code safe>{origin}</code>
@@ -68,7 +79,7 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
           <dt>Codec</dt>
           <dd safe>{codec}</dd>
           <dt>Size</dt>
-          <dd safe>{`${formatBytes(view.bytes.length)} (${formatCount(view.bytes.length)} bytes)`}</dd>
+          <dd safe>{sizeText(view.bytes.length)}</dd>
           <dt>Id</dt>
           <dd>
             <code safe>{id}</code>
@@ -86,13 +97,25 @@ function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string 
   const { accepted, deadLettered } = outcome
   return (
     <div class="notice note" role="status" id="put-back-done">
-      <strong safe>{`Put back: ${accepted} accepted, ${deadLettered} dead-lettered again.`}</strong>
+      <strong safe>{`Put back: ${putBackText({ accepted, deadLettered })}.`}</strong>
       <p>
         The dead letter itself stays here, as what once arrived.{' '}
         <a href={attribute(deviceHref(device))}>See the device</a>
       </p>
     </div>
   )
+}
+
+export function putBackText({ accepted, deadLettered }: { accepted: number; deadLettered: number }): string {
+  return `${formatCount(accepted)} accepted, ${formatCount(deadLettered)} dead-lettered again`
+}
+
+function sizeText(bytes: number): string {
+  return bytes < 1_000 ? bytesText(bytes) : `${formatBytes(bytes)} (${bytesText(bytes)})`
+}
+
+function bytesText(bytes: number): string {
+  return `${formatCount(bytes)} ${bytes === 1 ? 'byte' : 'bytes'}`
 }
 
 function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
@@ -123,7 +146,7 @@ function Payload({ id, view }: { id: string; view: PayloadView }): JSX.Element {
           <pre class="bytes" id="as-hex" tabindex="0">
             <code safe>{dump}</code>
           </pre>
-          {dumpLeft > 0 && <p class="aside" safe>{`${formatCount(dumpLeft)} bytes more: download them.`}</p>}
+          {dumpLeft > 0 && <p class="aside" safe>{`${bytesText(dumpLeft)} more: download them.`}</p>}
         </details>
       )}
     </section>

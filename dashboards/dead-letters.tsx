@@ -2,7 +2,7 @@
 import type { DeadLetterAnswer, DeadLetterReasonsAnswer, DeadLettersAnswer } from '../api/wire.ts'
 import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
-import { letterHref } from './dead-letter.tsx'
+import { letterHref, putBackText } from './dead-letter.tsx'
 import { formatCount } from './format.ts'
 import { Age, attribute, Notice, Page } from './layout.tsx'
 
@@ -141,7 +141,7 @@ function pageHref(filter: DeadLetterFilter): string {
 }
 
 function Row({ letter, now }: { letter: DeadLetterAnswer; now: number }): JSX.Element {
-  const { id, device, reason, detail, metric, codec, receivedAt } = letter
+  const { id, device, reason, detail, metric, codec, receivedAt, putBack } = letter
   return (
     <tr data-id={attribute(id)}>
       <td class="heard">
@@ -163,6 +163,11 @@ function Row({ letter, now }: { letter: DeadLetterAnswer; now: number }): JSX.El
           </>
         )}
         <p safe>{detail}</p>
+        {putBack && (
+          <p class="put-back" title={attribute(putBackText(putBack))}>
+            Put back <Age at={putBack.at} now={now} ago />
+          </p>
+        )}
       </td>
       <td safe>{codec}</td>
     </tr>

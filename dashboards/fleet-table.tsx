@@ -80,7 +80,10 @@ function Row({ row, now }: { row: FleetRow; now: number }): JSX.Element {
           {anomalies > 0 && (
             <span class="badge" title={`Anomalies in the last ${anomalyDays} days`}>
               {String(anomalies)}
-              <span class="unseen"> anomalies in the last {String(anomalyDays)} days</span>
+              <span class="unseen">
+                {' '}
+                {anomalies === 1 ? 'anomaly' : 'anomalies'} in the last {String(anomalyDays)} days
+              </span>
             </span>
           )}
         </a>

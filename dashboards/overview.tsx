@@ -157,7 +157,7 @@ function Numbers({
             <span data-number="deadLettered" safe>
               {orDash(deadLettered, formatCount)}
             </span>{' '}
-            dead letters
+            <span data-number="deadLetteredWord">{deadLettered === 1 ? 'dead letter' : 'dead letters'}</span>
           </a>
         </small>
       </div>

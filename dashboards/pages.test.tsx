@@ -51,6 +51,7 @@ const letter: DeadLetterDetailAnswer = {
   codec: 'json',
   origin: 'devices/boiler-1/telemetry',
   receivedAt: now - 1_000,
+  putBack: null,
   payload: Buffer.from(`{"a": </textarea>${hostile}`).toString('base64'),
 }
 const boiler: DeviceAnswer = {

@@ -16,6 +16,11 @@ export const readingsTable: Table = { name: 'readings', structure: plain(rowStru
 export const placedReadingsTable: Table = { ...readingsTable, structure: `${readingsTable.structure}, logOffset Int64` }
 export const anomaliesTable: Table = { name: 'anomalies', structure: plain(anomalyStructure) }
 export const deadLettersTable: Table = { name: 'dead_letters', structure: plain(deadLetterStructure) }
+export const putBackTable: Table = {
+  name: 'dead_letters_put_back',
+  structure:
+    "tenant String, device String, id String, putBackAt DateTime64(6, 'UTC'), accepted UInt32, deadLettered UInt32",
+}
 
 /**
  * Read as plain strings: they are the same bytes, and the engine makes them LowCardinality block by block. Read as LowCardinality it looks

@@ -95,7 +95,8 @@ export class AnomalyFeed {
       this.options.logger.warn({ error }, 'a viewer could not be told what was found while it was away')
       const to = toMillis(this.options.clock.nowMicros())
       // It has a cursor of its own: the gap moves nobody on.
-      viewer.gap({ cause: 'anomalies-away', from: toMillis(Math.max(0, watching.sinceAt)), to }, '')
+      const from = toMillis(Math.max(0, watching.sinceAt))
+      viewer.gap({ cause: 'anomalies-away', from, to, by: 'receivedAt' }, '')
       this.join(viewer, watching)
     })
   }

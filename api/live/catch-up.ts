@@ -6,7 +6,7 @@
 //   a cursor older than the log ──▶ table by receivedAt ─┴┴▶ ring or log ──▶ the hub's place
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Chunk, EventLog, LogPosition, Partition } from '../../domain/event-log.ts'
-import type { Micros } from '../../domain/reading.ts'
+import { futureMsMax, type Micros } from '../../domain/reading.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
@@ -16,10 +16,10 @@ import type { LiveGap } from '../wire.ts'
 import type { ItemMaker, Subscription } from './channel.ts'
 import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
-import { LiveFrame } from './frame.ts'
+import { LiveFrame, type LiveItem } from './frame.ts'
 import { encodeHistoryCursor, findSeam, type HistoryCursor, isAfter, isBeforeSeam, past, type Seam } from './history.ts'
 import type { LastValues } from './last-values.ts'
-import { OwnFrames } from './own-frames.ts'
+import { frameMs, OwnFrames, type OwnFramesOptions } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
 import { slowMs, TablePages, type TablePagesOptions } from './table-pages.ts'
 import type { Viewer } from './viewer.ts'
@@ -44,6 +44,8 @@ export interface CatchUpOptions extends TablePagesOptions {
   /** The viewer has come as far as the hub, or further. */
   readonly meet: (viewer: Viewer, frames: OwnFrames) => void
 }
+
+type Bounds = Pick<LiveGap, 'from' | 'to' | 'by'>
 
 /** Chunks that a viewer takes at once; larger ones by themselves. */
 const chunkBytesAtOnce = 128 * 1024
@@ -72,6 +74,7 @@ export class CatchUp {
       return this.readTable(viewer, subscription, { by: 'observed', since: since.instant, after: undefined, seam })
     }
     // In this order: what is appended in between is beyond the end, so at worst it is told again.
+    if (subscription.mode === 'latest') await this.whole(viewer.gone)
     const marks = this.receivedMarks()
     const end = await log.end('readings')
     if (viewer.gone.aborted) return
@@ -89,17 +92,23 @@ export class CatchUp {
     const position = 'seam' in since ? since.seam.place : since.position
     if (!hasReached(end, position) && !(await this.endReaches(position, viewer.gone))) {
       if (viewer.gone.aborted) return
-      const from = 'seam' in since ? undefined : since
       const cursor = { position: await log.end('readings'), receivedAt: marks }
-      viewer.gap(this.gapAfter(from, 'unknown-cursor'), encodeCursor(cursor))
+      viewer.gap({ cause: 'unknown-cursor', ...this.lostAfter(since) }, encodeCursor(cursor))
       return this.meet(viewer, this.framesFrom(subscription, cursor))
     }
     if ('seam' in since) return this.readTable(viewer, subscription, since)
-    return this.readUpToHub(viewer, subscription, this.framesFrom(subscription, since))
+    return this.readUpToHub(viewer, subscription, this.framesFrom(subscription, since, { isResumed: true }))
   }
 
-  private framesFrom(subscription: Subscription, cursor: LiveCursor, observedFrom: Micros = 0): OwnFrames {
-    return new OwnFrames(subscription, cursor, this.options, observedFrom)
+  private framesFrom(subscription: Subscription, cursor: LiveCursor, how?: OwnFramesOptions): OwnFrames {
+    return new OwnFrames(subscription, cursor, this.options, how)
+  }
+
+  /** `latest` begins when it is known what is: the table says so within a moment of the start, or is away. */
+  private async whole(gone: AbortSignal): Promise<void> {
+    const until = performance.now() + this.options.patienceMs
+    while (!this.options.lastValues.isWhole && !gone.aborted && performance.now() < until)
+      await wait(frameMs, undefined, { signal: gone }).catch(() => {})
   }
 
   private receivedMarks(): Map<Partition, Micros> {
@@ -133,17 +142,23 @@ export class CatchUp {
 
   /** The table up to the seam, then the log. */
   private async readTable(viewer: Viewer, subscription: Subscription, from: HistoryCursor): Promise<void> {
-    const { logger, clock } = this.options
+    const { logger } = this.options
     const live = seamCursor(from.seam)
-    const frames = this.framesFrom(subscription, live, from.by === 'observed' ? from.since : 0)
+    const how: OwnFramesOptions =
+      from.by === 'observed'
+        ? { observedFrom: from.since, isResumed: from.after !== undefined }
+        : { isResumed: true, sentUpTo: new Map(from.past.entries()) }
+    const frames = this.framesFrom(subscription, live, how)
+    // What it gathers goes out when all is read; who is cut off before begins here again.
+    if (from.by === 'received') frames.startsFrom(encodeHistoryCursor(from))
     let cursor = from
     try {
       for await (const rows of this.pages.pieces(subscription, from, viewer.gone)) {
         const wanted = rows.filter((row) => isWanted(from, subscription, row))
-        if (wanted.length > 0) {
-          const text = encodeHistoryCursor(past(cursor, wanted.at(-1)!))
-          viewer.send(LiveFrame.readings(text, this.historyItems(subscription, wanted, frames)))
+        for (const frame of this.historyFrames(subscription, wanted, cursor, frames)) {
+          viewer.send(frame)
           await viewer.writable()
+          if (viewer.gone.aborted) return
         }
         if (viewer.gone.aborted) return
         cursor = past(cursor, rows.at(-1)!)
@@ -152,20 +167,47 @@ export class CatchUp {
     } catch (error) {
       if (viewer.gone.aborted) return
       logger.warn({ error }, 'the table could not be read for a viewer')
-      const to = toMillis(clock.nowMicros())
-      viewer.gap({ cause: 'store-away', from: gapFrom(cursor), to }, encodeCursor(live))
+      viewer.gap({ cause: 'store-away', ...this.lostBeforeSeam(cursor) }, encodeCursor(live))
     }
     return this.readUpToHub(viewer, subscription, frames)
   }
 
-  private historyItems({ tenant }: Subscription, rows: readonly ReadingRow[], frames: OwnFrames) {
+  /** By observedAt each series rises; by receivedAt there are late readings among them, which go out as they would have from the log. */
+  private historyFrames(
+    { tenant, mode }: Subscription,
+    rows: readonly ReadingRow[],
+    cursor: HistoryCursor,
+    frames: OwnFrames,
+  ): LiveFrame[] {
     const { lastValues, items } = this.options
-    return rows.map(({ device, metric, observedMicros, value, text }) => {
+    const made: LiveFrame[] = []
+    let told: LiveItem[] = []
+    const flush = (row: ReadingRow | undefined): void => {
+      if (told.length > 0 && row) made.push(LiveFrame.readings(encodeHistoryCursor(past(cursor, row)), told))
+      told = []
+    }
+    rows.forEach((row, index) => {
+      const { device, metric, observedMicros } = row
+      const value = row.value ?? row.text
       const id = lastValues.identifyNamed(tenant, device, metric)
-      if (id === noSeries) return items.unknown(device, metric, observedMicros, value ?? text)
-      frames.note(id, observedMicros, value ?? text)
-      return items.make(id, observedMicros, value ?? text)
+      if (id === noSeries) told.push(items.unknown(device, metric, observedMicros, value))
+      else if (cursor.by === 'received' && mode === 'latest') frames.gather(id, observedMicros, value)
+      else if (cursor.by === 'received' && !frames.isNewest(id, observedMicros)) {
+        flush(rows[index - 1])
+        const revised = items.revised(id, {
+          observedAt: observedMicros,
+          value,
+          from: observedMicros,
+          to: observedMicros,
+        })
+        made.push(LiveFrame.revision(encodeHistoryCursor(past(cursor, row)), revised))
+      } else {
+        frames.note(id, observedMicros, value)
+        told.push(items.make(id, observedMicros, value))
+      }
     })
+    flush(rows.at(-1))
+    return made
   }
 
   /** Everything from where the frames stand until the hub's place, paced by the socket. */
@@ -195,7 +237,8 @@ export class CatchUp {
         }
       } else logger.warn({ error }, 'the log could not be read for a viewer')
       const hub = place()
-      viewer.gap(this.gapAfter(frames.cursor, isPast ? 'log-retention' : 'log-unreadable'), encodeCursor(hub))
+      const lost = this.lostBetween(frames.cursor, hub)
+      viewer.gap({ cause: isPast ? 'log-retention' : 'log-unreadable', ...lost }, encodeCursor(hub))
       frames.cursor = hub
       this.meet(viewer, frames)
     }
@@ -285,18 +328,55 @@ export class CatchUp {
     if (retentionMs === undefined) return
     const kept = clock.nowMicros() - retentionMs * 1000
     if (from >= kept) return
-    viewer.gap({ cause: 'table-retention', from: toMillis(from), to: toMillis(kept) }, cursor)
+    viewer.gap({ cause: 'table-retention', from: toMillis(from), to: toMillis(kept), by: 'observedAt' }, cursor)
   }
 
   private meet(viewer: Viewer, frames: OwnFrames): void {
     if (!viewer.gone.aborted) this.options.meet(viewer, frames)
   }
 
-  private gapAfter(cursor: LiveCursor | undefined, cause: LiveGap['cause']): LiveGap {
-    const received = cursor ? [...cursor.receivedAt.values()] : []
-    const from = received.length === 0 ? null : toMillis(Math.min(...received))
-    return { cause, from, to: toMillis(this.options.clock.nowMicros()) }
+  /** What of the table a viewer is yet to be given: it was received before the seam. */
+  private lostBeforeSeam(cursor: HistoryCursor): Bounds {
+    if (cursor.by === 'received') {
+      const from = cursor.after?.receivedAt ?? Math.min(...cursor.past)
+      return { from: toMillis(from), to: toMillis(Math.max(...cursor.seam.receivedBefore)), by: 'receivedAt' }
+    }
+    const { clock, lastValues } = this.options
+    const now = clock.nowMicros()
+    // A device's clock may run ahead of ours.
+    const to = lastValues.isWhole ? Math.max(now, lastValues.observedAtMax()) : now + futureMsMax * 1000
+    return { from: toMillis(cursor.after?.observedAt ?? cursor.since), to: toMillis(to), by: 'observedAt' }
   }
+
+  /** Whose cursor is of no use. */
+  private lostAfter(cursor: LiveCursor | HistoryCursor): Bounds {
+    const now = toMillis(this.options.clock.nowMicros())
+    if (!('seam' in cursor)) return { from: earliest(cursor.receivedAt.values()), to: now, by: 'receivedAt' }
+    if (cursor.by === 'received') return { from: earliest(cursor.past), to: now, by: 'receivedAt' }
+    return {
+      from: toMillis(cursor.since),
+      to: toMillis(this.options.clock.nowMicros() + futureMsMax * 1000),
+      by: 'observedAt',
+    }
+  }
+
+  /** What the log has between these places. A partition in which there is nothing bounds nothing. */
+  private lostBetween(cursor: LiveCursor, hub: LiveCursor): Bounds {
+    const passed = [...hub.position].filter(([partition, offset]) => offset > (cursor.position.get(partition) ?? 0))
+    const known = (of: LiveCursor): (Micros | undefined)[] => passed.map(([partition]) => of.receivedAt.get(partition))
+    const [after, until] = [known(cursor), known(hub)]
+    const to =
+      until.includes(undefined) || until.length === 0
+        ? this.options.clock.nowMicros()
+        : Math.max(...(until as Micros[]))
+    const from = after.includes(undefined) ? null : earliest(after as Micros[])
+    return { from, to: toMillis(to), by: 'receivedAt' }
+  }
+}
+
+function earliest(instants: Iterable<Micros>): number | null {
+  const all = [...instants]
+  return all.length === 0 ? null : toMillis(Math.min(...all))
 }
 
 /** The first of these chunks, at least one, that have about so many bytes together. */
@@ -316,9 +396,4 @@ function seamCursor({ place, receivedBefore }: Seam): LiveCursor {
     if (before > 1) receivedAt.set(partition, before - 1)
   })
   return { position: place, receivedAt }
-}
-
-function gapFrom(cursor: HistoryCursor): number {
-  if (cursor.by === 'observed') return toMillis(cursor.after?.observedAt ?? cursor.since)
-  return toMillis(cursor.after?.receivedAt ?? Math.min(...cursor.past))
 }

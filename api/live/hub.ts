@@ -27,7 +27,7 @@ import {
   outboxLimits,
   type ViewerTransport,
 } from './outbox.ts'
-import type { OwnFrames } from './own-frames.ts'
+import { frameMs, type OwnFrames } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
 import { SessionWatch } from './session-watch.ts'
 import { type AskHistory, type AskReceived, patienceMsDefault } from './table-pages.ts'
@@ -48,8 +48,6 @@ export interface LiveHubOptions {
   readonly patienceMs?: number
 }
 
-/** `latest` gets at most twenty frames a second. */
-const frameMs = 50
 /** Revisions a frame of `latest`, the rest with the next one: a device that sends a day late is not everybody's flood. */
 const revisionsPerFrameMax = 200
 
@@ -78,6 +76,11 @@ export class LiveHub {
   private readonly ahead = new Set<AheadViewer>()
   private readonly interest: Interest
   private readonly newestSent = new NewestSentTable()
+  /** One of the viewers of `every` came back: what of a series it was sent before is what was known then. */
+  private hasResumed = false
+  private readonly patienceMs: number
+  /** Until when `latest` waits for what the table knows. */
+  private wholeUntilMs = 0
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
   private lastFrameMs = 0
@@ -100,6 +103,7 @@ export class LiveHub {
     this.items = new ItemMaker(lastValues)
     this.interest = new Interest((channel, id) => matchesSeries(channel.subscription, lastValues.namesOf(id)))
     this.ring = options.ring ?? new ChunkRing()
+    this.patienceMs = patienceMs
     this.catchUp = new CatchUp({
       ...options,
       items: this.items,
@@ -130,6 +134,7 @@ export class LiveHub {
     this.cursor = { position, receivedAt: new Map() }
     this.ring.startAt(position)
     this.hasPlace = true
+    this.wholeUntilMs = performance.now() + this.patienceMs
     for (const go of [...this.placeWaiters]) go()
   }
 
@@ -218,6 +223,7 @@ export class LiveHub {
 
   /** The viewer has come as far as the hub, or further: from here on the hub hands it what comes. */
   private meet(viewer: Viewer, frames: OwnFrames): void {
+    for (const frame of frames.flush()) viewer.send(frame)
     viewer.caughtUp(frames.cursor)
     if (viewer.gone.aborted) return
     const each = { viewer, frames }
@@ -232,12 +238,17 @@ export class LiveHub {
     const { position, receivedAt, within } = frames.cursor
     // Those of a channel are handed whole chunks: who had rows of the next one takes the rest of it by itself.
     if (viewer.gone.aborted || within !== undefined || !hasReached(this.cursor.position, position)) return
+    // What the next frame of `latest` holds of these readings, it has had: it joins behind that.
+    if (subscription.mode === 'latest' && this.frameTimer !== undefined) return
     this.ahead.delete(each)
+    for (const frame of frames.flush()) viewer.send(frame)
+    if (viewer.gone.aborted) return
     this.learnReceived(position, receivedAt)
     const key = new Channel(subscription).key
     const channel = this.channels.get(key) ?? this.openChannel(subscription)
     channel.viewers.add(viewer)
     for (const [id, { observedAt, value }] of frames.newest) this.newestSent.note(id, observedAt, value)
+    if (frames.isResumed && subscription.mode === 'every') this.hasResumed = true
     frames.forget()
     viewer.gone.addEventListener('abort', () => {
       channel.viewers.delete(viewer)
@@ -278,6 +289,7 @@ export class LiveHub {
     this.countMode(channel.subscription, -1)
     if (this.channels.size > 0) return
     this.newestSent.forget()
+    this.hasResumed = false
     this.items.forget()
   }
 
@@ -305,6 +317,7 @@ export class LiveHub {
         if (channels.length === 0) continue
         const { observedAt, receivedAt } = row
         const value = row.isText() ? row.text() : row.value
+        if (this.hasResumed && !newestSent.knows(id)) this.recallNewest(id, row.receivedAt)
         let item: LiveItem | undefined
         for (const channel of channels) {
           if (channel.subscription.mode !== 'every') continue
@@ -317,6 +330,14 @@ export class LiveHub {
       before = cursorAfter([chunk], before)
       for (const channel of this.channels.values()) if (channel.isFull) channel.flush('', encodeCursor(before))
     }
+  }
+
+  /** What was received before this row, a viewer that came back was sent. */
+  private recallNewest(id: number, receivedBefore: number): void {
+    const { lastValues, newestSent } = this
+    if (!lastValues.hasValue(id) || lastValues.receivedAtOf(id) >= receivedBefore) return
+    const { observedAt, value } = lastValues.last(id)
+    newestSent.note(id, observedAt, value)
   }
 
   /** Frames stay in the order of the log: what came before it in the chunk goes out first, each with the cursor just past it. */
@@ -352,6 +373,11 @@ export class LiveHub {
 
   private sendLatest(): void {
     this.frameTimer = undefined
+    if (!this.lastValues.isWhole && performance.now() < this.wholeUntilMs) {
+      // What looks like the newest of a series may not be: nobody is told of an older one than the table has.
+      this.frameTimer = setTimeout(() => this.sendLatest(), frameMs)
+      return
+    }
     this.lastFrameMs = performance.now()
     try {
       this.tellLatest()
@@ -395,6 +421,7 @@ export class LiveHub {
     for (const channel of this.channels.values()) {
       if (channel.subscription.mode === 'latest') channel.flush(before, cursor)
     }
+    for (const each of [...this.ahead]) this.joinIfReached(each)
     if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
 

@@ -19,10 +19,12 @@ export interface StoredSeries extends LastReading {
   readonly intervalMicros: Micros
 }
 
-/** Readings of a series older than its newest, or in its place, since somebody last took them: the last of them and the range of all. */
+/** Readings of a series older than its newest, or in its place, since somebody last took them: which of them is told, and the range of all. */
 export interface LateReadings {
   readonly observedAt: Micros
   readonly value: number | string
+  /** The told one is the newest of its series, corrected. */
+  readonly isNewest?: boolean | undefined
   readonly from: Micros
   /** In. */
   readonly to: Micros
@@ -55,6 +57,8 @@ export class LastValues {
   private isChanged = new Uint8Array(1_024)
   /** By series; filled while `collectChanged`. Whoever sends them deletes them. */
   readonly late = new Map<number, LateReadings>()
+  /** False while the table is yet to say what it knows: what looks like the newest of a series may be older than that. */
+  isWhole = true
   private names: SeriesNames[] = []
   private deviceOf: DeviceState[] = []
   private observedAt = new Float64Array(1_024)
@@ -152,6 +156,23 @@ export class LastValues {
     }
   }
 
+  /** Of the newest reading; -Infinity while there is none. */
+  observedAtOf(id: number): Micros {
+    return this.observedAt[id]!
+  }
+
+  /** When the newest reading was received. */
+  receivedAtOf(id: number): Micros {
+    return this.receivedAt[id]!
+  }
+
+  /** Of the newest reading of all; -Infinity while there is none. */
+  observedAtMax(): Micros {
+    let max = Number.NEGATIVE_INFINITY
+    for (let id = 0; id < this.names.length; id++) if (this.observedAt[id]! > max) max = this.observedAt[id]!
+    return max
+  }
+
   device(tenant: string, device: string): DeviceState | undefined {
     return this.devices.get(deviceKey(tenant, device))
   }
@@ -199,13 +220,13 @@ export class LastValues {
     if (Number.isNaN(this.value[id]!)) this.texts.delete(id)
     this.value[id] = value
     if (text !== undefined) this.texts.set(id, text)
-    if (this.collectChanged && this.isChanged[id] === 0) this.noteLate(id, cursor)
+    if (this.collectChanged && this.isChanged[id] === 0) this.noteLate(id, cursor, true)
   }
 
-  private noteLate(id: number, cursor: RowCursor): void {
+  private noteLate(id: number, cursor: RowCursor, isNewest = false): void {
     const { observedAt } = cursor
     const value = cursor.isText() ? cursor.text() : cursor.value
-    widen(this.late, id, observedAt, value)
+    widen(this.late, id, observedAt, value, isNewest)
   }
 
   private set(id: number, observedAt: Micros, receivedAt: Micros, value: number): void {
@@ -246,12 +267,22 @@ export class LastValues {
   }
 }
 
-/** One more of these late readings. */
-export function widen(late: Map<number, LateReadings>, id: number, observedAt: Micros, value: number | string): void {
+/**
+ * One more of these late readings. The last of them is told; but a correction of the newest reading of its series (`isNewest`) is what the series is now,
+ * and no late reading takes its place.
+ */
+export function widen(
+  late: Map<number, LateReadings>,
+  id: number,
+  observedAt: Micros,
+  value: number | string,
+  isNewest = false,
+): void {
   const known = late.get(id)
   const from = Math.min(observedAt, known?.from ?? observedAt)
   const to = Math.max(observedAt, known?.to ?? observedAt)
-  late.set(id, { observedAt, value, from, to })
+  const told = known?.isNewest && !isNewest ? known : { observedAt, value, isNewest }
+  late.set(id, { observedAt: told.observedAt, value: told.value, isNewest: told.isNewest, from, to })
 }
 
 export function isOnline(device: DeviceState, now: Micros): boolean {

@@ -90,6 +90,46 @@ describe('a viewer over WebSocket', () => {
     expect(viewer.readings().map(({ value }) => value)).toEqual([100, 101])
   })
 
+  it('in latest mode hears of a correction of the newest reading, whatever comes late with it', async () => {
+    const viewer = await caughtUp('device=corrected')
+    await send('corrected', 100)
+    await waitFor(() => viewer.readings().length === 1, { withinMs: 15_000 })
+    await world.send(
+      [
+        [100, -1],
+        [40, 40],
+      ].map(([at, value]) => ({ device: 'corrected', observedAt: start + at! * 1000, value: value! })),
+    )
+    expect(await viewer.waitForFrame('revision')).toMatchObject({
+      ...{ observedAt: start / 1000 + 100, value: -1 },
+      ...{ from: start / 1000 + 40, to: start / 1000 + 100.001 },
+    })
+  })
+
+  for (const mode of ['every', 'latest'])
+    it(`that comes back in ${mode} mode hears of what is older than it had as a revision, not as the newest`, async () => {
+      const device = `back-${mode}`
+      const first = await caughtUp(`device=${device}&mode=${mode}`)
+      await send(device, 100)
+      await waitFor(() => first.readings().length === 1, { withinMs: 15_000 })
+      const cursor = first.cursor()!
+      first.close()
+      await send(device, 50)
+      const again = await caughtUp(`device=${device}&mode=${mode}&since=${encodeURIComponent(cursor)}`)
+      await send(device, 60)
+      await again.waitForFrame('revision', ({ value }) => value === 60)
+      await again.waitForFrame('revision', ({ value }) => value === 50)
+      expect(again.readings()).toEqual([])
+      // Nothing of it came while this one was away.
+      const last = await caughtUp(`device=${device}&mode=${mode}&since=${encodeURIComponent(again.cursor()!)}`)
+      again.close()
+      await send(device, 70)
+      await last.waitForFrame('revision', ({ value }) => value === 70)
+      await send(device, 101)
+      await waitFor(() => last.readings().length === 1, { withinMs: 15_000 })
+      expect(last.readings().map(({ value }) => value)).toEqual([101])
+    })
+
   it('resumes with its cursor, also in the middle of one payload, without a hole or a repeat', async () => {
     const first = await caughtUp('device=middle&mode=every')
     // One chunk: two that are newest, a late one, two more.

@@ -45,6 +45,7 @@ export class LogFeed {
   }
 
   start(): void {
+    this.options.lastValues.isWhole = false
     this.running = this.run()
   }
 
@@ -98,6 +99,7 @@ export class LogFeed {
         for (const row of rows) this.options.lastValues.applyStored(row)
       }
       this.isStoredTaken = true
+      this.options.lastValues.isWhole = true
     })
   }
 
@@ -130,6 +132,7 @@ export class LogFeed {
     })
     if (!isLost) return
     this.isStoredTaken = false
+    this.options.lastValues.isWhole = false
     this.isLogReached = false
     hub.losePlace()
   }

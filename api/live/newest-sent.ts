@@ -9,6 +9,11 @@ export class NewestSentTable {
   private value = new Float64Array(0)
   private readonly texts = new Map<number, string>()
 
+  /** Something of this series was sent. */
+  knows(id: number): boolean {
+    return id < this.observedAt.length && this.observedAt[id] !== Number.NEGATIVE_INFINITY
+  }
+
   /** Nothing newer was sent, and nothing else in its place. */
   isNewest(id: number, observedAt: Micros, value: number | string): boolean {
     if (id >= this.observedAt.length) return true

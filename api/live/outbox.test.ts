@@ -38,7 +38,7 @@ afterEach(() => {
 
 /** A frame that is told apart by its cursor. */
 function send(name: string, to = viewer): void {
-  to.send(LiveFrame.gap(name, { cause: 'unknown-cursor', from: null, to: null }))
+  to.send(LiveFrame.gap(name, { cause: 'unknown-cursor', from: null, to: null, by: 'receivedAt' }))
 }
 
 function fill(name = 'a'): void {

@@ -1,9 +1,9 @@
 // What could not be used, newest first.
 import type { Micros, Tenant } from '../../domain/reading.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
-import { deadLettersTable, folded } from '../../storage/tables.ts'
+import { deadLettersTable, folded, putBackTable } from '../../storage/tables.ts'
 import type { NameFilter } from '../parameters.ts'
-import { instant, nameCondition, questionSettings } from './question.ts'
+import { instant, isWithoutTables, nameCondition, questionSettings } from './question.ts'
 
 export interface DeadLetterRow {
   readonly id: string
@@ -86,4 +86,55 @@ export async function askDeadLetterReasons(
     { parameters, settings: questionSettings, signal },
   )
   return rows
+}
+
+/** What became of a dead letter the last time that it was put back. */
+export interface PutBackMark {
+  readonly id: string
+  readonly putBackMicros: Micros
+  readonly accepted: number
+  readonly deadLettered: number
+}
+
+/** Of these dead letters, those that were put back, by id. A table of an earlier version has no marks. */
+export async function askPutBackMarks(
+  clickhouse: ClickHouse,
+  { tenant, ids }: { readonly tenant: Tenant; readonly ids: readonly string[] },
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, PutBackMark>> {
+  if (ids.length === 0) return new Map()
+  try {
+    const { rows } = await clickhouse.query<PutBackMark>(
+      `SELECT id, toUnixTimestamp64Micro(putBackAt) AS putBackMicros, accepted, deadLettered FROM ${folded(putBackTable)}
+       WHERE tenant = {tenant:String} AND id IN {ids:Array(String)}`,
+      { parameters: { tenant, ids }, settings: questionSettings, signal },
+    )
+    return new Map(rows.map((row) => [row.id, row]))
+  } catch (error) {
+    if (isWithoutTables(error)) return new Map()
+    throw error
+  }
+}
+
+/** Marks dead letters as put back. */
+export async function notePutBack(
+  clickhouse: ClickHouse,
+  marks: readonly (PutBackMark & { readonly device: string })[],
+  { tenant }: { readonly tenant: Tenant },
+): Promise<void> {
+  if (marks.length === 0) return
+  const parameters = {
+    tenant,
+    devices: marks.map(({ device }) => device),
+    ids: marks.map(({ id }) => id),
+    at: marks.map(({ putBackMicros }) => putBackMicros),
+    accepted: marks.map(({ accepted }) => accepted),
+    deadLettered: marks.map(({ deadLettered }) => deadLettered),
+  }
+  await clickhouse.command(
+    `INSERT INTO ${putBackTable.name} SELECT {tenant:String}, mark.1, mark.2, fromUnixTimestamp64Micro(mark.3, 'UTC'), mark.4, mark.5
+     FROM (SELECT arrayJoin(arrayZip({devices:Array(String)}, {ids:Array(String)}, {at:Array(Int64)}, {accepted:Array(UInt32)},
+       {deadLettered:Array(UInt32)})) AS mark)`,
+    { parameters },
+  )
 }

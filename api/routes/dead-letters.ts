@@ -7,12 +7,21 @@ import { toMillis } from '../instant.ts'
 import { decodePage, encodePage, pageOf } from '../page.ts'
 import { afterParameter, deviceParameter, everyName, limitParameter, thingsLimitMax } from '../parameters.ts'
 import { putBack } from '../put-back.ts'
-import { askDeadLetter, askDeadLetterReasons, askDeadLetters, type DeadLetterRow } from '../queries/dead-letters.ts'
+import {
+  askDeadLetter,
+  askDeadLetterReasons,
+  askDeadLetters,
+  askPutBackMarks,
+  type DeadLetterRow,
+  notePutBack,
+  type PutBackMark,
+} from '../queries/dead-letters.ts'
 import {
   type DeadLetterAnswer,
   deadLetterDetailSchema,
   deadLetterReasonsSchema,
   deadLettersSchema,
+  type PutBackAnswer,
   problemSchema,
   putBackAllSchema,
   putBackSchema,
@@ -24,7 +33,8 @@ const putBackMsMax = 8_000
 /** The dead letters of one payload are this close together: it is put back once. */
 const samePayloadMicros = 1_000
 
-export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayToken }: ApiContext): void {
+export function deadLetterRoutes(app: ApiApp, context: ApiContext): void {
+  const { clickhouse, gatewayUrl, gatewayToken } = context
   const gateway = (): Gateway => ({ url: gatewayUrl(), token: gatewayToken })
   app.get(
     '/v1/dead-letters',
@@ -54,11 +64,18 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayT
         after: page && { receivedAt: page[0], id: page[1] },
         limit: limit + 1,
       }
-      const rows = await askDeadLetters(clickhouse, question, goneSignal(reply))
-      return pageOf(rows, limit, deadLetterOfRow, ({ receivedMicros, id }) => ({
-        kind: 'dead-letters',
-        key: [receivedMicros, id],
-      }))
+      const signal = goneSignal(reply)
+      const rows = await askDeadLetters(clickhouse, question, signal)
+      const marks = await askPutBackMarks(clickhouse, { tenant: tenantOf(), ids: rows.map(({ id }) => id) }, signal)
+      return pageOf(
+        rows,
+        limit,
+        (row) => deadLetterOfRow(row, marks.get(row.id)),
+        ({ receivedMicros, id }) => ({
+          kind: 'dead-letters',
+          key: [receivedMicros, id],
+        }),
+      )
     },
   )
 
@@ -92,8 +109,10 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayT
       },
     },
     async ({ params: { id } }, reply) => {
-      const row = await find(clickhouse, id, goneSignal(reply))
-      return { ...deadLetterOfRow(row), payload: row.payload }
+      const signal = goneSignal(reply)
+      const row = await find(clickhouse, id, signal)
+      const marks = await askPutBackMarks(clickhouse, { tenant: tenantOf(), ids: [id] }, signal)
+      return { ...deadLetterOfRow(row, marks.get(id)), payload: row.payload }
     },
   )
 
@@ -101,13 +120,29 @@ export function deadLetterRoutes(app: ApiApp, { clickhouse, gatewayUrl, gatewayT
     // Whatever it says of itself, a body is the payload, byte by byte.
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-    putBackRoutes(scope as unknown as ApiApp, clickhouse, gateway)
+    putBackRoutes(scope as unknown as ApiApp, context, gateway)
   })
 }
 
 type Gateway = Parameters<typeof putBack>[0]
 
-function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gateway): void {
+function putBackRoutes(app: ApiApp, { clickhouse, clock, logger }: ApiContext, gateway: () => Gateway): void {
+  type Marked = PutBackMark & { readonly device: string }
+  const markOf = ({ id, device }: Pick<DeadLetterRow, 'id' | 'device'>, done: PutBackAnswer): Marked => ({
+    ...{ id, device, accepted: done.accepted, deadLettered: done.deadLettered },
+    putBackMicros: clock.nowMicros(),
+  })
+  /** It was put back, whether or not that can be written down. */
+  const note = async (marks: readonly Marked[]): Promise<void> => {
+    try {
+      await notePutBack(clickhouse, marks, { tenant: tenantOf() })
+    } catch (error) {
+      logger.warn(
+        { error, ids: marks.slice(0, 10).map(({ id }) => id) },
+        'dead letters were put back and could not be marked',
+      )
+    }
+  }
   app.post(
     '/v1/dead-letters/:id/replay',
     {
@@ -124,7 +159,9 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
       const signal = goneSignal(reply)
       const { device, codec, payload } = await find(clickhouse, id, signal)
       const mended = Buffer.isBuffer(body) && body.length > 0 ? body : Buffer.from(payload, 'base64')
-      return putBack(gateway(), { device, codec, payload: mended }, signal)
+      const done = await putBack(gateway(), { device, codec, payload: mended }, signal)
+      await note([markOf({ id, device }, done)])
+      return done
     },
   )
 
@@ -154,22 +191,33 @@ function putBackRoutes(app: ApiApp, clickhouse: ClickHouse, gateway: () => Gatew
       // The page before this one may have ended amid the dead letters of a payload that it put back.
       let before: PutBackRow | undefined = page && { receivedMicros: page[0], id: page[1], device: page[2] }
       let last: DeadLetterRow | undefined
-      for (const row of some) {
-        if (last && performance.now() > until) break
-        last = row
-        if (before && isSamePayload(row, before)) continue
-        before = row
-        const { payload } = await find(clickhouse, row.id, signal)
-        try {
-          const { device, codec } = row
-          const one = await putBack(gateway(), { device, codec, payload: Buffer.from(payload, 'base64') }, signal)
-          done.replayed++
-          done.accepted += one.accepted
-          done.deadLettered += one.deadLettered
-        } catch (error) {
-          if (!(error instanceof RequestError) || error.status === 503) throw error
-          done.unusable++
+      const marks: Marked[] = []
+      let came: PutBackAnswer | undefined
+      try {
+        for (const row of some) {
+          if (last && performance.now() > until) break
+          last = row
+          if (before && isSamePayload(row, before)) {
+            if (came) marks.push(markOf(row, came))
+            continue
+          }
+          before = row
+          came = undefined
+          const { payload } = await find(clickhouse, row.id, signal)
+          try {
+            const { device, codec } = row
+            came = await putBack(gateway(), { device, codec, payload: Buffer.from(payload, 'base64') }, signal)
+            marks.push(markOf(row, came))
+            done.replayed++
+            done.accepted += came.accepted
+            done.deadLettered += came.deadLettered
+          } catch (error) {
+            if (!(error instanceof RequestError) || error.status === 503) throw error
+            done.unusable++
+          }
         }
+      } finally {
+        await note(marks)
       }
       const isAll = last === rows.at(-1)
       const next = last && !isAll ? encodePage('put-back', [last.receivedMicros, last.id, last.device]) : null
@@ -199,7 +247,10 @@ function isSamePayload(row: PutBackRow, before: PutBackRow): boolean {
   )
 }
 
-function deadLetterOfRow({ receivedMicros, ...row }: DeadLetterRow): DeadLetterAnswer {
+function deadLetterOfRow({ receivedMicros, ...row }: DeadLetterRow, mark: PutBackMark | undefined): DeadLetterAnswer {
   const { id, device, reason, detail, metric, codec, origin } = row
-  return { id, device, reason, detail, metric, codec, origin, receivedAt: toMillis(receivedMicros) }
+  const putBack = mark
+    ? { at: toMillis(mark.putBackMicros), accepted: mark.accepted, deadLettered: mark.deadLettered }
+    : null
+  return { id, device, reason, detail, metric, codec, origin, receivedAt: toMillis(receivedMicros), putBack }
 }

@@ -68,12 +68,18 @@ const view = createView({
     back,
   },
   loaded: showNothingHere,
-  failed: (detail) =>
-    notice(
-      'The store is away: history can’t be drawn just now',
-      `What arrives is kept and appears here live; history comes back by itself. (${detail})`,
-      'warn',
-    ),
+  failed: (detail, isUnreached) =>
+    isUnreached
+      ? notice(
+          'Weir does not answer just now',
+          'What is drawn stays, and what arrives is kept: it goes on here by itself.',
+          'warn',
+        )
+      : notice(
+          'The store is away: history can’t be drawn just now',
+          `What arrives is kept and appears here live; history comes back by itself. (${detail})`,
+          'warn',
+        ),
 })
 
 /** @param {number} from @param {number} to @returns {State} */

@@ -7,6 +7,9 @@ import { ask, localTime, utcTime } from './page.js'
 /** Of which a fleet's newest, each of another device, are chosen. As pages.tsx has it. */
 const askedMax = 50
 
+/** Told anomalies that are remembered: a detector that was killed finds its last ones again. */
+const rememberedMax = 2_000
+
 /** @param {string} device of which; '' for the whole fleet */
 export function createFound(device) {
   const section = document.getElementById('found')
@@ -17,8 +20,18 @@ export function createFound(device) {
   let fresh = []
   /** @type {AnomalyAnswer[]} */
   let known = []
+  /** Those that were told or shown, by id. @type {Set<string>} */
+  const seen = new Set()
 
   for (const when of list?.querySelectorAll('a[data-at]') ?? []) showWhen(when, Number(when.getAttribute('data-at')))
+
+  for (const item of list?.children ?? []) remember(item.getAttribute('data-id') ?? '')
+
+  /** @param {string} id */
+  function remember(id) {
+    seen.add(id)
+    if (seen.size > rememberedMax) for (const oldest of seen) if (seen.delete(oldest)) break
+  }
 
   /** @param {Element} link @param {number} at */
   function showWhen(link, at) {
@@ -63,7 +76,8 @@ export function createFound(device) {
     /** @param {AnomalyAnswer} anomaly @returns {boolean} whether it is a new one */
     add(anomaly) {
       if (device !== '' && anomaly.device !== device) return false
-      if (fresh.some(({ id }) => id === anomaly.id)) return false
+      if (seen.has(anomaly.id)) return false
+      remember(anomaly.id)
       fresh = [anomaly, ...fresh].slice(0, max)
       show()
       return true
@@ -75,6 +89,7 @@ export function createFound(device) {
       try {
         /** @type {import('../../api/wire.ts').AnomaliesAnswer} */
         const { items } = await (await ask(`/v1/anomalies?${query}`, AbortSignal.timeout(10_000))).json()
+        for (const { id } of items) remember(id)
         known = newestOfEach(items, max)
         show()
       } catch {

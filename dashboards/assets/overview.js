@@ -38,6 +38,7 @@ function showPipeline(pipeline) {
   setNumber('connections', orDash(pipeline.connections, formatCount))
   setNumber('viewers', formatCount(pipeline.viewers))
   setNumber('deadLettered', orDash(pipeline.deadLettered, formatCount))
+  setNumber('deadLetteredWord', pipeline.deadLettered === 1 ? 'dead letter' : 'dead letters')
   const { received, durable, stored, seen } = stages
   setNumber('behind', orDash(slowestLag([received, durable, stored, seen]), formatDuration))
   const share = document.querySelector('[data-number="share"]')
@@ -109,12 +110,14 @@ function growBadge(device) {
     const said = badge.lastElementChild
     if (said) {
       said.className = 'unseen'
-      said.textContent = ' anomalies in the last 7 days'
     }
     name.append(badge)
   }
   const count = badge.firstChild
-  if (count) count.textContent = String(Number(count.textContent) + 1)
+  if (!count) return
+  const now = Number(count.textContent) + 1
+  count.textContent = String(now)
+  say(badge.querySelector('.unseen'), ` ${now === 1 ? 'anomaly' : 'anomalies'} in the last 7 days`)
 }
 
 let pipelineFails = 0
@@ -246,6 +249,8 @@ function focusInFleet() {
 
 /** @type {AbortController | undefined} */
 let loading
+/** Gaps of which the fleet is yet to be shown from the table. @type {(HTMLElement | undefined)[]} */
+let unfilled = []
 /** @param {boolean} bySearch */
 async function loadFleet(bySearch) {
   const fleet = document.getElementById('fleet')
@@ -254,6 +259,7 @@ async function loadFleet(bySearch) {
   loading?.abort()
   const mine = new AbortController()
   loading = mine
+  const declared = unfilled
   const query = new URLSearchParams()
   if (search?.value) query.set('search', search.value)
   if (!bySearch && fleet?.dataset.after) query.set('after', fleet.dataset.after)
@@ -263,6 +269,8 @@ async function loadFleet(bySearch) {
     const next = new DOMParser().parseFromString(html, 'text/html').getElementById('fleet')
     if (!next) return
     const standing = focusInFleet()
+    for (const done of declared) say(done, 'Shown from the table.')
+    unfilled = unfilled.filter((each) => !declared.includes(each))
     document.getElementById('fleet')?.replaceWith(document.adoptNode(next))
     if (bySearch) history.replaceState(null, '', query.size > 0 ? `/?${query}` : '/')
     readRows()
@@ -297,8 +305,9 @@ const live = openLive(() => (subscribed = liveQuery()), {
   },
   anomaly: onAnomaly,
   gap(gap) {
-    const done = listGap(gap, 'The table is asked.')
-    void loadFleet(false).then(() => say(done, 'Shown from the table.'))
+    // Said to be shown once it is: the table may be away, and a row that someone stands on is not replaced.
+    unfilled.push(listGap(gap, 'The table is asked.'))
+    void loadFleet(false)
   },
 })
 setInterval(() => {
@@ -307,7 +316,7 @@ setInterval(() => {
 setInterval(drawRows, 200)
 setInterval(() => {
   if (document.hidden || search?.value) return
-  if (strangers) {
+  if (strangers || unfilled.length > 0) {
     strangers = false
     void loadFleet(false)
   }

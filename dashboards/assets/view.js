@@ -30,12 +30,14 @@ const anomaliesListed = 5
 /** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, visible: boolean, latestAt: number, anomalies: AnomalyAnswer[] }} Card */
 
 /** @param {{ device: string, host: HTMLElement, texts: HTMLElement | null, shown: Shown, moves: import('./chart.js').Moves,
- *   loaded: (empty: boolean, newestAt: number) => void, failed: (detail: string) => void }} options */
+ *   loaded: (empty: boolean, newestAt: number) => void, failed: (detail: string, isUnreached: boolean) => void }} options */
 export function createView({ device, host, texts, shown, moves, loaded, failed }) {
   /** @type {Map<string, Card>} */
   const cards = new Map()
   /** Came live lately, oldest first. @type {{ cameAt: number, item: LiveReading }[]} */
   let recent = []
+  /** The table has answered for what is shown now. */
+  let hasHistory = false
   /** Declared by the stream, oldest first. @type {(import('./chart.js').Gap & { declaredAt: number, done: HTMLElement | undefined })[]} */
   let gaps = []
   let newestAt = 0
@@ -125,6 +127,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       /** @type {import('../../api/wire.ts').SeriesAnswer} */
       const answer = await (await ask(`/v1/series?${query}`, mine.signal)).json()
       failures = 0
+      hasHistory = true
       for (const card of cards.values()) {
         card.store.load(
           answer.series.find((series) => series.metric === card.metric),
@@ -143,7 +146,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     } catch (error) {
       if (mine.signal.aborted) return
       failures++
-      failed(error instanceof Error ? error.message : String(error))
+      // A fetch that reaches nobody throws a TypeError.
+      failed(error instanceof Error ? error.message : String(error), error instanceof TypeError)
       loadWithin(Math.min(1_000 * 2 ** failures, 10_000))
     } finally {
       if (loading === mine) loading = undefined
@@ -249,7 +253,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
   /** @param {number} askedAt @param {number} from @param {number} to */
   function fillGaps(askedAt, from, to) {
     for (const each of gaps) {
-      if (each.filled || each.declaredAt > askedAt || each.from < from || each.from > to) continue
+      if (each.filled || each.declaredAt > askedAt || each.to < from || each.from > to) continue
       each.filled = true
       say(each.done, 'Drawn from the table.')
     }
@@ -319,7 +323,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       if (card.dirty) {
         card.dirty = false
         card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow)
-        say(part(card.element, 'caption'), captionOf(card.store))
+        say(part(card.element, 'caption'), captionOf(card.store, hasHistory))
       } else if (slide) card.chart.slide(shownNow)
     }
   }
@@ -365,9 +369,10 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
   }
 }
 
-/** @param {SeriesStore} store */
-function captionOf({ length, resolution, source, step }) {
+/** @param {SeriesStore} store @param {boolean} hasHistory */
+function captionOf({ length, resolution, source, step }, hasHistory) {
   if (length === 0) return ''
+  if (!hasHistory) return `${formatCount(length)} points as they came live; what was before is asked for`
   const band = step > 0 ? ': mean as a line, least to most as a band' : ''
   return `${formatCount(length)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
 }

@@ -16,7 +16,7 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
   afterAll(() => world?.close())
 
   /** A body that is no JSON, as a device sends it. */
-  async function sendBroken(name: string, body: string): Promise<void> {
+  async function sendBroken(name: string, body: string | Uint8Array<ArrayBuffer>): Promise<void> {
     const answer = await fetch(`${world.weir.urls.gateway}/v1/telemetry/${name}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -105,7 +105,34 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
     await page.reload()
     const { items } = await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=${name}`)
     expect(items.length).toBe(2)
+    // The one that was put back says so from then on; the new one, of the first try, was not.
+    expect(items.map(({ putBack }) => putBack && [putBack.accepted, putBack.deadLettered])).toEqual([null, [2, 0]])
+    await page.locator('#put-back-at', { hasText: '2 accepted, 0 dead-lettered again' }).waitFor()
+    await page.goto(`${world.weir.http}/dead-letters?device=${name}`)
+    expect(await page.locator('#letters .put-back').allTextContents()).toHaveLength(1)
     expect(troubles).toEqual([])
+    await close()
+  })
+
+  it('a dead letter whose bytes are no text is shown byte by byte, and mended as base64', async () => {
+    await sendBroken('bytes', Buffer.from([0xff, 0, 0xfe, 0x0a]))
+    const listed = await waitFor(
+      async () => (await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=bytes`)).items[0],
+    )
+    const { page, troubles, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/dead-letters/${listed.id}`)
+    await page.getByText('These bytes are no text.').waitFor()
+    expect(await page.locator('#as-text').count()).toBe(0)
+    expect(await page.locator('#as-hex').textContent()).toContain('000000  ff 00 fe 0a')
+    expect(await page.locator('#payload').inputValue()).toBe('/wD+Cg==')
+    await page.locator('#payload').fill('no <base64>')
+    await page.getByRole('button', { name: 'Put back as written here' }).click()
+    await page.getByText('What stands in the form is not base64.').waitFor()
+    expect(await page.locator('#payload').inputValue()).toBe('no <base64>')
+    await page.locator('#payload').fill(Buffer.from('{"temperature": 3}').toString('base64'))
+    await page.getByRole('button', { name: 'Put back as written here' }).click()
+    await page.getByText('Put back: 1 accepted, 0 dead-lettered again.').waitFor()
+    expect(troubles.filter((each) => !each.includes('422'))).toEqual([])
     await close()
   })
 

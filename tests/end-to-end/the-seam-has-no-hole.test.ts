@@ -1,11 +1,13 @@
 // The sixth promise: one view, from history to live, over every transport, without a hole. Viewers that begin now or anywhere in the past, stop reading,
-// go away and come back with their cursors, while readings come in and whatever serves them is killed: together a viewer's frames are what was
-// acknowledged, each reading once, or a declared gap covers what is missing. WEIR_TEST_SEAM_ROUNDS: more rounds; WEIR_TEST_SEED: other chances.
+// go away and come back with their cursors, while readings come in (rising, late, again, corrected) and whatever serves them is killed. In `every`, a
+// viewer's frames together are what was acknowledged, each reading once, or a declared gap covers what is missing, and there is one only where the table was
+// away; in `latest`, no series goes back, and at the end each stands where /v1/latest does. WEIR_TEST_SEAM_ROUNDS: more rounds; WEIR_TEST_SEED: other chances.
 import { afterAll, describe, expect, it } from 'vitest'
-import { allReadings } from '../helpers/ask.ts'
+import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawPublisher } from '../helpers/mqtt-raw.ts'
 import { createRandom } from '../helpers/random.ts'
 import { RoamingViewer } from '../helpers/roaming-viewer.ts'
+import { instantOf, seamPayload, seamReadings } from '../helpers/seam-load.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirPart, type WeirProcess } from '../helpers/weir-process.ts'
 import { isOnKafka } from '../helpers/which-log.ts'
@@ -13,18 +15,41 @@ import { isOnKafka } from '../helpers/which-log.ts'
 const rounds = Number(process.env.WEIR_TEST_SEAM_ROUNDS ?? (isOnKafka ? 1 : 2))
 /** Fixed where nobody asks for another: what is red here is red everywhere. */
 const random = createRandom(Number(process.env.WEIR_TEST_SEED ?? 20_261_122))
-const firstAt = 1_700_000_000_000
 const devices = 3
-const viewersOfARound = 5
-const ratePerS = 1_000
+const viewersOfARound = 8
+const ratePerS = 300
 
-/** By device: the index from which on a viewer is owed everything. */
-type Owed = readonly number[]
+const questions = [
+  { query: 'device=seam-*', wants: () => true },
+  { query: 'device=seam-*', wants: () => true },
+  { query: 'device=seam-0&device=seam-2&metric=a', wants: (name) => /^seam-[02] a /.test(name) },
+  { query: 'device=seam-1&metric=b&metric=s', wants: (name) => /^seam-1 [bs] /.test(name) },
+] satisfies { query: string; wants: (name: string) => boolean }[] as readonly Question[]
+
+interface Question {
+  readonly query: string
+  /** Whether a series is asked for: `device metric `. */
+  readonly wants: (name: string) => boolean
+}
 
 interface Watch {
   readonly viewer: RoamingViewer
+  readonly question: Question
+  readonly mode: 'every' | 'latest'
   readonly name: string
-  owed: Owed | undefined
+  /** Readings observed from here on; undefined: those that were sent since it began. */
+  readonly since: number | undefined
+  /** By device: messages that it saw begin. */
+  sentBefore: readonly number[] | undefined
+}
+
+/** Of one identity, what was sent, in order. */
+interface Sent {
+  readonly device: number
+  readonly series: string
+  readonly observedAt: number
+  readonly indexes: number[]
+  readonly values: (number | string)[]
 }
 
 describe('the seam has no hole', () => {
@@ -41,7 +66,6 @@ describe('the seam has no hole', () => {
       let weir: WeirProcess | undefined = await startWeir()
       const { data } = weir
       let current = weir
-      const acknowledged = Array.from({ length: devices }, () => new Set<number>())
       for (let device = 0; device < devices; device++) {
         publishers.push(
           new RawPublisher({
@@ -50,26 +74,25 @@ describe('the seam has no hole', () => {
             window: 100,
             ratePerS,
             resend: true,
-            message: (index) => ({
-              topic: `devices/seam-${device}/telemetry`,
-              payload: `{"ts":${instantOf(index)},"v":${index}}`,
-            }),
-            onAcknowledged: (index) => acknowledged[device]!.add(index),
+            message: (index) => ({ topic: `devices/seam-${device}/telemetry`, payload: seamPayload(device, index) }),
+            onAcknowledged: () => {},
           }),
         )
       }
       const addresses = () => weir && { http: weir.http, live: weir.urls.live! }
       const begin = (name: string): void => {
-        const from = random.next() < 0.5 ? undefined : random.between(0, Math.max(0, publishers[0]!.sent))
-        const sentSoFar = (): Owed => publishers.map(({ sent }) => sent)
+        const since = random.next() < 0.4 ? undefined : instantOf(random.between(-5, Math.max(0, publishers[0]!.sent)))
+        const question = questions[random.between(0, questions.length - 1)]!
+        const mode = random.next() < 0.6 ? 'every' : 'latest'
         const watch: Watch = {
-          name: `${name}, from ${from === undefined ? 'now' : `reading ${from}`}`,
-          owed: from === undefined ? undefined : publishers.map(() => from),
+          ...{ question, mode, since },
+          name: `${name}, ${mode} ${question.query} from ${since ?? 'now'}`,
+          sentBefore: undefined,
           viewer: new RoamingViewer({
-            ...{ addresses, random, query: 'device=seam-*&mode=every' },
-            since: from === undefined ? undefined : String(firstAt + from),
+            ...{ addresses, random, query: `${question.query}&mode=${mode}&anomalies=true` },
+            since: since === undefined ? undefined : String(since),
             onStarted: () => {
-              watch.owed ??= sentSoFar()
+              watch.sentBefore ??= publishers.map(({ sent }) => sent)
             },
           }),
         }
@@ -88,16 +111,20 @@ describe('the seam has no hole', () => {
         for (const publisher of publishers) publisher.pause()
         for (const publisher of publishers) await publisher.settled(30_000)
         for (const { viewer } of watches) viewer.settle()
-        const kept = await receivedAt(current)
+        const sent = allSent()
+        const kept = await stored(current, sent)
+        const latest = await latestOf(current, sent)
         for (const watch of watches) {
-          await waitFor(() => check(watch, kept), {
+          await waitFor(() => (watch.mode === 'every' ? checkEvery(watch, sent, kept) : checkLatest(watch, latest)), {
             withinMs: 45_000,
             everyMs: 250,
             what: `all frames of ${watch.name}`,
           })
-          expect(watch.viewer.broken).toBeUndefined()
+          expect(watch.viewer.broken, watch.name).toBeUndefined()
+          checkGaps(watch)
         }
         for (const { viewer } of watches) await viewer.stop()
+        await checkAnomalies(current)
         report(round)
         watches.length = 0
       }
@@ -122,79 +149,172 @@ describe('the seam has no hole', () => {
         weir = current
       }
 
-      /** By device and index: when each acknowledged reading was received, as the table says. */
-      async function receivedAt(from: WeirProcess): Promise<Map<string, number>> {
-        return waitFor(
-          async () => {
-            const kept = new Map<string, number>()
-            for await (const item of allReadings(from.http, { device: 'seam-*', metric: 'v', from: String(firstAt) }))
-              kept.set(`${item.device} ${item.observedAt}`, item.receivedAt)
-            for (const [device, indexes] of acknowledged.entries())
-              for (const index of indexes)
-                if (!kept.has(keyOf(device, index)))
-                  throw new Error(`reading ${index} of ${device} is not in the table`)
-            return kept
-          },
-          { withinMs: 45_000, everyMs: 250, what: 'all acknowledged readings in the table' },
-        )
+      /** By identity; of a message that was sent again, once. */
+      function allSent(): Map<string, Sent> {
+        const all = new Map<string, Sent>()
+        for (const [device, publisher] of publishers.entries()) {
+          for (let index = 0; index < publisher.sent; index++) {
+            for (const { metric, observedAt, value } of seamReadings(device, index)) {
+              const series = `seam-${device} ${metric}`
+              const key = `${series} ${observedAt}`
+              const known = all.get(key) ?? { device, series, observedAt, indexes: [], values: [] }
+              known.indexes.push(index)
+              known.values.push(value)
+              all.set(key, known)
+            }
+          }
+        }
+        return all
       }
 
       /** Throws while something is missing, and for good when something is wrong. */
-      function check({ viewer, owed }: Watch, kept: ReadonlyMap<string, number>): boolean {
-        if (!owed) throw new Error('it has not caught up')
+      function checkEvery({ viewer, sentBefore, since, question }: Watch, sent: AllSent, kept: Kept): boolean {
+        if (!sentBefore) throw new Error(`it has not caught up; ${story(viewer)}`)
         const missing: string[] = []
-        for (const [device, indexes] of acknowledged.entries()) {
-          for (const index of indexes) {
-            if (index < owed[device]!) continue
-            const key = keyOf(device, index)
-            const told = viewer.told.get(key)
-            if (told === undefined) {
-              if (isCovered(viewer.gaps, kept.get(key)!, instantOf(index))) continue
-              missing.push(`${key} ${kept.get(key)}`)
-              continue
-            }
-            if (told.value !== index) throw new Error(`${key} is ${told.value}, not ${index}`)
-            // A device that sends again makes it two readings with one identity; nobody else may.
-            const sent = publishers[device]!.timesSent.get(index) ?? 1
-            if (told.times > sent) throw new Error(`${key} was sent ${sent} times and told ${told.times} times`)
+        for (const [key, { device, series, observedAt, indexes, values }] of sent) {
+          const told = viewer.told.get(key)
+          const isWanted = question.wants(`${series} `)
+          const isOwed =
+            isWanted && (since === undefined ? indexes.at(-1)! >= sentBefore[device]! : observedAt >= since)
+          if (told === undefined) {
+            if (isOwed && !isCovered(viewer.gaps, kept.get(key)!)) missing.push(key)
+            continue
           }
+          if (!isWanted) throw new Error(`${key} was told to one who did not ask for it`)
+          if (!values.includes(told.value)) throw new Error(`${key} is ${told.value}, which nobody sent`)
+          if (isOwed && told.value !== values.at(-1) && !isCovered(viewer.gaps, kept.get(key)!))
+            missing.push(`${key} is ${told.value}, not ${values.at(-1)}, of ${indexes}:`)
+          // Each time that a device sends an identity makes it a reading more to tell; nobody else may.
+          let times = 0
+          for (const index of indexes) times += publishers[device]!.timesSent.get(index) ?? 1
+          if (told.times > times) throw new Error(`${key} was sent ${times} times and told ${told.times} times`)
         }
         if (missing.length > 0)
           throw new Error(
             `${missing.length} readings are missing, ${missing[0]} to ${missing.at(-1)}; ${story(viewer)}`,
           )
-        for (const key of viewer.told.keys()) if (!kept.has(key)) throw new Error(`${key} was told and is not kept`)
+        for (const key of viewer.told.keys()) if (!sent.has(key)) throw new Error(`${key} was told and never sent`)
         return true
       }
 
-      function report(round: number): void {
-        const words = watches.map(
-          ({ name, viewer }) =>
-            `${name}: ${viewer.told.size} readings over ${viewer.connections} connections, gaps ${JSON.stringify(viewer.gaps.map(({ cause }) => cause))}, ended ${JSON.stringify(viewer.endings)}`,
+      function checkLatest({ viewer, sentBefore, since, question }: Watch, latest: Latest): boolean {
+        if (!sentBefore) throw new Error(`it has not caught up; ${story(viewer)}`)
+        for (const [series, { observedAt, value, device, index }] of latest) {
+          const shown = viewer.shown.get(series)
+          if (!question.wants(`${series} `)) {
+            if (shown) throw new Error(`${series} was told to one who did not ask for it`)
+            continue
+          }
+          const isOwed = since === undefined ? index >= sentBefore[device]! : observedAt >= since
+          if (!isOwed) continue
+          if (shown?.observedAt === observedAt && shown.value === value) continue
+          throw new Error(
+            `${series} is shown as ${JSON.stringify(shown)}, and is ${value} of ${observedAt}; ${story(viewer)}`,
+          )
+        }
+        return true
+      }
+
+      async function checkAnomalies({ http }: WeirProcess): Promise<void> {
+        const told = new Set(watches.flatMap(({ viewer }) => [...viewer.anomalies]))
+        if (told.size === 0) return
+        await waitFor(
+          async () => {
+            const found = new Set<string>()
+            let after: string | null = null
+            do {
+              const query = `device=seam-*&from=0&limit=1000${after === null ? '' : `&after=${encodeURIComponent(after)}`}`
+              const page: { items: { id: string }[]; next: string | null } = await ask(`${http}/v1/anomalies?${query}`)
+              for (const { id } of page.items) found.add(id)
+              after = page.next
+            } while (after !== null)
+            for (const id of told) if (!found.has(id)) throw new Error(`the anomaly ${id} was told and is not kept`)
+            return true
+          },
+          { withinMs: 45_000, everyMs: 250, what: 'all anomalies that were told' },
         )
-        console.info(`round ${round}:\n  ${words.join('\n  ')}`)
       }
     },
     180_000 + rounds * 120_000,
   )
+
+  function report(round: number): void {
+    const words = watches.map(
+      ({ name, viewer }) =>
+        `${name}: ${viewer.told.size} readings, ${viewer.revisions} revisions, ${viewer.anomalies.size} anomalies over ${viewer.connections} connections, gaps ${JSON.stringify(viewer.gaps)}, ended ${JSON.stringify(viewer.endings)}`,
+    )
+    console.info(`round ${round}:\n  ${words.join('\n  ')}`)
+  }
 })
 
-function story({ told, connections, gaps, endings, journey }: RoamingViewer): string {
-  const way = `${told.size} told over ${connections} connections, gaps ${JSON.stringify(gaps)}, ended ${endings}`
-  return `${way}:\n    ${journey.slice(-60).join('\n    ')}`
-}
+type AllSent = ReadonlyMap<string, Sent>
+type Kept = ReadonlyMap<string, ReadingItem>
+type Latest = ReadonlyMap<
+  string,
+  { readonly observedAt: number; readonly value: number | string; readonly device: number; readonly index: number }
+>
 
-function instantOf(index: number): number {
-  return firstAt + index
-}
-
-function keyOf(device: number, index: number): string {
-  return `seam-${device} ${instantOf(index)}`
-}
-
-/** A gap is bounded by receivedAt, or by observedAt where history could not be read. */
-function isCovered(gaps: readonly Record<string, unknown>[], receivedAt: number, observedAt: number): boolean {
-  return gaps.some(({ from, to }) =>
-    [receivedAt, observedAt].some((instant) => instant >= Number(from ?? 0) && instant <= Number(to ?? Infinity)),
+/** The table's readings, once it has all that was sent, each as it was sent last. */
+async function stored({ http }: WeirProcess, sent: AllSent): Promise<Kept> {
+  return waitFor(
+    async () => {
+      const kept = new Map<string, ReadingItem>()
+      for await (const item of allReadings(http, { device: 'seam-*', from: '0' }))
+        kept.set(`${item.device} ${item.metric} ${item.observedAt}`, item)
+      for (const [key, { values }] of sent) {
+        const item = kept.get(key)
+        if (!item) throw new Error(`${key} is not in the table`)
+        const value = item.value ?? item.text
+        if (value !== values.at(-1)) throw new Error(`${key} is ${value} in the table, not ${values.at(-1)}`)
+      }
+      expect(kept.size).toBe(sent.size)
+      return kept
+    },
+    { withinMs: 60_000, everyMs: 250, what: 'all acknowledged readings in the table' },
   )
+}
+
+/** What /v1/latest says, once that is what was sent. */
+async function latestOf({ http }: WeirProcess, sent: AllSent): Promise<Latest> {
+  const newest = new Map<string, { observedAt: number; value: number | string; device: number; index: number }>()
+  for (const { series, observedAt, values, indexes, device } of sent.values())
+    if (observedAt >= (newest.get(series)?.observedAt ?? 0))
+      newest.set(series, { observedAt, value: values.at(-1)!, device, index: indexes.at(-1)! })
+  await waitFor(
+    async () => {
+      const { items } = await ask<{ items: ReadingItem[] }>(`${http}/v1/latest?device=seam-*&limit=1000`)
+      for (const [series, { observedAt, value }] of newest) {
+        const item = items.find(({ device, metric }) => series === `${device} ${metric}`)
+        if (item?.observedAt !== observedAt || (item.value ?? item.text) !== value)
+          throw new Error(`/v1/latest says ${JSON.stringify(item)} of ${series}, sent was ${value} of ${observedAt}`)
+      }
+      return true
+    },
+    { withinMs: 45_000, everyMs: 250, what: 'the latest readings' },
+  )
+  return newest
+}
+
+/** The log and the table hold everything: only who asked the table while it was away, for all of ten seconds, may be told of a gap, and of its bounds. */
+function checkGaps({ viewer, name, since }: Watch): void {
+  for (const { cause, from, to, by } of viewer.gaps) {
+    expect(cause, name).toBe('store-away')
+    expect(by, name).toBe('observedAt')
+    expect(Number(from), name).toBeGreaterThanOrEqual(since ?? Number.POSITIVE_INFINITY)
+    expect(to, name).not.toBeNull()
+    expect(Number(to), name).toBeGreaterThanOrEqual(Number(from))
+  }
+}
+
+function isCovered(gaps: readonly Record<string, unknown>[], reading: ReadingItem): boolean {
+  return gaps.some(({ from, to, by }) => {
+    if (typeof from !== 'number' || typeof to !== 'number') return false
+    const instant = by === 'receivedAt' ? reading.receivedAt : reading.observedAt
+    return instant >= from && instant <= to
+  })
+}
+
+function story({ told, connections, gaps, endings, journey, broken }: RoamingViewer): string {
+  const way = `${told.size} told over ${connections} connections, gaps ${JSON.stringify(gaps)}, ended ${endings}, broken: ${broken}`
+  return `${way}:\n    ${journey.slice(-60).join('\n    ')}`
 }

@@ -1,5 +1,6 @@
 // A viewer as the world has them: it stops reading for a while, loses its connection, comes back with its cursor over another transport, and goes on
-// for as long as it is let. It keeps what it was told, how often, and the gaps that were declared to it.
+// for as long as it is let. It keeps what it was told, how often, and the gaps that were declared to it; and it knows what a stream may never do:
+// tell a late reading as a new one, let a series go back, hurry.
 import { request } from 'node:http'
 import { decodeColumns } from './columns.ts'
 import type { Random } from './random.ts'
@@ -33,6 +34,27 @@ interface Told {
   times: number
 }
 
+export interface Shown {
+  readonly observedAt: number
+  readonly value: number | string
+}
+
+/** What one connection was told, in its order. */
+class Heard {
+  readonly openedAt = performance.now()
+  /** By series: the newest. */
+  readonly newest = new Map<string, Shown>()
+  readonly anomalies = new Set<string>()
+  isLive = false
+  /** Frames of readings since it caught up. */
+  frames = 0
+}
+
+/** Twenty a second, and what timers and the first ones take. */
+function framesAllowed(sinceMs: number): number {
+  return 22 * (sinceMs / 1_000) + 5
+}
+
 type Transport = 'json' | 'columns' | 'stream'
 interface Connection {
   readonly isOpen: () => boolean
@@ -41,8 +63,12 @@ interface Connection {
 }
 
 export class RoamingViewer {
-  /** By device and instant. */
+  /** By device, metric and instant. */
   readonly told = new Map<string, Told>()
+  /** By series: the newest as a page would show it. */
+  readonly shown = new Map<string, Shown>()
+  readonly anomalies = new Set<string>()
+  revisions = 0
   readonly gaps: Record<string, unknown>[] = []
   /** How its connections ended, as far as it was told. */
   readonly endings: string[] = []
@@ -56,10 +82,13 @@ export class RoamingViewer {
   private isStarted = false
   private isStopped = false
   private isSettling = false
+  private heard = new Heard()
+  private readonly isLatest: boolean
   private running: Promise<void>
 
   constructor(options: RoamingOptions) {
     this.options = options
+    this.isLatest = !options.query.includes('mode=every')
     this.running = this.roam()
   }
 
@@ -103,9 +132,14 @@ export class RoamingViewer {
     if (addresses === undefined) return undefined
     const { query, since } = this.options
     const from = this.cursor ?? since
+    this.heard = new Heard()
     this.journey.push(`${transport} ${from?.slice(0, 120)} ${new Date().toISOString().slice(14, 23)}`)
     const path = `/v1/live?${query}${from === undefined ? '' : `&since=${encodeURIComponent(from)}`}`
-    return transport === 'stream' ? this.stream(addresses.http, path) : this.socket(addresses.live, path, transport)
+    if (transport !== 'stream') return this.socket(addresses.live, path, transport)
+    // As a browser's EventSource does: the address stays, the header leads.
+    if (this.cursor === undefined || this.options.random.next() < 0.5) return this.stream(addresses.http, path)
+    const first = `/v1/live?${query}${since === undefined ? '' : `&since=${encodeURIComponent(since)}`}`
+    return this.stream(addresses.http, first, { 'last-event-id': this.cursor })
   }
 
   private socket(live: string, path: string, transport: Transport): Connection {
@@ -130,12 +164,12 @@ export class RoamingViewer {
     }
   }
 
-  private stream(http: string, path: string): Connection {
+  private stream(http: string, path: string, headers: Readonly<Record<string, string>> = {}): Connection {
     let isOpen = true
     let isEnded = false
     let text = ''
     let pausing: ((isPaused: boolean) => void) | undefined
-    const asked = request(`${http}${path}`, { agent: false }, (answer) => {
+    const asked = request(`${http}${path}`, { agent: false, headers }, (answer) => {
       if (answer.statusCode !== 200) {
         isOpen = answer.statusCode === 503 ? false : this.breaks(`the stream answered ${answer.statusCode}`)
         answer.resume()
@@ -170,25 +204,61 @@ export class RoamingViewer {
   }
 
   private take(type: string, cursor: unknown, data: Record<string, unknown>): void {
-    if (type === 'readings') for (const item of data.items as ToldItem[]) this.hear(item)
-    else if (type === 'revision') this.hear(data as unknown as ToldItem)
-    else if (type === 'gap') this.gaps.push(data)
+    if (type === 'readings') {
+      this.countFrame()
+      for (const item of data.items as ToldItem[]) this.hear(item, false)
+    } else if (type === 'revision') {
+      this.revisions++
+      this.hear(data as unknown as ToldItem, true)
+      if (!(Number(data.from) <= Number(data.observedAt) && Number(data.observedAt) < Number(data.to)))
+        this.breaks(`a revision whose range leaves it out: ${JSON.stringify(data)}`)
+    } else if (type === 'gap') this.gaps.push(data)
+    else if (type === 'anomaly') this.hearAnomaly(String((data.anomaly as { id?: string } | undefined)?.id ?? data.id))
     else if (type === 'bye') this.endings.push(String(data.reason))
     else if (type === 'caught-up') {
       if (!this.isStarted) this.options.onStarted()
       this.isStarted = true
+      this.heard.isLive = true
     } else this.breaks(`a frame of type ${type}`)
     if (typeof cursor === 'string' && cursor !== '') this.cursor = cursor
   }
 
-  private hear({ device, observedAt, value, text }: ToldItem): void {
-    const key = `${device} ${observedAt}`
+  private hear({ device, metric, observedAt, value, text }: ToldItem, isRevision: boolean): void {
+    const series = `${device} ${metric}`
+    const key = `${series} ${observedAt}`
     const known = this.told.get(key)
     const said = value ?? text!
     if (known) {
       known.times++
       known.value = said
     } else this.told.set(key, { value: said, times: 1 })
+    const before = this.heard.newest.get(series)
+    const isOlder =
+      before !== undefined &&
+      (observedAt < before.observedAt || (observedAt === before.observedAt && said !== before.value))
+    if (isOlder && !isRevision)
+      this.breaks(`${key} came as new behind ${JSON.stringify(before)}; ${this.journey.at(-1)}`)
+    if (!before || observedAt >= before.observedAt) this.heard.newest.set(series, { observedAt, value: said })
+    const shown = this.shown.get(series)
+    if (this.isLatest && !isRevision && shown && observedAt < shown.observedAt)
+      this.breaks(
+        `${series} went back from ${shown.observedAt} to ${observedAt}; ${this.journey.slice(-3).join(' | ')}`,
+      )
+    if (!shown || observedAt >= shown.observedAt) this.shown.set(series, { observedAt, value: said })
+  }
+
+  private countFrame(): void {
+    const { heard } = this
+    if (!this.isLatest || !heard.isLive) return
+    heard.frames++
+    const tookMs = performance.now() - heard.openedAt
+    if (heard.frames > framesAllowed(tookMs)) this.breaks(`${heard.frames} frames in ${Math.round(tookMs)} ms`)
+  }
+
+  private hearAnomaly(id: string): void {
+    if (this.heard.anomalies.has(id)) this.breaks(`the anomaly ${id} came twice on one connection`)
+    this.heard.anomalies.add(id)
+    this.anomalies.add(id)
   }
 
   private breaks(what: string): false {

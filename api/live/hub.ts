@@ -302,22 +302,21 @@ export class LiveHub {
     for (const chunk of chunks) {
       const row = new RowCursor(chunk.rows)
       let rows = 0
+      let id = noSeries
       while (row.next()) {
         rows++
-        const id = this.lastValues.identify(chunk.rows, row)
-        if (id === noSeries) continue
-        const channels = this.channelsOf(id)
-        if (channels.length === 0) continue
+        if (!row.isSameSeries) id = this.lastValues.identify(chunk.rows, row)
+        // Asked for at each row: a viewer that is let go on the way may take its channel with it.
+        if (id === noSeries || !this.channelsOf(id).some(wantsEvery)) continue
         const { observedAt } = row
-        const value = row.isText() ? row.text() : row.value
-        let item: LiveItem | undefined
-        for (const channel of channels) {
-          if (channel.subscription.mode !== 'every') continue
-          item ??= this.items.make(id, observedAt, value)
+        const value = row.said()
+        const item = this.items.make(id, observedAt, value)
+        for (const channel of this.channelsOf(id)) {
+          if (!wantsEvery(channel)) continue
           if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
           else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, value })
         }
-        if (item) newestSent.note(id, observedAt, value)
+        newestSent.note(id, observedAt, value)
       }
       before = cursorAfter([chunk], before)
       for (const channel of this.channels.values()) if (channel.isFull) channel.flush('', encodeCursor(before))
@@ -337,7 +336,7 @@ export class LiveHub {
   }
 
   private flushEvery(cursor: string): void {
-    for (const channel of this.channels.values()) if (channel.subscription.mode === 'every') channel.flush('', cursor)
+    for (const channel of this.channels.values()) if (wantsEvery(channel)) channel.flush('', cursor)
   }
 
   private scheduleFrame(): void {
@@ -353,7 +352,7 @@ export class LiveHub {
     for (const id of this.lastValues.takeChanged()) {
       let item: LiveItem | undefined
       for (const channel of this.channelsOf(id)) {
-        if (channel.subscription.mode !== 'latest') continue
+        if (wantsEvery(channel)) continue
         item ??= this.items.last(id)
         channel.add(item)
         // More is to come at this place in the log: who resumes from this frame begins where the one before ended.
@@ -366,7 +365,7 @@ export class LiveHub {
     const cursor = hasMore ? before : encodeCursor(this.cursor)
     this.latestCursor = cursor
     for (const channel of this.channels.values()) {
-      if (channel.subscription.mode === 'latest') channel.flush(before, cursor)
+      if (!wantsEvery(channel)) channel.flush(before, cursor)
     }
     if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
@@ -377,10 +376,14 @@ export class LiveHub {
     for (const [id, readings] of late) {
       if (count++ >= revisionsPerFrameMax) return
       late.delete(id)
-      const channels = this.channelsOf(id).filter(({ subscription }) => subscription.mode === 'latest')
+      const channels = this.channelsOf(id).filter((channel) => !wantsEvery(channel))
       if (channels.length === 0) continue
       const revised = this.items.revised(id, readings)
       for (const channel of channels) channel.addRevision(revised)
     }
   }
+}
+
+function wantsEvery({ subscription }: Channel): boolean {
+  return subscription.mode === 'every'
 }

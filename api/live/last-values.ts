@@ -204,7 +204,7 @@ export class LastValues {
 
   private noteLate(id: number, cursor: RowCursor): void {
     const { observedAt } = cursor
-    const value = cursor.isText() ? cursor.text() : cursor.value
+    const value = cursor.said()
     widen(this.late, id, observedAt, value)
   }
 

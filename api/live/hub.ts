@@ -43,8 +43,14 @@ export interface LiveHubOptions {
   readonly patienceMs?: number
 }
 
-/** `latest` gets at most twenty frames a second. */
+/** `latest` gets at most twenty frames a second, … */
 const frameMs = 50
+/**
+ * … and handing them out takes at most this part of the time: on a machine that is busy viewers get fewer frames, which say the same in the end, rather
+ * than take the time from devices that wait for acknowledgements. Four a second there are all the same.
+ */
+const framesShareMax = 0.1
+const frameMsMax = 250
 /** Revisions a frame of `latest`, the rest with the next one: a device that sends a day late is not everybody's flood. */
 const revisionsPerFrameMax = 200
 
@@ -75,7 +81,7 @@ export class LiveHub {
   private readonly newestSent = new NewestSentTable()
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
-  private lastFrameMs = 0
+  private nextFrameMs = 0
   /** Where the last whole `latest` frame ended. */
   private latestCursor = ''
   private everyChannels = 0
@@ -341,13 +347,13 @@ export class LiveHub {
 
   private scheduleFrame(): void {
     if (this.frameTimer !== undefined) return
-    const waitMs = Math.max(0, this.lastFrameMs + frameMs - performance.now())
+    const waitMs = Math.max(0, this.nextFrameMs - performance.now())
     this.frameTimer = setTimeout(() => this.sendLatest(), waitMs)
   }
 
   private sendLatest(): void {
     this.frameTimer = undefined
-    this.lastFrameMs = performance.now()
+    const beganMs = performance.now()
     this.addRevisions()
     for (const id of this.lastValues.takeChanged()) {
       let item: LiveItem | undefined
@@ -367,6 +373,8 @@ export class LiveHub {
     for (const channel of this.channels.values()) {
       if (!wantsEvery(channel)) channel.flush(before, cursor)
     }
+    const tookMs = performance.now() - beganMs
+    this.nextFrameMs = beganMs + Math.min(frameMsMax, Math.max(frameMs, tookMs / framesShareMax))
     if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
 

@@ -27,7 +27,7 @@ export class GatheredMessages {
   }
 
   /** No message may be larger than `limits.ingestMessageBytesMax`. */
-  add(taker: MessageTaker, message: Buffer, isBinary: boolean): void {
+  add(taker: MessageTaker, message: Uint8Array, isBinary: boolean): void {
     if (this.count === messagesMax || this.length + message.length > bytesMax) this.takeAll()
     const { count } = this
     this.bytes.set(message, this.length)

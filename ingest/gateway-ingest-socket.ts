@@ -18,7 +18,7 @@ import type { RateBucket } from './rate-limits.ts'
 
 export interface IngestSocketHost extends GatewayHost {
   /** Hands the message to `take` by the end of the turn, after all that came before it. */
-  gather(socket: IngestSocket, bytes: Buffer, isBinary: boolean): void
+  gather(socket: IngestSocket, bytes: Uint8Array, isBinary: boolean): void
   /** Hands over at once what was gathered. */
   takeGathered(): void
   /** There are acknowledgements to come: call `flush` when a cycle is durable. */
@@ -89,7 +89,7 @@ export class IngestSocket implements SocketHandler, MessageTaker {
     this.host.closed(this)
   }
 
-  message(bytes: Buffer, isBinary: boolean): void {
+  message(bytes: Uint8Array, isBinary: boolean): void {
     // What comes while we stop is not taken; the peer learns with the close what was.
     if (this.socket === undefined || this.host.isDraining) return
     if (bytes.length > limits.ingestMessageBytesMax) {
@@ -223,7 +223,7 @@ export class IngestSocket implements SocketHandler, MessageTaker {
   }
 
   /** The first frame of a browser, which can't set a header. */
-  private authenticate(bytes: Buffer, isBinary: boolean): void {
+  private authenticate(bytes: Uint8Array, isBinary: boolean): void {
     const token = isBinary ? undefined : readAuthFrame(bytes)
     const credential = token === undefined ? undefined : this.host.auth.byToken(token)
     if (credential === undefined || (this.device !== undefined && !maySpeakFor(credential, this.device)))
@@ -322,10 +322,10 @@ function stringOf(bytes: Buffer, start: number, end: number): string | undefined
 }
 
 /** The token of `{"type":"auth","token":"…"}`; undefined when it is not such a frame. */
-function readAuthFrame(bytes: Buffer): string | undefined {
+function readAuthFrame(bytes: Uint8Array): string | undefined {
   if (bytes.length > limits.authFrameBytesMax) return undefined
   try {
-    const { type, token } = JSON.parse(bytes.toString('utf8')) as { type?: unknown; token?: unknown }
+    const { type, token } = JSON.parse(Buffer.from(bytes).toString('utf8')) as { type?: unknown; token?: unknown }
     return type === 'auth' && typeof token === 'string' ? token : undefined
   } catch {
     return undefined

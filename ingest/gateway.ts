@@ -174,7 +174,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     return this.isMemoryUsed() ? unavailable.memoryUsed() : undefined
   }
 
-  gather(socket: IngestSocket, bytes: Buffer, isBinary: boolean): void {
+  gather(socket: IngestSocket, bytes: Uint8Array, isBinary: boolean): void {
     if (this.gathered.isEmpty) this.accepter.expect()
     this.gathered.add(socket, bytes, isBinary)
   }

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type IngestSettings, type RunningIngest, runIngest } from '../tests/helpers/running-ingest.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { ingestFrame, TestSocket } from '../tests/helpers/websocket.ts'
+import { clientFrame, ingestFrame, opcodes, TestSocket } from '../tests/helpers/websocket.ts'
 import { ingestLimits } from './limits.ts'
 
 const running: RunningIngest[] = []
@@ -206,6 +206,27 @@ describe('POST /v1/telemetry/{device}', () => {
 })
 
 describe('WebSocket /v1/ingest', () => {
+  it('takes what came in one segment before a close, more than is gathered at once, of two sockets in order of arrival', async () => {
+    const ingest = await start()
+    const sent = 40
+    const all = ['d1', 'd2'].map((device) => open(ingest, `/v1/ingest?device=${device}`))
+    for (const socket of all) await socket.hello()
+    for (const socket of all) {
+      const frames = Array.from({ length: sent }, (_, id) => {
+        const payload = `{"ts": ${1_700_000_000_000 + id}, "values": {"a": ${id}}}`.padEnd(20_000)
+        return clientFrame(opcodes.binary, ingestFrame(id, 0, '', payload))
+      })
+      socket.socket.write(Buffer.concat([...frames, clientFrame(opcodes.close, Buffer.from([0x03, 0xe8]))]))
+    }
+    for (const socket of all) await socket.closed()
+    await waitFor(() => ingest.service.totals().durableReadings === 2 * sent)
+    const kept = await ingest.readings()
+    for (const device of ['d1', 'd2']) {
+      const values = kept.filter((each) => each.device === device).map(({ value }) => value)
+      expect(values).toEqual(Array.from({ length: sent }, (_, id) => id))
+    }
+  })
+
   it('says hello and acknowledges up to what is durable, in one send', async () => {
     const ingest = await start()
     const socket = open(ingest)

@@ -28,10 +28,13 @@ export interface GatewayLoadReport {
   readonly generatorCores: number
 }
 
-const ringLength = 500
+/** Readings in a ring; what is in flight is far less, for a message is written over only when it was acknowledged long ago. */
+const ringReadings = 10_000
+/** Digits of `ts` that stand for the place in the ring. */
+const ringDigits = 4
+/** Of those before them, as many as are written over at each turn: enough for ten thousand million readings a connection. */
+const turnDigits = 6
 const settleMsMax = 60_000
-/** Digits of `ts` in every message. */
-const digits = 13
 
 /** Sends while it is told to, and says when the last of it was acknowledged. */
 abstract class Connection {
@@ -44,14 +47,10 @@ abstract class Connection {
   private readonly load: Load
   private isRunning = false
 
-  constructor(setup: GatewayLoadSetup, load: Load, messageAt: (place: number) => Buffer) {
+  constructor(setup: GatewayLoadSetup, load: Load, messageOf: (payload: string) => Buffer) {
     this.load = load
     this.readings = setup.readingsABody
-    const messages = Array.from({ length: ringLength }, (_, place) => {
-      const bytes = messageAt(place)
-      return { bytes, times: timesIn(bytes) }
-    })
-    this.ring = new Ring(messages, setup.firstAt, 1)
+    this.ring = new Ring(setup, messageOf)
     this.socket = connect(setup.port, setup.host)
     this.socket.setNoDelay(true)
     this.socket.on('close', () => load.fail('the other side closed the connection'))
@@ -79,77 +78,88 @@ abstract class Connection {
   protected abstract send(): void
 }
 
-/** Messages as they go out, one after another in a ring; `ts` is written over at each turn. */
+/** Messages as they go out, one after another in a ring; a second time around only the leading digits of each `ts` are written over. */
 class Ring {
   readonly bytes: Buffer
   readonly starts: number[] = []
-  readonly times: number[][] = []
+  private readonly messages: number
+  private readonly readings: number
+  private readonly firstAt: number
+  /** Where the digits begin that change with each turn, a reading. */
+  private readonly timeStarts = new Int32Array(ringReadings)
+  private turn = 0
   private next = 0
-  private readonly step: number
-  private now: number
 
-  constructor(messages: readonly { bytes: Buffer; times: readonly number[] }[], firstAt: number, step: number) {
+  constructor({ readingsABody, firstAt }: GatewayLoadSetup, messageOf: (payload: string) => Buffer) {
+    this.readings = readingsABody
+    this.firstAt = firstAt
+    this.messages = ringReadings / readingsABody
+    const parts: Buffer[] = []
     let at = 0
-    for (const { bytes, times } of messages) {
+    for (let place = 0; place < ringReadings; place += readingsABody) {
+      const bytes = messageOf(payloadAt(place, readingsABody, firstAt))
       this.starts.push(at)
-      this.times.push(times.map((time) => at + time))
+      let mark = 0
+      for (let i = 0; i < readingsABody; i++) {
+        mark = bytes.indexOf(timeMark, mark) + timeMark.length
+        this.timeStarts[place + i] = at + mark + String(firstAt).length - ringDigits - turnDigits
+      }
+      parts.push(bytes)
       at += bytes.length
     }
     this.starts.push(at)
-    this.bytes = Buffer.concat(messages.map(({ bytes }) => bytes))
-    this.now = firstAt
-    this.step = step
+    this.bytes = Buffer.concat(parts)
   }
 
   /** The range of the next `count` messages, up to where the ring begins again. */
-  take(count: number, mark?: (at: number) => void): { start: number; end: number; count: number } {
-    const taken = Math.min(count, ringLength - this.next)
+  take(count: number): { start: number; end: number; from: number; count: number } {
     const from = this.next
-    for (let place = from; place < from + taken; place++) {
-      mark?.(this.starts[place]!)
-      for (const at of this.times[place]!) {
-        this.writeTime(at, this.now)
-        this.now += this.step
-      }
+    const taken = Math.min(count, this.messages - from)
+    if (this.turn > 0) this.writeTurn(from * this.readings, (from + taken) * this.readings)
+    this.next = from + taken
+    if (this.next === this.messages) {
+      this.next = 0
+      this.turn++
     }
-    this.next = (from + taken) % ringLength
-    return { start: this.starts[from]!, end: this.starts[from + taken]!, count: taken }
+    return { start: this.starts[from]!, end: this.starts[from + taken]!, from, count: taken }
   }
 
-  private writeTime(at: number, time: number): void {
-    let rest = time
-    for (let digit = digits - 1; digit >= 0; digit--) {
-      this.bytes[at + digit] = 48 + (rest % 10)
-      rest = Math.floor(rest / 10)
+  private writeTurn(from: number, to: number): void {
+    const { bytes, timeStarts } = this
+    const digits = String(this.firstAt + this.turn * ringReadings).slice(-ringDigits - turnDigits, -ringDigits)
+    const codes = Array.from(digits, (digit) => digit.charCodeAt(0))
+    const [a, b, c, d, e, f] = codes as [number, number, number, number, number, number]
+    for (let place = from; place < to; place++) {
+      const at = timeStarts[place]!
+      bytes[at] = a
+      bytes[at + 1] = b
+      bytes[at + 2] = c
+      bytes[at + 3] = d
+      bytes[at + 4] = e
+      bytes[at + 5] = f
     }
   }
 }
 
-const timeMark = '0'.repeat(digits)
+const timeMark = '"ts":'
 
-function timesIn(bytes: Buffer): number[] {
-  const found: number[] = []
-  for (let at = bytes.indexOf(timeMark); at >= 0; at = bytes.indexOf(timeMark, at + digits)) found.push(at)
-  return found
+function payloadAt(place: number, count: number, firstAt: number): string {
+  const readings = Array.from({ length: count }, (_, i) => {
+    const value = (10 + ((place + i) % 1_000) / 100).toFixed(2)
+    return `{${timeMark}${firstAt + place + i},"values":{"temperature":${value}}}`
+  })
+  return count === 1 ? readings[0]! : `[${readings.join(',')}]`
 }
-
-const valueAt = (index: number): string => (10 + (index % 1_000) / 100).toFixed(2)
-const payloadAt = (index: number): string => `{"ts":${timeMark},"values":{"temperature":${valueAt(index)}}}`
-
-/** Readings of the message at this place of the ring. */
-const readingsAt = (place: number, count: number): string[] =>
-  Array.from({ length: count }, (_, i) => payloadAt(place * count + i))
 
 class HttpConnection extends Connection {
   private got = ''
 
   constructor(setup: GatewayLoadSetup, number: number, load: Load) {
-    super(setup, load, (place) => {
-      const body = `[${readingsAt(place, setup.readingsABody).join(',')}]`
-      return Buffer.from(
+    super(setup, load, (body) =>
+      Buffer.from(
         `POST /v1/telemetry/${setup.prefix}-${number} HTTP/1.1\r\nHost: ${setup.host}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
-      )
-    })
+      ),
+    )
     this.socket.on('data', (bytes: Buffer) => {
       this.got += bytes.toString('latin1')
       const end = this.got.indexOf('"deadLettered":0}')
@@ -174,11 +184,7 @@ class SocketConnection extends Connection {
   private nextId = 1
 
   constructor(setup: GatewayLoadSetup, number: number, load: Load) {
-    super(setup, load, (place) => {
-      const readings = readingsAt(place, setup.readingsABody)
-      const payload = readings.length === 1 ? readings[0]! : `[${readings.join(',')}]`
-      return clientFrame(opcodes.binary, ingestFrame(0, 0, '', payload))
-    })
+    super(setup, load, (payload) => clientFrame(opcodes.binary, ingestFrame(0, 0, '', payload)))
     this.window = setup.window
     // Two bytes before the mask of a short frame, four of a longer one; the id stands behind it.
     this.idAt = this.readings === 1 ? 6 : 8
@@ -208,10 +214,17 @@ class SocketConnection extends Connection {
   protected send(): void {
     let free = this.window - (this.sent - this.acknowledged)
     while (free > 0) {
-      const { start, end, count } = this.ring.take(free, (at) =>
-        this.ring.bytes.writeUInt32BE(this.nextId++, at + this.idAt),
-      )
-      this.socket.write(Buffer.from(this.ring.bytes.subarray(start, end)))
+      const { start, end, from, count } = this.ring.take(free)
+      const { bytes, starts } = this.ring
+      for (let message = from; message < from + count; message++) {
+        const at = starts[message]! + this.idAt
+        const id = this.nextId++
+        bytes[at] = id >>> 24
+        bytes[at + 1] = id >>> 16
+        bytes[at + 2] = id >>> 8
+        bytes[at + 3] = id
+      }
+      this.socket.write(bytes.subarray(start, end))
       this.sent += count
       free -= count
     }

@@ -1,6 +1,7 @@
 // How many readings reach how many viewers, how late, and at whose cost? Fan-out against a plain loop on `ws`; delivery through the whole product at a
 // tick of 50 ms; and durable ingest beside 500 viewers, five of them frozen, against ingest alone.
 import { fork } from 'node:child_process'
+import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { publishPacket, RawMqtt } from '../tests/helpers/mqtt-raw.ts'
 import { pause, waitFor } from '../tests/helpers/wait-for.ts'
@@ -15,6 +16,7 @@ import {
 import type { LiveSideReport } from './live-server-side.ts'
 import { LiveViewers, ownCpuUs } from './live-viewers.ts'
 import { startLoad } from './load-process.ts'
+import { cpuUsOf } from './process-figures.ts'
 import { loadSetup, startForBenchmark } from './weir-side.ts'
 
 const viewers = 500
@@ -25,6 +27,11 @@ const secondsDefault = 5
 const warmSeconds = 1.5
 /** Beyond the tick: PERFORMANCE.md, goal 10. */
 const lateMsMax = 20
+/** A load that the machine can carry, so that what viewers take from ingest shows as acknowledgements that are missing or late. */
+const heldPerS = 100_000
+/** At the limit readings fall by what takes from ingest; a reading's share is told a core that the load generators leave. */
+const leftCores = ({ figures }: Measurement): number =>
+  cpus().length - figures['viewers’ cores']! - figures['generator cores']!
 
 export const live: Benchmark = {
   name: 'live',
@@ -55,7 +62,7 @@ export const live: Benchmark = {
     await measureDelivery(options, seconds, report)
     report.setting(
       'ingest',
-      `50 connections × 100 in flight, QoS 1; ${viewers} viewers of ${updates} series, ${frozen} frozen`,
+      `50 connections × 100 in flight, QoS 1, first at ${heldPerS / 1000} k/s, then as fast as acknowledged; ${viewers} viewers of ${updates} series, ${frozen} frozen`,
     )
     const ingest = await interleave(
       { name: 'with viewers', measure: (round) => measureIngest(options, { isWatched: true, seconds, round }) },
@@ -63,11 +70,20 @@ export const live: Benchmark = {
       options.rounds,
       report,
     )
-    report.ratio(
-      'ingest with viewers ÷ alone',
-      ingest.map(({ a, b }) => a.figures['acked/s']! / b.figures['acked/s']!),
-      { min: 0.95 },
-    )
+    const compare = (name: string, of: (side: Measurement) => number, bar?: { readonly min: number }) =>
+      report.ratio(
+        name,
+        ingest.map(({ a, b }) => of(a) / of(b)),
+        bar,
+      )
+    compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, acked`, ({ figures }) => figures['held/s']!, {
+      min: 0.95,
+    })
+    compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, ack p99`, ({ figures }) => figures['held p99 ms']!)
+    compare('ingest at the limit with viewers ÷ alone, acked', ({ figures }) => figures['acked/s']!)
+    compare('the same a core that viewers and devices leave', (side) => side.figures['acked/s']! / leftCores(side), {
+      min: 0.95,
+    })
   },
 }
 
@@ -183,18 +199,25 @@ async function measureIngest(
     const load = await startLoad(loadSetup('pipelined', weir.mqtt, prefix))
     await load.run({ seconds: warmSeconds })
     all?.freeze(frozen)
-    const before = ownCpuUs()
+    const held = await load.run({ seconds, ratePerS: heldPerS })
+    const { ingest, serve } = weir.pids()
+    const cpuUs = (): number[] => [ownCpuUs(), cpuUsOf(ingest), cpuUsOf(serve)]
+    const before = cpuUs()
     const frames = all?.frames ?? 0
     const run = await load.run({ seconds })
-    const cores = (ownCpuUs() - before) / 1e6 / run.seconds
+    const [own, ofIngest, ofServe] = cpuUs().map((us, i) => us - before[i]!) as [number, number, number]
     await load.stop()
     const framesPerS = ((all?.frames ?? 0) - frames) / run.seconds
     all?.close()
     return {
       figures: {
+        'held/s': held.ackedPerS,
+        'held p99 ms': held.latencyMs!.p99,
         'acked/s': run.ackedPerS,
+        'ingest µs': ofIngest / run.acknowledged,
+        'serve µs': ofServe / run.acknowledged,
         'frames/s': framesPerS,
-        'viewers’ cores': cores,
+        'viewers’ cores': own / 1e6 / run.seconds,
         'generator cores': run.generatorCores,
       },
     }

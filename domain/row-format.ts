@@ -213,6 +213,11 @@ export class RowCursor {
     return this.bytes.utf8Slice(this.textStart, this.textEnd)
   }
 
+  /** What the reading says; a text is decoded each time. */
+  said(): number | string {
+    return this.isText() ? this.text() : this.value
+  }
+
   private repeatsPrefix(): boolean {
     const { bytes, prefixStart, prefixEnd } = this
     const step = this.at - prefixStart

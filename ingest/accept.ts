@@ -61,6 +61,10 @@ export interface Accepter {
   readonly lastReason: RejectReason | ''
   /** Every cycle up to this one is durable. */
   readonly durableCycle: number
+  /** `bring` is called before a cycle goes to the log, and at the end of a turn for which something is expected: what it accepts goes with it. */
+  beforeCommit(bring: () => void): void
+  /** Something was gathered in this turn that `bring` will accept. */
+  expect(): void
   /** Called once per durable cycle, after `durableCycle` moved. */
   onDurable(listener: (durableCycle: number) => void): void
   /** Bytes of rows and dead letters that are not durable yet. */
@@ -218,6 +222,14 @@ class LogAccepter implements Accepter {
 
   get durableCycle(): number {
     return this.committer.durableCycle
+  }
+
+  beforeCommit(bring: () => void): void {
+    this.committer.beforeCommit(bring)
+  }
+
+  expect(): void {
+    this.committer.expect()
   }
 
   onDurable(listener: (durableCycle: number) => void): void {

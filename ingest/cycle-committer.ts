@@ -45,6 +45,7 @@ export class CycleCommitter {
   durableCycle = 0
   private spare: Cycle
   private committing: Cycle | undefined
+  /** The end of this turn will be looked at. */
   private isScheduled = false
   private isClosed = false
   /** Why the cycle under way isn't durable yet; `kind` tells whether that was said already. */
@@ -53,6 +54,7 @@ export class CycleCommitter {
   private retryTimer: NodeJS.Timeout | undefined
   private durableReadings = 0
   private durableDeadLettered = 0
+  private readonly bringers: (() => void)[] = []
   private readonly listeners: ((durableCycle: number) => void)[] = []
   private readonly waiting = new Set<() => void>()
   private readonly log: EventLog
@@ -75,8 +77,20 @@ export class CycleCommitter {
   touched(now: number): number {
     const { gathering } = this
     if (gathering.beganAt === 0) gathering.beganAt = now
-    if (!this.isScheduled && this.committing === undefined) this.schedule()
+    if (this.committing === undefined) this.expect()
     return gathering.number
+  }
+
+  /** Something comes by the end of the turn: everything that came with it goes into one commit. */
+  expect(): void {
+    if (this.isScheduled) return
+    this.isScheduled = true
+    setImmediate(this.endTurn)
+  }
+
+  /** `bring` writes what was gathered elsewhere. */
+  beforeCommit(bring: () => void): void {
+    this.bringers.push(bring)
   }
 
   onDurable(listener: (durableCycle: number) => void): void {
@@ -124,14 +138,18 @@ export class CycleCommitter {
     for (const done of [...this.waiting]) done()
   }
 
-  /** At the end of the turn, so that everything that came with it goes into one commit. */
-  private schedule(): void {
-    this.isScheduled = true
-    setImmediate(this.commitNext)
+  private readonly endTurn = (): void => {
+    this.bring()
+    this.isScheduled = false
+    // While a cycle is under way the next one goes when that is settled.
+    if (this.committing === undefined && this.gathering.beganAt !== 0) this.commitNext()
   }
 
-  private readonly commitNext = (): void => {
-    this.isScheduled = false
+  private bring(): void {
+    for (const bring of this.bringers) bring()
+  }
+
+  private commitNext(): void {
     if (this.isClosed) return
     const cycle = this.gathering
     this.committing = cycle
@@ -184,10 +202,11 @@ export class CycleCommitter {
     this.durableDeadLettered += cycle.deadLettered
     this.durableCycle = cycle.number
     this.count(cycle)
+    this.bring()
     this.committing = undefined
     this.spare = cycle
     // First what the disk will work on, then whoever waited for what it has done: a log takes appends of one tick together, and begins in the next.
-    if (this.gathering.beganAt !== 0 && !this.isScheduled) this.commitNext()
+    if (this.gathering.beganAt !== 0) this.commitNext()
     process.nextTick(this.tellDurable)
   }
 

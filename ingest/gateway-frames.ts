@@ -17,45 +17,47 @@ export class IngestFrame {
   isPayloadText = false
 
   /** False: malformed. */
-  readBinary(bytes: Buffer): boolean {
-    if (bytes.length < 6) return false
-    const deviceEnd = 6 + bytes[5]!
-    if (bytes[4]! >= frameCodecs.length || deviceEnd > bytes.length) return false
-    this.id = bytes.readUInt32BE(0)
-    this.codecNumber = bytes[4]!
-    this.deviceStart = bytes[5] === 0 ? -1 : 6
+  readBinary(bytes: Buffer, start: number, end: number): boolean {
+    const device = start + binaryHeadBytes
+    if (device > end) return false
+    const codecNumber = bytes[start + 4]!
+    const deviceEnd = device + bytes[start + 5]!
+    if (codecNumber >= frameCodecs.length || deviceEnd > end) return false
+    this.id = bytes.readUInt32BE(start)
+    this.codecNumber = codecNumber
+    this.deviceStart = device === deviceEnd ? -1 : device
     this.deviceEnd = deviceEnd
     this.payloadStart = deviceEnd
-    this.payloadEnd = bytes.length
+    this.payloadEnd = end
     this.isPayloadText = false
     return true
   }
 
   /** False: malformed, or without an id or a payload. What stands within the payload is for its codec to judge. */
-  readText(bytes: Buffer): boolean {
+  readText(bytes: Buffer, from: number, to: number): boolean {
     this.id = -1
     this.codecStart = -1
     this.codecNumber = -1
     this.deviceStart = -1
     this.payloadStart = -1
-    let at = skipSpace(bytes, 0)
+    let at = skipSpace(bytes, from, to)
     if (bytes[at] !== brace) return false
-    at = skipSpace(bytes, at + 1)
-    while (bytes[at] !== braceEnd) {
-      const keyEnd = endOfValue(bytes, at)
+    at = skipSpace(bytes, at + 1, to)
+    while (at < to && bytes[at] !== braceEnd) {
+      const keyEnd = endOfValue(bytes, at, to)
       if (bytes[at] !== quote || keyEnd < 0) return false
-      const colon = skipSpace(bytes, keyEnd)
+      const colon = skipSpace(bytes, keyEnd, to)
       if (bytes[colon] !== 0x3a) return false
-      const start = skipSpace(bytes, colon + 1)
-      const end = endOfValue(bytes, start)
+      const start = skipSpace(bytes, colon + 1, to)
+      const end = endOfValue(bytes, start, to)
       if (end < 0 || !this.member(bytes, at + 1, keyEnd - 1, start, end)) return false
-      at = skipSpace(bytes, end)
+      at = skipSpace(bytes, end, to)
       if (bytes[at] === comma) {
-        at = skipSpace(bytes, at + 1)
+        at = skipSpace(bytes, at + 1, to)
         if (bytes[at] !== quote) return false
       } else if (bytes[at] !== braceEnd) return false
     }
-    return skipSpace(bytes, at + 1) === bytes.length && this.id >= 0 && this.payloadStart >= 0
+    return at < to && skipSpace(bytes, at + 1, to) === to && this.id >= 0 && this.payloadStart >= 0
   }
 
   /** A key's length tells the four that are known apart; any other is not for us. */
@@ -85,6 +87,8 @@ export class IngestFrame {
   }
 }
 
+/** id, codec, length of the device's name */
+const binaryHeadBytes = 6
 const quote = 0x22
 const backslash = 0x5c
 const brace = 0x7b
@@ -93,9 +97,9 @@ const comma = 0x2c
 /** Digits of an id: it stays exact. */
 const digitsMax = 15
 
-function skipSpace(bytes: Buffer, from: number): number {
+function skipSpace(bytes: Buffer, from: number, to: number): number {
   let at = from
-  while (at < bytes.length) {
+  while (at < to) {
     const byte = bytes[at]!
     if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) break
     at++
@@ -104,10 +108,9 @@ function skipSpace(bytes: Buffer, from: number): number {
 }
 
 /** Just past the JSON value that begins at `start`; -1 when it does not end. Brackets are counted, not matched: a codec reads the inside. */
-function endOfValue(bytes: Buffer, start: number): number {
-  const end = bytes.length
+function endOfValue(bytes: Buffer, start: number, end: number): number {
   const first = bytes[start]
-  if (first === quote) return endOfString(bytes, start)
+  if (first === quote) return endOfString(bytes, start, end)
   let at = start
   if (first !== brace && first !== 0x5b) {
     while (at < end && isScalar(bytes[at]!)) at++
@@ -117,7 +120,7 @@ function endOfValue(bytes: Buffer, start: number): number {
   while (at < end) {
     const byte = bytes[at]!
     if (byte === quote) {
-      at = endOfString(bytes, at)
+      at = endOfString(bytes, at, end)
       if (at < 0) return -1
       continue
     }
@@ -128,8 +131,8 @@ function endOfValue(bytes: Buffer, start: number): number {
   return -1
 }
 
-function endOfString(bytes: Buffer, start: number): number {
-  for (let at = start + 1; at < bytes.length; at++) {
+function endOfString(bytes: Buffer, start: number, end: number): number {
+  for (let at = start + 1; at < end; at++) {
     const byte = bytes[at]!
     if (byte === quote) return at + 1
     if (byte === backslash) at++

@@ -1,12 +1,33 @@
 // The gateway on a real port with a real log: `WebSocket /v1/ingest`.
 import { afterEach, describe, expect, it } from 'vitest'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import { ingestFrame, type TestSocket } from '../tests/helpers/websocket.ts'
+import { clientFrame, ingestFrame, opcodes, type TestSocket } from '../tests/helpers/websocket.ts'
 import { closeGateways, openSocket, startGateway } from './test-gateway.ts'
 
 afterEach(closeGateways)
 
 describe('WebSocket /v1/ingest', () => {
+  it('takes what came in one segment before a close, more than is gathered at once, of two sockets in order of arrival', async () => {
+    const ingest = await startGateway()
+    const sent = 40
+    const all = ['d1', 'd2'].map((device) => openSocket(ingest, `/v1/ingest?device=${device}`))
+    for (const socket of all) await socket.hello()
+    for (const socket of all) {
+      const frames = Array.from({ length: sent }, (_, id) => {
+        const payload = `{"ts": ${1_700_000_000_000 + id}, "values": {"a": ${id}}}`.padEnd(20_000)
+        return clientFrame(opcodes.binary, ingestFrame(id, 0, '', payload))
+      })
+      socket.socket.write(Buffer.concat([...frames, clientFrame(opcodes.close, Buffer.from([0x03, 0xe8]))]))
+    }
+    for (const socket of all) await socket.closed()
+    await waitFor(() => ingest.service.totals().durableReadings === 2 * sent)
+    const kept = await ingest.readings()
+    for (const device of ['d1', 'd2']) {
+      const values = kept.filter((each) => each.device === device).map(({ value }) => value)
+      expect(values).toEqual(Array.from({ length: sent }, (_, id) => id))
+    }
+  })
+
   it('says hello and acknowledges up to what is durable, in one send', async () => {
     const ingest = await startGateway()
     const socket = openSocket(ingest)

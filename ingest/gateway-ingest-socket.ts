@@ -1,13 +1,14 @@
 // One WebSocket of /v1/ingest: frames in, cumulative acknowledgements out. Its socket can't be paused, so its protocol has a window, announced in the
 // hello: a peer that has more unsettled is closed with 4008, and what it had unsettled was never acknowledged.
 //
-//   message ──▶ frame ──▶ accepter ──(durable)──▶ window ──▶ ack, rejects: one send
+//   message ──▶ gathered ──(end of the turn)──▶ frame ──▶ accepter ──(durable)──▶ window ──▶ ack, rejects: one send
 import { type DeviceCredential, everyone, maySpeakFor } from '../domain/authority.ts'
 import { isDeviceName } from '../domain/reading.ts'
 import type { ServerSocket, SocketHandler } from '../runtime/web-server.ts'
 import type { AcceptRoute } from './accept.ts'
 import type { SocketCloseCause } from './events.ts'
 import { IngestFrame } from './gateway-frames.ts'
+import type { MessageTaker } from './gateway-gathered.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { frameCodecs, isJsonCodec } from './gateway-payloads.ts'
 import { ackFrame, IngestWindow } from './gateway-window.ts'
@@ -16,6 +17,10 @@ import { RememberedTopic, RememberedTopics } from './mqtt-topics-remembered.ts'
 import type { RateBucket } from './rate-limits.ts'
 
 export interface IngestSocketHost extends GatewayHost {
+  /** Hands the message to `take` by the end of the turn, after all that came before it. */
+  gather(socket: IngestSocket, bytes: Uint8Array, isBinary: boolean): void
+  /** Hands over at once what was gathered. */
+  takeGathered(): void
   /** There are acknowledgements to come: call `flush` when a cycle is durable. */
   awaitsDurable(socket: IngestSocket): void
   /** It has said who it is. */
@@ -42,7 +47,7 @@ const closeCodes = {
 const frame = new IngestFrame()
 const nowhere = Buffer.alloc(0)
 
-export class IngestSocket implements SocketHandler {
+export class IngestSocket implements SocketHandler, MessageTaker {
   /** The host knows that acknowledgements are to come. */
   isAwaited = false
   private readonly host: IngestSocketHost
@@ -78,24 +83,29 @@ export class IngestSocket implements SocketHandler {
   }
 
   ended(): void {
+    // What came before the end was sent before it.
+    this.host.takeGathered()
     this.socket = undefined
     this.host.closed(this)
   }
 
-  message(bytes: Buffer, isBinary: boolean): void {
+  message(bytes: Uint8Array, isBinary: boolean): void {
     // What comes while we stop is not taken; the peer learns with the close what was.
     if (this.socket === undefined || this.host.isDraining) return
     if (bytes.length > limits.ingestMessageBytesMax) {
+      this.host.takeGathered()
       this.close('size')
-      return
-    }
-    if (this.credential === undefined) {
-      this.authenticate(bytes, isBinary)
-      return
-    }
-    if (!(isBinary ? frame.readBinary(bytes) : frame.readText(bytes))) {
+    } else if (this.credential === undefined) this.authenticate(bytes, isBinary)
+    else this.host.gather(this, bytes, isBinary)
+  }
+
+  take(bytes: Buffer, start: number, end: number, isBinary: boolean): void {
+    // Closed for one that came before it.
+    if (this.socket === undefined) return
+    if (!(isBinary ? frame.readBinary(bytes, start, end) : frame.readText(bytes, start, end))) {
       // Who says who it is where nobody asks is not wrong.
-      if (this.lastId >= 0 || isBinary || readAuthFrame(bytes) === undefined) this.close('malformed')
+      const isAuth = this.lastId < 0 && !isBinary && readAuthFrame(bytes.subarray(start, end)) !== undefined
+      if (!isAuth) this.close('malformed')
       return
     }
     if (frame.id <= this.lastId) {
@@ -213,7 +223,7 @@ export class IngestSocket implements SocketHandler {
   }
 
   /** The first frame of a browser, which can't set a header. */
-  private authenticate(bytes: Buffer, isBinary: boolean): void {
+  private authenticate(bytes: Uint8Array, isBinary: boolean): void {
     const token = isBinary ? undefined : readAuthFrame(bytes)
     const credential = token === undefined ? undefined : this.host.auth.byToken(token)
     if (credential === undefined || (this.device !== undefined && !maySpeakFor(credential, this.device)))
@@ -222,9 +232,10 @@ export class IngestSocket implements SocketHandler {
   }
 
   private close(cause: keyof typeof closeCodes): void {
-    const { device, peer } = this
+    const { device, peer, socket } = this
+    if (socket === undefined) return
     this.host.events.socketClosed(cause, { path: origin, peer, ...(device !== undefined && { device }) })
-    this.socket?.end(closeCodes[cause], cause)
+    socket.end(closeCodes[cause], cause)
   }
 
   /** Undefined: the frame was refused, or the socket closed. */
@@ -311,10 +322,10 @@ function stringOf(bytes: Buffer, start: number, end: number): string | undefined
 }
 
 /** The token of `{"type":"auth","token":"…"}`; undefined when it is not such a frame. */
-function readAuthFrame(bytes: Buffer): string | undefined {
+function readAuthFrame(bytes: Uint8Array): string | undefined {
   if (bytes.length > limits.authFrameBytesMax) return undefined
   try {
-    const { type, token } = JSON.parse(bytes.toString('utf8')) as { type?: unknown; token?: unknown }
+    const { type, token } = JSON.parse(Buffer.from(bytes).toString('utf8')) as { type?: unknown; token?: unknown }
     return type === 'auth' && typeof token === 'string' ? token : undefined
   } catch {
     return undefined

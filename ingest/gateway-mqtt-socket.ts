@@ -37,7 +37,7 @@ export class MqttSocket extends Duplex implements SocketHandler {
     this.host.opened(this)
   }
 
-  message(bytes: Buffer, isBinary: boolean): void {
+  message(bytes: Uint8Array, isBinary: boolean): void {
     if (this.connection === undefined) return
     // MQTT 3.1.1 §6: control packets come in binary frames, anything else ends the connection.
     if (!isBinary) {

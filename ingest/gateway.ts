@@ -22,6 +22,7 @@ import {
 import type { Accepter } from './accept.ts'
 import { type DeviceAuth, foreignDevice } from './device-auth.ts'
 import type { IngestEvents } from './events.ts'
+import { GatheredMessages } from './gateway-gathered.ts'
 import { answerHealth, type IngestParts, logHealth } from './gateway-health.ts'
 import { TelemetryRequests } from './gateway-http.ts'
 import { IngestSocket, type IngestSocketHost } from './gateway-ingest-socket.ts'
@@ -69,6 +70,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
   /** Sockets with acknowledgements to come. Two sets that take turns. */
   private awaiting = new Set<IngestSocket>()
   private awaitingNext = new Set<IngestSocket>()
+  private readonly gathered = new GatheredMessages()
   private tick: NodeJS.Timeout | undefined
   private port = 0
 
@@ -94,6 +96,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
       },
       sockets: { '/v1/ingest': this.ingestRoute(), '/mqtt': this.mqttRoute() },
     })
+    this.accepter.beforeCommit(() => this.gathered.takeAll())
     this.accepter.onDurable((durableCycle) => this.onDurable(durableCycle))
   }
 
@@ -139,6 +142,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
 
   /** Takes nothing new; what was taken is answered as it becomes durable. */
   beginDrain(): void {
+    this.gathered.takeAll()
     this.isDraining = true
     this.server.stopListening()
     this.requests.beginDrain()
@@ -170,6 +174,15 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
     const health = this.accepter.health()
     if (health.state !== 'ok') return unavailable.logRefuses(health.detail ?? 'The log refuses readings')
     return this.isMemoryUsed() ? unavailable.memoryUsed() : undefined
+  }
+
+  gather(socket: IngestSocket, bytes: Uint8Array, isBinary: boolean): void {
+    if (this.gathered.isEmpty) this.accepter.expect()
+    this.gathered.add(socket, bytes, isBinary)
+  }
+
+  takeGathered(): void {
+    this.gathered.takeAll()
   }
 
   awaitsDurable(socket: IngestSocket): void {

@@ -57,7 +57,7 @@ export interface ServerSocket {
 export interface SocketHandler {
   opened(socket: ServerSocket): void
   /** The bytes are the socket's: what is kept must be copied. */
-  message(bytes: Buffer, isBinary: boolean): void
+  message(bytes: Uint8Array, isBinary: boolean): void
   /** The peer took what was buffered. */
   drained?(): void
   ended(code: number): void
@@ -206,7 +206,7 @@ function addRoute(app: App, path: string, route: SocketRoute, plain: { count: nu
       )
     },
     open: (socket) => connectionOf(socket).open(socket),
-    message: (socket, bytes, isBinary) => connectionOf(socket).handler.message(Buffer.from(bytes), isBinary),
+    message: (socket, bytes, isBinary) => connectionOf(socket).handler.message(new Uint8Array(bytes), isBinary),
     drain: (socket) => connectionOf(socket).handler.drained?.(),
     close: (socket, code) => connectionOf(socket).closed(code),
   })

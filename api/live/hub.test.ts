@@ -235,3 +235,34 @@ it('a frame of newest values that fails lets go of those who wait for it, and of
   expect([every.values, every.ended]).toEqual([[0, 1], undefined])
   hub.close()
 })
+
+it('frames of latest come less often than twenty a second where handing them out takes long', async () => {
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { partitions: 1, end: async () => new Map([[0, 0]]), receivedAtMax: () => 0 } as unknown as EventLog,
+    ...{ lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+  })
+  hub.startAt(new Map([[0, 0]]))
+  const takesMs = 20
+  const beganMs: number[] = []
+  const recorder = new Recorder()
+  recorder.onFrame = ({ event }) => {
+    if (event !== 'readings') return
+    const began = performance.now()
+    beganMs.push(began)
+    while (performance.now() < began + takesMs);
+  }
+  const subscription = { tenant: 'default', device: everyName, metric: everyName, mode: 'latest' } as const
+  hub.open(subscription, hub.connect(recorder))
+  await expect.poll(() => recorder.isCaughtUp).toBe(true)
+  for (let offset = 0; beganMs.length < 4; offset++) {
+    const chunk = chunkAt(offset)
+    lastValues.apply(chunk.rows)
+    hub.accept([chunk])
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  // A tenth of the time; the first one may have begun before the hub knew how long they take. Slowness only makes the distances larger.
+  for (let i = 2; i < 4; i++) expect(beganMs[i]! - beganMs[i - 1]!).toBeGreaterThan(9 * takesMs)
+  hub.close()
+})

@@ -48,6 +48,12 @@ export interface LiveHubOptions {
   readonly patienceMs?: number
 }
 
+/**
+ * `latest` gets at most twenty frames a second, and handing them out takes at most this part of the time: on a machine that is busy viewers get fewer
+ * frames, which say the same in the end, rather than take the time from devices that wait for acknowledgements. Four a second there are all the same.
+ */
+const framesShareMax = 0.1
+const frameMsMax = 250
 /** Revisions a frame of `latest`, the rest with the next one: a device that sends a day late is not everybody's flood. */
 const revisionsPerFrameMax = 200
 
@@ -83,7 +89,7 @@ export class LiveHub {
   private wholeUntilMs = 0
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
   private frameTimer: NodeJS.Timeout | undefined
-  private lastFrameMs = 0
+  private nextFrameMs = 0
   /** Where the last whole `latest` frame ended. */
   private latestCursor = ''
   private everyChannels = 0
@@ -309,23 +315,22 @@ export class LiveHub {
     for (const chunk of chunks) {
       const row = new RowCursor(chunk.rows)
       let rows = 0
+      let id = noSeries
       while (row.next()) {
         rows++
-        const id = this.lastValues.identify(chunk.rows, row)
-        if (id === noSeries) continue
-        const channels = this.interest.of(id)
-        if (channels.length === 0) continue
+        if (!row.isSameSeries) id = this.lastValues.identify(chunk.rows, row)
+        // Asked for at each row: a viewer that is let go on the way may take its channel with it.
+        if (id === noSeries || !this.interest.of(id).some(wantsEvery)) continue
         const { observedAt, receivedAt } = row
-        const value = row.isText() ? row.text() : row.value
-        if (this.hasResumed && !newestSent.knows(id)) this.recallNewest(id, row.receivedAt)
-        let item: LiveItem | undefined
-        for (const channel of channels) {
-          if (channel.subscription.mode !== 'every') continue
-          item ??= this.items.make(id, observedAt, value)
+        const value = row.said()
+        if (this.hasResumed && !newestSent.knows(id)) this.recallNewest(id, receivedAt)
+        const item = this.items.make(id, observedAt, value)
+        for (const channel of this.interest.of(id)) {
+          if (!wantsEvery(channel)) continue
           if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
           else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, receivedAt, value })
         }
-        if (item) newestSent.note(id, observedAt, value)
+        newestSent.note(id, observedAt, value)
       }
       before = cursorAfter([chunk], before)
       for (const channel of this.channels.values()) if (channel.isFull) channel.flush('', encodeCursor(before))
@@ -362,12 +367,12 @@ export class LiveHub {
   }
 
   private flushEvery(cursor: string): void {
-    for (const channel of this.channels.values()) if (channel.subscription.mode === 'every') channel.flush('', cursor)
+    for (const channel of this.channels.values()) if (wantsEvery(channel)) channel.flush('', cursor)
   }
 
   private scheduleFrame(): void {
     if (this.frameTimer !== undefined) return
-    const waitMs = Math.max(0, this.lastFrameMs + frameMs - performance.now())
+    const waitMs = Math.max(0, this.nextFrameMs - performance.now())
     this.frameTimer = setTimeout(() => this.sendLatest(), waitMs)
   }
 
@@ -378,19 +383,22 @@ export class LiveHub {
       this.frameTimer = setTimeout(() => this.sendLatest(), frameMs)
       return
     }
-    this.lastFrameMs = performance.now()
+    const beganMs = performance.now()
     try {
       this.tellLatest()
     } catch (error) {
       this.logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
       this.dismissLatest()
     }
+    const tookMs = performance.now() - beganMs
+    this.nextFrameMs = beganMs + Math.min(frameMsMax, Math.max(frameMs, tookMs / framesShareMax))
+    if (this.lastValues.late.size > 0 && this.latestChannels > 0) this.scheduleFrame()
   }
 
   /** They may have been told a part of a frame: they come back with the cursors that they have. */
   private dismissLatest(): void {
     for (const channel of [...this.channels.values()]) {
-      if (channel.subscription.mode !== 'latest') continue
+      if (wantsEvery(channel)) continue
       for (const viewer of [...channel.viewers]) {
         try {
           viewer.bye('failed')
@@ -406,7 +414,7 @@ export class LiveHub {
     for (const id of this.lastValues.takeChanged()) {
       let item: LiveItem | undefined
       for (const channel of this.interest.of(id)) {
-        if (channel.subscription.mode !== 'latest') continue
+        if (wantsEvery(channel)) continue
         item ??= this.items.last(id)
         channel.add(item)
         // More is to come at this place in the log: who resumes from this frame begins where the one before ended.
@@ -419,10 +427,9 @@ export class LiveHub {
     const cursor = hasMore ? before : encodeCursor(this.cursor)
     this.latestCursor = cursor
     for (const channel of this.channels.values()) {
-      if (channel.subscription.mode === 'latest') channel.flush(before, cursor)
+      if (!wantsEvery(channel)) channel.flush(before, cursor)
     }
     for (const each of [...this.ahead]) this.joinIfReached(each)
-    if (hasMore && this.latestChannels > 0) this.scheduleFrame()
   }
 
   private addRevisions(): void {
@@ -431,10 +438,14 @@ export class LiveHub {
     for (const [id, readings] of late) {
       if (count++ >= revisionsPerFrameMax) return
       late.delete(id)
-      const channels = this.interest.of(id).filter(({ subscription }) => subscription.mode === 'latest')
+      const channels = this.interest.of(id).filter((channel) => !wantsEvery(channel))
       if (channels.length === 0) continue
       const revised = this.items.revised(id, readings)
       for (const channel of channels) channel.addRevision(revised)
     }
   }
+}
+
+function wantsEvery({ subscription }: Channel): boolean {
+  return subscription.mode === 'every'
 }

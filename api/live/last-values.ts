@@ -225,8 +225,7 @@ export class LastValues {
 
   private noteLate(id: number, cursor: RowCursor, isNewest = false): void {
     const { observedAt } = cursor
-    const value = cursor.isText() ? cursor.text() : cursor.value
-    widen(this.late, id, observedAt, value, isNewest)
+    widen(this.late, id, observedAt, cursor.said(), isNewest)
   }
 
   private set(id: number, observedAt: Micros, receivedAt: Micros, value: number): void {

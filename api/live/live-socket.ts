@@ -109,7 +109,7 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
 
   // --- frames of the client ---
 
-  message(bytes: Buffer, isBinary: boolean): void {
+  message(bytes: Uint8Array, isBinary: boolean): void {
     if (this.socket === undefined || this.outbox.isGone) return
     if (bytes.length > socketLimits.messageBytesMax) this.close('size')
     else if (!this.isWithinRate()) this.close('flood')
@@ -227,10 +227,10 @@ export class LiveSocket implements SocketHandler, ViewerTransport {
   }
 }
 
-function parseFrame(bytes: Buffer): z.infer<typeof frameSchema> | undefined {
+function parseFrame(bytes: Uint8Array): z.infer<typeof frameSchema> | undefined {
   let given: unknown
   try {
-    given = JSON.parse(bytes.toString('utf8'))
+    given = JSON.parse(Buffer.from(bytes).toString('utf8'))
   } catch {
     return undefined
   }

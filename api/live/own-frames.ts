@@ -26,6 +26,43 @@ export interface OwnFramesOptions {
   readonly sentUpTo?: ReadonlyMap<Partition, Micros>
 }
 
+/** The series of this run of rows was not looked up yet. */
+const notAsked = noSeries - 1
+
+/** Walks the rows of a chunk that a viewer asked for, but for the chunk's first that it has had. */
+class WantedRows {
+  readonly row: RowCursor
+  /** Of the row's series. */
+  id = notAsked
+  /** Of the chunk, up to this one. */
+  rows = 0
+  private readonly chunk: Chunk
+  private readonly sent: number
+  private readonly observedFrom: Micros
+  private readonly wanted: (chunk: Chunk, row: RowCursor) => number
+
+  /** `wanted` is asked once for rows of one series that stand together. */
+  constructor(chunk: Chunk, sent: number, observedFrom: Micros, wanted: (chunk: Chunk, row: RowCursor) => number) {
+    this.row = new RowCursor(chunk.rows)
+    this.chunk = chunk
+    this.sent = sent
+    this.observedFrom = observedFrom
+    this.wanted = wanted
+  }
+
+  next(): boolean {
+    const { row } = this
+    while (row.next()) {
+      this.rows++
+      if (!row.isSameSeries) this.id = notAsked
+      if (this.rows <= this.sent || row.observedAt < this.observedFrom) continue
+      if (this.id === notAsked) this.id = this.wanted(this.chunk, row)
+      if (this.id !== noSeries) return true
+    }
+    return false
+  }
+}
+
 export class OwnFrames {
   /** Just past the last chunk that was taken. */
   cursor: LiveCursor
@@ -158,21 +195,18 @@ export class OwnFrames {
     const frames: LiveFrame[] = []
     let items: LiveItem[] = []
     let length = 0
-    let rows = 0
     const flush = (past: number, received: Micros): void => {
       if (items.length === 0) return
       frames.push(LiveFrame.readings(encodeCursor(cursorWithin(chunk, past, before, received)), items))
       items = []
       length = 0
     }
-    const sent = rowsSent(before, chunk)
-    const row = new RowCursor(chunk.rows)
-    while (row.next()) {
-      if (++rows <= sent) continue
-      const id = this.wanted(chunk, row)
-      if (id === noSeries) continue
+    const wanted = this.wantedRows(chunk)
+    const { row } = wanted
+    while (wanted.next()) {
+      const { id, rows } = wanted
       const { observedAt, receivedAt } = row
-      const value = row.isText() ? row.text() : row.value
+      const value = row.said()
       const known = this.newestOf(id)
       const item = this.items.make(id, observedAt, value)
       if (!known || observedAt > known.observedAt || (observedAt === known.observedAt && value === known.value)) {
@@ -194,14 +228,8 @@ export class OwnFrames {
   }
 
   private gatherChunk(chunk: Chunk): void {
-    const sent = rowsSent(this.cursor, chunk)
-    let rows = 0
-    const row = new RowCursor(chunk.rows)
-    while (row.next()) {
-      if (++rows <= sent) continue
-      const id = this.wanted(chunk, row)
-      if (id !== noSeries) this.gather(id, row.observedAt, row.isText() ? row.text() : row.value)
-    }
+    const wanted = this.wantedRows(chunk)
+    while (wanted.next()) this.gather(wanted.id, wanted.row.observedAt, wanted.row.said())
     this.cursor = cursorAfter([chunk], this.cursor)
   }
 
@@ -222,9 +250,12 @@ export class OwnFrames {
     return this.sentUpTo.get(partitionOf(tenant, device, this.partitions)) ?? Number.NEGATIVE_INFINITY
   }
 
+  private wantedRows(chunk: Chunk): WantedRows {
+    return new WantedRows(chunk, rowsSent(this.cursor, chunk), this.observedFrom, this.wanted)
+  }
+
   /** The series of the row, or `noSeries` when nobody asked for it. */
-  private wanted(chunk: Chunk, row: RowCursor): number {
-    if (row.observedAt < this.observedFrom) return noSeries
+  private readonly wanted = (chunk: Chunk, row: RowCursor): number => {
     const id = this.lastValues.identify(chunk.rows, row)
     if (id === noSeries) return noSeries
     let isMatch = this.matches.get(id)

@@ -29,7 +29,8 @@ const quietMsMax = 45_000
 /** So many fruitless connections with one cursor: the server can't make use of it any more. */
 const fruitlessMax = 4
 
-const liveAddress = document.documentElement.dataset.live ?? ''
+/** A page that came over TLS may open no socket without (it would throw): it lives on server-sent events. */
+const liveAddress = location.protocol === 'https:' ? '' : (document.documentElement.dataset.live ?? '')
 
 /** @param {string} address @param {URLSearchParams} parameters @param {Hearer} hearer @returns {Connection} */
 function openSocket(address, parameters, hearer) {

@@ -38,7 +38,7 @@ export const pagesMax = 3
 /** Pages by receivedAt cost a look at all of a series each. */
 export const pageRows = { observed: 2_000, received: 20_000 } as const
 /** What is handed out at once. */
-export const pieceRows = 1_000
+export const pieceRows = 500
 /** A viewer that has not taken a piece after so long is asked for the rest of the page later. */
 export const slowMs = 100
 const retryMs = 250

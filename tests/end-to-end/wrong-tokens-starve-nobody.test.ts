@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { counterOf } from '../helpers/ask.ts'
+import { LiveViewer } from '../helpers/live-viewer.ts'
 import { connectPacket, RawMqtt } from '../helpers/mqtt-raw.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import type { TestSocket } from '../helpers/websocket.ts'
@@ -19,13 +20,13 @@ function wrongToken(number: number): string {
 }
 
 /** Of one request on a connection of its own, without a client's cost. */
-function rawStatus(base: string, what: string, token: string): Promise<number> {
+function rawStatus(base: string, what: string, token: string, more = ''): Promise<number> {
   const { hostname, port, host } = new URL(base)
   const body = what.startsWith('POST') ? '{}' : ''
   return new Promise((resolve, reject) => {
     const socket = connectSocket(Number(port), hostname, () =>
       socket.write(
-        `${what} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+        `${what} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer ${token}\r\n${more}Content-Length: ${body.length}\r\n\r\n${body}`,
       ),
     )
     socket.on('error', reject)
@@ -66,8 +67,8 @@ describe('wrong tokens starve nobody', () => {
     await all
     return times
   }
-  const memory = (): number => {
-    const status = readFileSync(`/proc/${weir.pids().ingest}/status`, 'utf8')
+  const memory = (part: 'ingest' | 'serve' = 'ingest'): number => {
+    const status = readFileSync(`/proc/${weir.pids()[part]}/status`, 'utf8')
     return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024
   }
 
@@ -122,6 +123,36 @@ describe('wrong tokens starve nobody', () => {
       },
     )
     expect(statuses).toEqual(new Map([[401, attempts]]))
+  }, 300_000)
+
+  it('over the live port', async () => {
+    const statuses = new Map<number, number>()
+    const before = memory('serve')
+    const live = weir.urls.live!.replace('ws:', 'http:')
+    const upgrade = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13'
+    const headers = { authorization: `Bearer ${adminToken}` }
+    const steady = await LiveViewer.open(weir.urls.live!, 'device=right&mode=every', { headers })
+    sockets.push(steady.socket)
+    await steady.waitForFrame('caught-up')
+    let sent = 0
+    const times = await flood(
+      async (number) => {
+        const key = `Sec-WebSocket-Key: ${Buffer.alloc(16, number).toString('base64')}`
+        const status = await rawStatus(live, 'GET /v1/live', wrongToken(number), `${upgrade}\r\n${key}\r\n`)
+        statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      },
+      async () => {
+        const viewer = await LiveViewer.open(weir.urls.live!, 'device=right', { headers })
+        await viewer.waitForFrame('caught-up', undefined, 60_000)
+        viewer.close()
+        expect((await weir.post('right', `{"live": ${sent++}}`, token)).status).toBe(200)
+      },
+    )
+    expect(statuses).toEqual(new Map([[401, attempts]]))
+    expect(times).toBeGreaterThan(0)
+    expect(memory('serve') - before).toBeLessThan(150 * 1024 * 1024)
+    await waitFor(() => steady.told().length === sent, slow)
+    expect(steady.told().map(({ value }) => value)).toEqual(Array.from({ length: sent }, (_, i) => i))
   }, 300_000)
 
   it('a right token found its victim’s session untouched, and the attempts are counted', async () => {

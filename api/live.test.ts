@@ -2,12 +2,14 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { partitionOf } from '../domain/event-log.ts'
 import { RetryableError } from '../runtime/errors.ts'
 import { createInstruments } from '../runtime/instruments.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { SseViewer } from '../tests/helpers/sse.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { createApiService } from './api-service.ts'
+import { decodeCursor, encodeCursor } from './live/cursor.ts'
 import { openWorld, type World } from './test-world.ts'
 import { liveByeSchema, liveCaughtUpSchema, liveGapSchema, liveReadingsSchema, readingsSchema } from './wire.ts'
 
@@ -201,6 +203,28 @@ describe('a live viewer', () => {
     await sendOne('gap', 1)
     await waitFor(() => valuesOf(viewer).length === 1)
   })
+
+  it.each(['and nothing came since', 'and more came since'])(
+    'whose cursor is of another log, which numbered otherwise, %s, gets from the table what it has not got',
+    async (when) => {
+      const device = `elsewhere-${when.length}`
+      const first = await caughtUp(`device=${device}&mode=every`)
+      for (const value of [1, 2]) await sendOne(device, value)
+      await waitFor(() => first.readings().length === 2)
+      first.close()
+      const cursor = decodeCursor(first.events.findLast(({ event }) => event === 'readings')!.id!)!
+      for (const value of [3, 4, 5]) await sendOne(device, value)
+      await world.settle()
+      // In the log of before, three chunks lay ahead that are not in this one: where it says that it stands, all five are behind it.
+      const partition = partitionOf('default', device, 4)
+      const position = new Map(cursor.position).set(partition, cursor.position.get(partition)! + 3)
+      if (when === 'and more came since') await sendOne(device, 6)
+      const second = await caughtUp(`device=${device}&mode=every&since=${encodeCursor({ ...cursor, position })}`)
+      await waitFor(() => second.readings().length >= (when === 'and more came since' ? 4 : 3))
+      expect(valuesOf(second)).toEqual(when === 'and more came since' ? [3, 4, 5, 6] : [3, 4, 5])
+      expect(second.events.map(({ event }) => event)).not.toContain('gap')
+    },
+  )
 
   it('with the same question shares what others get', async () => {
     const viewers = await Promise.all(Array.from({ length: 20 }, () => caughtUp('device=shared&mode=every')))

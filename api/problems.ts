@@ -15,7 +15,8 @@ export function invalidParameters(error: z.ZodError): RequestError {
   const errors = error.issues.flatMap((issue) =>
     issue.code === 'unrecognized_keys'
       ? issue.keys.map((key) => ({ path: key, message: 'is not a parameter of this route' }))
-      : [{ path: issue.path.join('.'), message: issue.message }],
+      : // Only a body can be wrong as a whole.
+        [{ path: issue.path.join('.') || 'body', message: issue.message }],
   )
   // What is wrong with the first of them: an answer must not be many times as long as what was asked.
   const told = errors.slice(0, errorsMax).map(({ path, message }) => ({ path: path.slice(0, pathLengthMax), message }))

@@ -1,10 +1,24 @@
 // Where the groups of a log stand, and where that is in the log that it was moved to.
-import type { ConsumerGroup, EventLog, LogPosition, LogTopic, Offset, Partition } from '../domain/event-log.ts'
+import { setTimeout as pause } from 'node:timers/promises'
+import type {
+  ConsumerGroup,
+  EventLog,
+  LogConsumer,
+  LogPosition,
+  LogTopic,
+  Offset,
+  Partition,
+} from '../domain/event-log.ts'
 import type { Config } from '../runtime/config.ts'
-import { StartError } from '../runtime/errors.ts'
+import { RetryableError, StartError } from '../runtime/errors.ts'
 import { logTopics } from '../stream/log/frame-format.ts'
 import { listGroups, readCommitted } from '../stream/log/group-offsets.ts'
 import { logDirectory } from '../stream/log/open-log.ts'
+import { StoppedError } from './command.ts'
+import { stoppedSentence } from './move-log.ts'
+
+const commitMsMax = 60_000
+const commitAgainMs = 500
 
 export async function groupsOf(
   config: Config,
@@ -50,10 +64,11 @@ export async function commitMoved(
   group: ConsumerGroup,
   topic: LogTopic,
   position: LogPosition,
+  stop: AbortSignal,
 ): Promise<void> {
   const member = await target.subscribe(group, topic)
   try {
-    await member.commit(position)
+    await commitPatiently(member, position, group, stop)
   } finally {
     await member.close()
   }
@@ -65,5 +80,28 @@ export async function commitMoved(
       throw new StartError(
         `The group ${group} stands at ${stands} in partition ${partition} of ${topic} in Kafka, not at ${offset}: a Weir runs on Kafka already. Stop it, and run this again.`,
       )
+  }
+}
+
+/** A group whose coordinator has just begun takes its time. */
+async function commitPatiently(
+  member: LogConsumer,
+  position: LogPosition,
+  group: ConsumerGroup,
+  stop: AbortSignal,
+): Promise<void> {
+  const giveUpAt = performance.now() + commitMsMax
+  for (;;) {
+    try {
+      return await member.commit(position)
+    } catch (error) {
+      if (!(error instanceof RetryableError)) throw error
+      if (stop.aborted) throw new StoppedError(stoppedSentence)
+      if (performance.now() > giveUpAt)
+        throw new StartError(
+          `Kafka does not take the position of the group ${group}: ${error.message}. Run this again: it goes on where it stood.`,
+        )
+      await pause(commitAgainMs, undefined, { signal: stop }).catch(() => {})
+    }
   }
 }

@@ -269,7 +269,7 @@ async function moveLog(
     await Promise.all(
       own.map(async ({ group, position }) => {
         const there = translated(position, verified.places)
-        await commitMoved(target, group, topic, there)
+        await commitMoved(target, group, topic, there, signal)
         groups.push({ group, topic, from: Object.fromEntries(position), to: Object.fromEntries(there) })
       }),
     )

@@ -16,6 +16,7 @@ import type { LiveGap } from '../wire.ts'
 import type { ItemMaker, Subscription } from './channel.ts'
 import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
+import { isOfThisLog } from './cursor-origin.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
 import { encodeHistoryCursor, findSeam, type HistoryCursor, isAfter, isBeforeSeam, past, type Seam } from './history.ts'
 import type { LastValues } from './last-values.ts'
@@ -96,8 +97,42 @@ export class CatchUp {
       viewer.gap({ cause: 'unknown-cursor', ...this.lostAfter(since) }, encodeCursor(cursor))
       return this.meet(viewer, this.framesFrom(subscription, cursor))
     }
+    if (!(await this.isOfThisLog(since, viewer.gone))) return this.resumeFromElsewhere(viewer, subscription, since)
     if ('seam' in since) return this.readTable(viewer, subscription, since)
     return this.readUpToHub(viewer, subscription, this.framesFrom(subscription, since, { isResumed: true }))
+  }
+
+  /** A log that can't be asked says so when it is read. */
+  private async isOfThisLog(since: LiveCursor | HistoryCursor, gone: AbortSignal): Promise<boolean> {
+    const { log, ring, place } = this.options
+    const cursor = 'seam' in since ? seamCursor(since.seam) : since
+    return isOfThisLog(cursor, { log, ring, place: place() }, gone).catch(() => true)
+  }
+
+  /** The log does not know the cursor's places; the table goes on from its instants. */
+  private async resumeFromElsewhere(
+    viewer: Viewer,
+    subscription: Subscription,
+    since: LiveCursor | HistoryCursor,
+  ): Promise<void> {
+    const { log, place } = this.options
+    if (viewer.gone.aborted) return
+    if ('seam' in since) {
+      const seam = await findSeam(log, viewer.gone)
+      // What came between that seam and this one lies before readings that were sent, by the device's clock: all of it is told anew.
+      const anew = since.by === 'observed' ? { ...since, seam, after: undefined } : { ...since, seam, from: undefined }
+      return this.readTable(viewer, subscription, anew)
+    }
+    const older = await this.placeInTable(since, viewer.gone)
+    if (viewer.gone.aborted) return
+    if (older) {
+      this.declareTableRetention(viewer, Math.min(...older.past), encodeCursor(seamCursor(older.seam)))
+      // Its places are those of the other log.
+      return this.readTable(viewer, subscription, { ...older, from: undefined })
+    }
+    const hub = place()
+    viewer.gap({ cause: 'unknown-cursor', ...this.lostAfter(since) }, encodeCursor(hub))
+    return this.meet(viewer, this.framesFrom(subscription, hub))
   }
 
   private framesFrom(subscription: Subscription, cursor: LiveCursor, how?: OwnFramesOptions): OwnFrames {

@@ -1,5 +1,6 @@
 // The newest chunks of the log, bounded in bytes: who comes back after a moment goes on from here, without a reader of its own.
 import type { Chunk, LogPosition, Partition } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
 
 export class ChunkRing {
   bytes = 0
@@ -48,6 +49,17 @@ export class ChunkRing {
   /** 'gone': it was pushed out meanwhile; undefined: it is yet to come. */
   at(number: number): Chunk | 'gone' | undefined {
     return number < this.firstNumber ? 'gone' : this.chunks[number - this.firstNumber + this.dropped]
+  }
+
+  /** receivedAt of the chunk just before this offset; undefined: it is not here. */
+  newestBefore(partition: Partition, offset: number): Micros | undefined {
+    if (offset <= (this.from.get(partition) ?? 0)) return undefined
+    for (let at = this.chunks.length - 1; at >= this.dropped; at--) {
+      const chunk = this.chunks[at]!
+      if (chunk.partition === partition && chunk.offset < offset)
+        return chunk.offset === offset - 1 ? chunk.receivedAt : undefined
+    }
+    return undefined
   }
 
   private drop(): void {

@@ -42,7 +42,7 @@ export function registryRoutes(app: ApiApp, { clock }: ApiContext, registry: Dev
 
   app.register(async (scope) => {
     // An empty body is no body, whatever it says of itself.
-    scope.removeContentTypeParser('application/json')
+    scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
       try {
         done(null, body === '' ? undefined : JSON.parse(String(body)))
@@ -96,13 +96,14 @@ export function registryRoutes(app: ApiApp, { clock }: ApiContext, registry: Dev
           tags: ['devices'],
           params,
           querystring: z.strictObject({}),
-          body: registrationBody.optional(),
+          body: registrationBody.nullish(),
           response: { 200: registrationSchema, ...refusals },
         },
       },
-      ({ params: { device }, body: { labels, speaksFor } = {} }) =>
+      ({ params: { device }, body }) =>
         changed(
           registry.change((devices) => {
+            const { labels, speaksFor } = body ?? {}
             const known = ensureDevice(devices, device, defaultTenant, now())
             const after = { ...known, ...(labels && { labels }), ...(speaksFor && { speaksFor }) }
             devices.set(device, after)

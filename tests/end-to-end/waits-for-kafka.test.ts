@@ -164,12 +164,26 @@ describe('waits for Kafka', () => {
 
   it('a stop while Kafka is away comes to its end', async () => {
     await kafka.kill(1)
-    const { data } = weir
     weir = await startWeir({
-      data,
       env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
       untilListening: ['http', 'mqtt'],
     })
     await weir.stop()
   }, 60_000)
+
+  it('and so does one while Kafka is frozen: nothing breaks, and nothing answers', async () => {
+    await kafka.revive(1)
+    weir = await startWeir({
+      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
+    })
+    const device = await RawMqtt.connected(weir.mqtt, 'early')
+    process.kill(kafka.pid(1), 'SIGSTOP')
+    device.send(publishPacket({ topic: 'devices/early/telemetry', payload: '{"v": 2}', qos: 1, id: 2 }))
+    try {
+      await weir.stop()
+    } finally {
+      process.kill(kafka.pid(1), 'SIGCONT')
+      device.destroy()
+    }
+  }, 180_000)
 })

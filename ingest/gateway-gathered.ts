@@ -1,5 +1,5 @@
-// The messages of one turn of the event loop, of all sockets of /v1/ingest, copied one behind the other and taken together at its end. The library hands
-// over each by itself; decoded between two such calls a reading costs two and a half times as much as in a loop of its own, where code and tables stay at hand.
+// The messages of one turn of the event loop, of all sockets of /v1/ingest, copied one behind the other and taken together at its end.
+// The library hands over each by itself; decoded between two such calls a reading costs twice what it does in a loop of its own.
 import { Buffer } from 'node:buffer'
 import { ingestLimits as limits } from './limits.ts'
 

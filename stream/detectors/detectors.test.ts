@@ -38,7 +38,7 @@ describe('the coverage net', () => {
     const see = world(0)
     for (let i = 0; i < 2_000; i++) see(startAt + i * 5 * minute, i % 2 ? 10 + (i % 7) / 10 : 90 + (i % 5) / 10)
     const found = see(startAt + 2_000 * 5 * minute, 50)
-    expect(found?.explanation).toContain('50 is between what was seen in 2,001 readings, 10.6 and 90')
+    expect(found?.explanation).toContain('50 is where nothing was in 2,001 readings, between 10.6 and 90; closest ')
   })
 
   it('warms up for 500 readings and a day', () => {
@@ -69,7 +69,9 @@ describe('the coverage net', () => {
       if (i > 3_000 && each && each.score > 0.01) found ??= each
     }
     expect(found?.evidence).toMatchObject({ view: 'level' })
-    expect(found?.explanation).toMatch(/^The level moved: the mean of the last 64 readings, /)
+    expect(found?.explanation).toMatch(
+      /^The level moved: the mean of the last 64 readings, [\d.]+, is [\d.]+ above that of the 64 before. No such move was seen in 3,\d{3} readings; the closest was (none at all|[\d.]+ (up|down)), .+ (ago|second)\./,
+    )
   })
 
   it('compares no levels across a gap', () => {

@@ -2,6 +2,7 @@
 // found, its state touched in a batch, then the detector. And what it takes of memory a series, and how often it alarms on nothing.
 import type { Chunk } from '../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
+import { options } from '../runtime/config.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { DetectorRun } from '../stream/detector-run.ts'
 import type { Tier } from '../stream/detectors/index.ts'
@@ -33,7 +34,7 @@ export const detection: Benchmark = {
         },
         directory: '',
         tier,
-        scoreMin: 0.03,
+        scoreMin: Number(options.detectorScoreMin.fallback),
         seriesMax: seriesCount + 64,
         logger: silentLogger,
       })

@@ -1,5 +1,6 @@
 // `npm run nab -- FOLDER [--tier N] [more words for the scorer]`: the product's detector on the Numenta Anomaly Benchmark. FOLDER (or WEIR_TEST_NAB)
 // holds the scorer (score.mjs), the data and the labels; they are not part of this repository. Without them it says so and ends well.
+// Each tier is scored twice: at the best thresholds, and, for how often it alarms on nothing, at the one that the product has by default.
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -7,6 +8,7 @@ import { project } from './build.js'
 
 /** Standard, reward low false positives, reward low false negatives. */
 const least = { 0: [], 1: [77, 68, 82], 2: [79, 69, 84] }
+const falseMax = 0.1
 const profiles = ['standard', 'reward_low_FP_rate', 'reward_low_FN_rate']
 
 const words = process.argv.slice(2)
@@ -21,20 +23,46 @@ if (!existsSync(scorer)) {
     `skipped: there is no score.mjs in ${folder}; name the benchmark's folder: npm run nab -- FOLDER\n`,
   )
 } else {
-  for (const tier of tiers) run(tier)
+  const { options } = await import('../dist/runtime/config.js')
+  for (const tier of tiers) {
+    run(tier)
+    if (words.length === 0) runAtDefault(tier, options.detectorScoreMin.fallback)
+  }
 }
 
-function run(tier) {
-  const { stdout, stderr, status } = spawnSync(
+function score(tier, more) {
+  return spawnSync(
     process.execPath,
     [
       scorer,
       ...['--data', join(folder, 'data'), '--windows', join(folder, 'combined_windows.json')],
       ...['--detector', join(project, 'benchmarks/nab-detector.mjs'), '--options', JSON.stringify({ tier })],
-      ...words,
+      ...more,
     ],
     { encoding: 'utf8' },
   )
+}
+
+/** False rows of those that are scored: outside of the labelled windows, and past the scorer's own time to learn. */
+function runAtDefault(tier, threshold) {
+  const { stdout, stderr, status } = score(tier, ['--threshold', threshold, '--json', '-'])
+  if (status !== 0) {
+    process.stdout.write(stderr)
+    process.exitCode = 1
+    return
+  }
+  const { scoredRows, profiles: scored } = JSON.parse(stdout)
+  const { falsePositives, detected, windows } = scored.standard
+  const rate = (1_000 * falsePositives) / scoredRows
+  const seen = `${falsePositives} false in ${scoredRows} readings, ${rate.toFixed(3)} in 1,000; ${detected} of ${windows} windows found`
+  process.stdout.write(`tier ${tier} at the default threshold ${threshold}: ${seen}\n\n`)
+  if (rate <= falseMax) return
+  process.stdout.write(`tier ${tier}: ${rate.toFixed(3)} false in 1,000 readings is above ${falseMax}\n`)
+  process.exitCode = 1
+}
+
+function run(tier) {
+  const { stdout, stderr, status } = score(tier, words)
   process.stdout.write(`tier ${tier}\n${stdout}${stderr}\n`)
   if (status !== 0) process.exitCode = 1
   for (const [index, profile] of profiles.entries()) {

@@ -10,24 +10,23 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Anomaly, anomalyId, encodeAnomaly } from '../domain/anomaly.ts'
+import type { Anomaly } from '../domain/anomaly.ts'
 import type { Chunk, EventLog, LogConsumer, LogPosition, Offset, Partition } from '../domain/event-log.ts'
-import { RowCursor } from '../domain/row-format.ts'
 import { OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/logger.ts'
+import { ChunkDetection } from './chunk-detection.ts'
 import { backOffMs } from './consumer-loop.ts'
 import { ColdStates } from './detectors/cold-states.ts'
 import type { Detector } from './detectors/detector.ts'
 import { createDetector, type Tier } from './detectors/index.ts'
-import type { Slab } from './detectors/layout.ts'
-import { SeriesStates, turnSeriesMax } from './detectors/series-states.ts'
+import { SeriesStates } from './detectors/series-states.ts'
 import { readSnapshot, writeSnapshot } from './detectors/snapshot.ts'
+import { type AppendAnomalies, tellAnomalies } from './tell-anomalies.ts'
+
+export type { AppendAnomalies } from './tell-anomalies.ts'
 
 const detectorGroup = 'detector'
 const topic = 'readings'
-
-/** Makes rows of the topic `anomalies` durable; a RetryableError: again, later. */
-export type AppendAnomalies = (partition: number, rows: Uint8Array, count: number) => Promise<void>
 
 export interface DetectorRunOptions {
   readonly log: EventLog
@@ -66,15 +65,16 @@ export interface DetectorTotals {
 const snapshotEveryMsDefault = 30_000
 /** A snapshot may take this share of the time. */
 const snapshotShareMax = 0.05
-const appendBytesMax = 256 * 1024
+/** A position that was not taken is offered again after so long; readings are looked at meanwhile. */
+const commitAgainMs = 5_000
 const readBytesMax = 1024 * 1024
 
 export class DetectorRun {
   private readonly options: DetectorRunOptions
   private readonly detector: Detector
-  private readonly detectorName: string
   private readonly states: SeriesStates
   private readonly cold: ColdStates
+  private readonly detection: ChunkDetection
   private readonly snapshotFile: string
   private readonly stopping = new AbortController()
   private consumer: LogConsumer | undefined
@@ -85,35 +85,31 @@ export class DetectorRun {
   private isFromBeginning = false
   /** What the group committed is of another log. */
   private isOtherLog = false
-  private snapshotDueAt = 0
+  /** No snapshot before `start`. */
+  private snapshotDueAt = Number.POSITIVE_INFINITY
   private isSnapshotCurrent = true
-  private readings = 0
+  /** What is known is further than the position says: no snapshot of it would be true. */
+  private isWithinChunk = false
+  /** Of the last snapshot, until the log has taken it. */
+  private uncommitted: LogPosition | undefined
+  private commitDueAt = 0
+  /** Why the log can't be read just now, as a sentence. */
+  private standstill: string | undefined
+  private readonly found: Anomaly[] = []
   private anomalies = 0
-  private notFinite = 0
   private missedChunks = 0
   private snapshots = 0
   private reachedAt = 0
   private droppedSaid = 0
-  /** Of the turn under way. */
-  private readonly slabs: (Slab | undefined)[] = new Array(turnSeriesMax).fill(undefined)
-  private readonly words = new Int32Array(turnSeriesMax)
-  private readonly observedAt = new Float64Array(turnSeriesMax)
-  private readonly receivedAt = new Float64Array(turnSeriesMax)
-  private readonly values = new Float64Array(turnSeriesMax)
-  private readonly rowStarts = new Int32Array(turnSeriesMax)
-  private readonly rowEnds = new Int32Array(turnSeriesMax)
-  private found: Anomaly[] = []
-  /** Keeps what was touched from being left out as useless. */
-  touched = 0
 
   constructor(options: DetectorRunOptions) {
     this.options = options
     this.detector = createDetector(options.tier)
-    this.detectorName = `${this.detector.name}/${this.detector.version}`
     const { blockWords } = this.detector
     const coldSeriesMax = options.coldSeriesMax ?? 10 * options.seriesMax
     this.cold = new ColdStates(join(options.directory, 'cold'), blockWords * 8, coldSeriesMax)
     this.states = new SeriesStates(blockWords, options.seriesMax, this.cold)
+    this.detection = new ChunkDetection({ detector: this.detector, states: this.states, scoreMin: options.scoreMin })
     this.snapshotFile = join(options.directory, 'snapshot')
   }
 
@@ -121,7 +117,6 @@ export class DetectorRun {
   async start(onEnd: (error: Error) => void): Promise<void> {
     mkdirSync(this.options.directory, { recursive: true, mode: 0o700 })
     this.restore()
-    this.consumer = await this.subscribe()
     this.snapshotDueAt = performance.now() + (this.options.snapshotEveryMs ?? snapshotEveryMsDefault)
     this.running = this.run().catch((error: Error) => {
       if (!this.stopping.signal.aborted) onEnd(error)
@@ -132,15 +127,21 @@ export class DetectorRun {
   async stop(): Promise<void> {
     this.stopping.abort()
     await this.running
-    if (this.consumer) {
-      if (!this.isSnapshotCurrent) await this.snapshot().catch(() => {})
-      await this.consumer.close()
+    try {
+      if (!this.isSnapshotCurrent) this.snapshot()
+      this.commitDueAt = 0
+      await this.commitSnapshot()
+    } catch (error) {
+      const cause = (error as Error).message
+      this.options.logger.warn({ cause }, 'detection left no snapshot as it stopped: some readings are looked at again')
     }
+    await this.consumer?.close()
     this.cold.close()
   }
 
   totals(): DetectorTotals {
-    const { readings, anomalies, notFinite, missedChunks, snapshots, reachedAt } = this
+    const { anomalies, missedChunks, snapshots, reachedAt } = this
+    const { readings, notFinite } = this.detection
     const { count: series, bytesHeld } = this.states
     const { count: coldSeries, dropped: droppedSeries } = this.cold
     return {
@@ -154,7 +155,7 @@ export class DetectorRun {
       missedChunks,
       snapshots,
       reachedAt,
-      trouble: this.consumer?.trouble(),
+      trouble: this.standstill ?? this.consumer?.trouble(),
     }
   }
 
@@ -178,25 +179,33 @@ export class DetectorRun {
 
   private async run(): Promise<void> {
     const { signal } = this.stopping
-    let isChecked = false
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
-        if (!isChecked) await this.checkPosition()
-        isChecked = true
-        const chunks = await this.consumer!.read(readBytesMax, signal)
+        this.consumer ??= await this.open()
+        await this.commitSnapshot()
+        const chunks = await this.consumer.read(readBytesMax, signal)
         if (chunks.length > 0) await this.takeChunks(chunks)
         this.isFromBeginning = false
-        attempt = 0
+        this.standstill = undefined
+        attempt = -1
       } catch (error) {
         if (signal.aborted) return
-        if (!(error instanceof OffsetOutOfRangeError || error instanceof RetryableError)) throw error
+        if (error instanceof OffsetOutOfRangeError) await this.beginAgain(error)
+        else if (error instanceof RetryableError) this.sayStandstill(error)
+        else throw error
         await this.pause(attempt)
-        if (error instanceof OffsetOutOfRangeError) await this.openAgain(error)
       }
     }
   }
 
-  private subscribe(): Promise<LogConsumer> {
+  private sayStandstill({ message }: Error): void {
+    if (this.standstill === undefined)
+      this.options.logger.warn({ cause: message }, 'detection can’t read the log; trying again')
+    this.standstill = `Detection waits for the log: ${message}`
+  }
+
+  private async open(): Promise<LogConsumer> {
+    await this.checkPosition()
     return this.options.log.subscribe(detectorGroup, topic, {
       startAt: (partition, committed) => this.startAt(partition, committed),
     })
@@ -214,12 +223,13 @@ export class DetectorRun {
     return this.isFromBeginning || reached === undefined ? 'beginning' : reached
   }
 
-  /** What the log still holds, from its beginning: takeChunks() passes over what was read, and sees what is missing. */
-  private async openAgain(cause: OffsetOutOfRangeError): Promise<void> {
+  /** Next it is opened from the beginning of what the log still holds: takeChunks() passes over what was read, and sees what is missing. */
+  private async beginAgain(cause: OffsetOutOfRangeError): Promise<void> {
     this.options.logger.info({ cause: cause.message }, 'detection opens the log again')
-    await this.consumer?.close()
     this.isFromBeginning = true
-    this.consumer = await this.subscribe()
+    const { consumer } = this
+    this.consumer = undefined
+    await consumer?.close().catch(() => {})
   }
 
   /** Another log than the one that the snapshot is of: it begins anew, with what was learned. */
@@ -232,6 +242,7 @@ export class DetectorRun {
     this.options.logger.error({}, 'the log is not the one that detection had read: it is read from its beginning')
     this.position = new Map()
     this.toldUpTo.clear()
+    this.uncommitted = undefined
     this.isOtherLog = true
   }
 
@@ -241,15 +252,19 @@ export class DetectorRun {
       const expected = this.position.get(chunk.partition) ?? chunk.offset
       if (chunk.offset < expected) continue
       if (chunk.offset > expected) this.miss(chunk, expected)
-      this.observe(chunk)
+      this.isWithinChunk = true
+      this.detection.observe(chunk, this.found)
       if (chunk.offset < (this.toldUpTo.get(chunk.partition) ?? 0)) this.found.length = 0
+      // Until they are durable: nothing is read meanwhile, and no snapshot is made that would leave them out.
       if (this.found.length > 0) await this.tell(chunk.partition)
-      if (this.stopping.signal.aborted && this.found.length > 0) return
+      if (this.found.length > 0) return
       this.position.set(chunk.partition, chunk.offset + 1)
+      this.isWithinChunk = false
       this.isSnapshotCurrent = false
       this.reachedAt = chunk.receivedAt
+      if (this.cold.needsSnapshot) this.snapshot()
     }
-    if (this.consumer && performance.now() >= this.snapshotDueAt) await this.snapshot()
+    if (performance.now() >= this.snapshotDueAt) this.snapshot()
   }
 
   /** Retention does not wait for detection when the log is at its quota: what it took is said. */
@@ -263,111 +278,42 @@ export class DetectorRun {
     )
   }
 
-  /** In turns of a few rows: of all of them the blocks are touched first, so that the caches wait once and not once a row. */
-  private observe(chunk: Chunk): void {
-    const { states, detector, slabs, words } = this
-    const cursor = new RowCursor(chunk.rows)
-    let more = cursor.next()
-    while (more) {
-      states.nextTurn()
-      let rows = 0
-      let touched = 0
-      // Of the row before, in this turn: between two turns slots may move.
-      let slot = -1
-      while (more && rows < turnSeriesMax) {
-        const value = cursor.value
-        if (Number.isFinite(value)) {
-          if (slot < 0 || !cursor.isSameSeries) slot = states.find(chunk.rows, cursor.prefixStart, cursor.prefixEnd)
-          const slab = states.slabOf(slot)
-          const word = states.wordOf(slot)
-          touched += detector.touch(slab, word)
-          slabs[rows] = slab
-          words[rows] = word
-          this.observedAt[rows] = cursor.observedAt
-          this.receivedAt[rows] = cursor.receivedAt
-          this.values[rows] = value
-          this.rowStarts[rows] = cursor.prefixStart
-          this.rowEnds[rows] = cursor.prefixEnd
-          rows++
-        } else {
-          slot = -1
-          if (!cursor.hasText()) this.notFinite++
-        }
-        more = cursor.next()
-      }
-      this.touched = touched
-      for (let row = 0; row < rows; row++) {
-        const score = detector.observe(slabs[row]!, words[row]!, this.observedAt[row]!, this.values[row]!)
-        if (score >= this.options.scoreMin) this.remember(chunk, row)
-      }
-      this.readings += rows
-    }
-  }
-
-  private remember(chunk: Chunk, row: number): void {
-    const finding = this.detector.explain()
-    if (finding.isWarmingUp) return
-    const names = new RowCursor(chunk.rows.subarray(this.rowStarts[row]!))
-    names.next()
-    const series = { tenant: names.tenant(), device: names.device(), metric: names.metric() }
-    const observedAt = this.observedAt[row]!
-    this.found.push({
-      ...series,
-      observedAt,
-      receivedAt: this.receivedAt[row]!,
-      id: anomalyId({ ...series, observedAt }, this.detectorName),
-      detector: this.detectorName,
-      score: finding.score,
-      value: finding.value,
-      expectedLow: finding.expected.low,
-      expectedHigh: finding.expected.high,
-      explanation: finding.explanation,
-      evidence: JSON.stringify(finding.evidence),
-    })
-  }
-
-  /** Until they are durable: nothing is read meanwhile, and no snapshot is made that would leave them out. */
-  private async tell(partition: number): Promise<void> {
+  private async tell(partition: Partition): Promise<void> {
     const { append, logger } = this.options
     const { signal } = this.stopping
-    while (this.found.length > 0 && !signal.aborted) {
-      const rows: Buffer[] = []
-      let bytes = 0
-      while (rows.length < this.found.length && bytes < appendBytesMax) {
-        const row = encodeAnomaly(this.found[rows.length]!)
-        rows.push(row)
-        bytes += row.length
-      }
-      for (let attempt = 0; ; attempt++) {
-        try {
-          await append(partition, Buffer.concat(rows), rows.length)
-          break
-        } catch (error) {
-          if (signal.aborted) return
-          if (!(error instanceof RetryableError)) throw error
-          if (attempt === 0) logger.warn({ cause: error.message }, 'anomalies wait: the log does not take them')
-          await this.pause(attempt)
-        }
-        if (signal.aborted) return
-      }
-      this.anomalies += rows.length
-      this.found.splice(0, rows.length)
-    }
+    const pause = (attempt: number): Promise<void> => this.pause(attempt)
+    this.anomalies += await tellAnomalies(this.found, partition, { append, logger, signal, pause })
   }
 
-  private async snapshot(): Promise<void> {
+  private snapshot(): void {
     const { snapshotFile: file, detector, states, cold } = this
     // What was found and could not be told is found again, from the snapshot before.
-    if (this.found.length > 0) return
+    if (this.isWithinChunk) return
     const began = performance.now()
     writeSnapshot({ file, detector, states, cold }, this.position)
     this.isSnapshotCurrent = true
     this.snapshots++
-    await this.consumer!.commit(this.reached())
+    this.uncommitted = this.reached()
     const now = performance.now()
     const every = this.options.snapshotEveryMs ?? snapshotEveryMsDefault
     this.snapshotDueAt = now + Math.max(every, (now - began) / snapshotShareMax)
     this.sayDropped()
+  }
+
+  /** Only then may retention go on; a log that does not take it now is asked again later, and no snapshot is made for that. */
+  private async commitSnapshot(): Promise<void> {
+    const { uncommitted, consumer } = this
+    if (!uncommitted || !consumer || performance.now() < this.commitDueAt) return
+    try {
+      await consumer.commit(uncommitted)
+      if (this.uncommitted === uncommitted) this.uncommitted = undefined
+      this.commitDueAt = 0
+    } catch (error) {
+      if (!(error instanceof RetryableError)) throw error
+      if (this.commitDueAt === 0)
+        this.options.logger.warn({ cause: error.message }, 'the log does not take how far detection is; trying again')
+      this.commitDueAt = performance.now() + commitAgainMs
+    }
   }
 
   private sayDropped(): void {

@@ -57,7 +57,16 @@ export function createDetectorService(options: DetectorServiceOptions): Detector
   let timer: NodeJS.Timeout | undefined
   let ended: Promise<void> = Promise.resolve()
 
-  const shown = ['readings', 'anomalies', 'series', 'coldSeries', 'droppedSeries', 'bytesHeld', 'missedChunks'] as const
+  const shown = [
+    'readings',
+    'anomalies',
+    'notFinite',
+    'series',
+    'coldSeries',
+    'droppedSeries',
+    'bytesHeld',
+    'missedChunks',
+  ] as const
   for (const name of shown) {
     const inSnake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
     instruments.gauge(`weir_detector_${inSnake}`, helps[name], () => totals?.[name] ?? 0)
@@ -152,6 +161,7 @@ export function createDetectorService(options: DetectorServiceOptions): Detector
 const helps = {
   readings: 'Readings that detection has looked at',
   anomalies: 'Anomalies that detection has told',
+  notFinite: 'Values that are not a number or not finite: no detector is given them',
   series: 'Series whose normal is in memory',
   coldSeries: 'Series whose normal is on disk',
   droppedSeries: 'Series that there was no room for: they are learned anew',

@@ -2,6 +2,9 @@
 // written over before the next one is durable: so a snapshot and this file always belong together, whenever the process dies.
 import { closeSync, fsyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 
+/** Places that may lie idle until a snapshot, however few series there are. */
+const idlePlacesMin = 4_096
+
 export class ColdStates {
   /** Series that there was no room for on disk either, or that could not be read back: they begin anew. */
   dropped = 0
@@ -29,6 +32,11 @@ export class ColdStates {
 
   get count(): number {
     return this.places.size
+  }
+
+  /** As many places lie idle as are in use: only a snapshot lets them be written over, and keeps the file from growing on. */
+  get needsSnapshot(): boolean {
+    return this.freedSince.length > Math.max(idlePlacesMin, this.places.size)
   }
 
   put(key: Buffer, block: Uint8Array): void {

@@ -6,7 +6,7 @@ import type { Slab } from './layout.ts'
 export interface Detector {
   /** Stands in each anomaly, with the version: `coverage-net`. */
   readonly name: string
-  /** Changes whenever the same readings would give another finding, or a block another meaning; an older block is then not read. */
+  /** Changes whenever the same readings would give another finding (its words apart), or a block another meaning; an older block is then not read. */
   readonly version: number
   /** Of a series, in words of 8 bytes. A block of zeros is a series that was never heard. */
   readonly blockWords: number

@@ -38,7 +38,7 @@ describe('the coverage net', () => {
     const see = world(0)
     for (let i = 0; i < 2_000; i++) see(startAt + i * 5 * minute, i % 2 ? 10 + (i % 7) / 10 : 90 + (i % 5) / 10)
     const found = see(startAt + 2_000 * 5 * minute, 50)
-    expect(found?.explanation).toContain('50 is between what was seen in 2,001 readings, 10.6 and 90')
+    expect(found?.explanation).toContain('50 is where nothing was in 2,001 readings, between 10.6 and 90; closest ')
   })
 
   it('warms up for 500 readings and a day', () => {
@@ -69,7 +69,35 @@ describe('the coverage net', () => {
       if (i > 3_000 && each && each.score > 0.01) found ??= each
     }
     expect(found?.evidence).toMatchObject({ view: 'level' })
-    expect(found?.explanation).toMatch(/^The level moved: the mean of the last 64 readings, /)
+    expect(found?.explanation).toMatch(
+      /^The level moved: the mean of the last 64 readings, [\d.]+, is [\d.]+ above that of the 64 before. No such move was seen in 3,\d{3} readings; the closest was (none at all|[\d.]+ (up|down)), .+ (ago|second)\./,
+    )
+  })
+
+  it('tells a value that is unusual for the hour alone, and a course that was never taken', () => {
+    const views = new Map<string, string>()
+    const see = world(2)
+    let changed = 0
+    for (let i = 0; i < 288 * 24; i++) {
+      const hour = (i % 288) / 12
+      // Warm by day, cold by night, for twenty days; then one night is as warm as a day, and one day flips to and fro within what was seen.
+      const day = Math.floor(i / 288)
+      const isDay = day === 21 ? Math.floor(i / 12) % 2 === 0 : day === 20 || (hour >= 8 && hour < 20)
+      const noise = ((i * 7_919) % 1_003) / 1_003
+      const found = see(startAt + i * 5 * minute, (isDay ? 24 : 16) + noise)
+      if (day < 20 || !found) continue
+      changed++
+      const view = String(found.evidence.view)
+      if (!views.has(view)) views.set(view, found.explanation)
+      expect(found.expected.low).toBeLessThanOrEqual(found.expected.high)
+    }
+    expect(changed).toBeGreaterThan(0)
+    expect(views.get('season')).toMatch(
+      /^2\d(\.\d+)? is unusual for \d\d:00–\d\d:00 UTC, when the mean is 1\d(\.\d+)?: it is \d+(\.\d+)? above that; the closest so far was \d+(\.\d+)? (above|below) that, .+ ago\./,
+    )
+    expect(views.get('shape')).toMatch(
+      /^The last 48 readings took a course unlike any before in [\d,]+ readings: the means of each 12 are ([\d.]+(, )?){4}; the closest course differs by \d+ % of the range from 16(\.\d+)? to 2[45](\.\d+)?\./,
+    )
   })
 
   it('compares no levels across a gap', () => {

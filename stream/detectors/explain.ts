@@ -90,12 +90,13 @@ function ofLevel(evidence: Evidence, found: Novelty): Told {
   const place = placeOf(move, found)
   const range = usualRange(move, found)
   const way = move < 0 ? 'below' : 'above'
-  const known = text(place.nearest)
+  const { nearest } = place
+  const known = nearest === 0 ? 'none at all' : `${text(Math.abs(nearest))} ${nearest < 0 ? 'down' : 'up'}`
   return {
     expected: { low: beforeMean + range.low, high: beforeMean + range.high },
     sentence:
-      `The level moved: the mean of the last 64 readings, ${text(recentMean)}, is ${text(Math.abs(move))} ${way} that of the 64 before; ` +
-      `in ${plural(readings, 'reading')} no such move was seen, the closest is ${known}, ${ago(evidence.observedAt, found)}.`,
+      `The level moved: the mean of the last 64 readings, ${text(recentMean)}, is ${text(Math.abs(move))} ${way} that of the 64 before. ` +
+      `No such move was seen in ${plural(readings, 'reading')}; the closest was ${known}, ${ago(evidence.observedAt, found)}.`,
     details: { ...place.details, recentMean, beforeMean },
   }
 }
@@ -109,10 +110,15 @@ function ofSeason(evidence: Evidence, found: Novelty): Told {
   return {
     expected: { low: hourMean + range.low, high: hourMean + range.high },
     sentence:
-      `${text(value)} is unusual for ${hours}, when the mean is ${text(hourMean)}: ${text(Math.abs(off))} ${off < 0 ? 'below' : 'above'} it, ` +
-      `the closest so far ${text(place.nearest)}, ${ago(evidence.observedAt, found)}.`,
+      `${text(value)} is unusual for ${hours}, when the mean is ${text(hourMean)}: it is ${offWords(off)}; ` +
+      `the closest so far was ${offWords(place.nearest)}, ${ago(evidence.observedAt, found)}.`,
     details: { ...place.details, hour, hourMean },
   }
+}
+
+function offWords(off: number): string {
+  if (off === 0) return 'just that'
+  return `${text(Math.abs(off))} ${off < 0 ? 'below' : 'above'} that`
 }
 
 function ofShape(evidence: Evidence): Told {
@@ -120,8 +126,8 @@ function ofShape(evidence: Evidence): Told {
   return {
     expected: { ...range },
     sentence:
-      `The course of the last 48 readings, means of 12: ${shape.map(text).join(', ')}, is unlike any before in ${plural(readings, 'reading')}; ` +
-      `the closest is ${percent(novelty)} of the range away.`,
+      `The last 48 readings took a course unlike any before in ${plural(readings, 'reading')}: the means of each 12 are ${shape.map(text).join(', ')}; ` +
+      `the closest course differs by ${percent(novelty)} of the range from ${text(range.low)} to ${text(range.high)}.`,
     details: { shape },
   }
 }
@@ -152,7 +158,8 @@ function placeOf(value: number, { below, above, low, high, nearestVisitedAt }: N
 function placeWords({ side, nearest }: Place, evidence: Evidence, found: Novelty): string {
   const among = plural(evidence.readings, 'reading')
   if (side === 'between') {
-    return `between what was seen in ${among}, ${text(found.below)} and ${text(found.above)}; closest ${text(nearest)}, ${ago(evidence.observedAt, found)}`
+    const hole = `between ${text(found.below)} and ${text(found.above)}`
+    return `where nothing was in ${among}, ${hole}; closest ${text(nearest)}, ${ago(evidence.observedAt, found)}`
   }
   return `${side} everything in ${among}; closest ${text(nearest)}, ${ago(evidence.observedAt, found)}`
 }
@@ -195,7 +202,7 @@ function percent(share: number): string {
 function text(value: number): string {
   if (value === 0 || !Number.isFinite(value)) return String(value)
   const size = Math.abs(value)
-  if (size >= 1e15 || size < 1e-4) return value.toExponential(3)
+  if (size >= 1e15) return value.toExponential(3)
   if (size >= 1_000) {
     return (value < 0 ? '-' : '') + String(Math.round(size)).replace(/\B(?=(\d{3})+$)/g, ',')
   }

@@ -1,7 +1,8 @@
-// The sixth promise: one view, from history to live, over every transport, without a hole. Viewers that begin now or anywhere in the past, stop reading,
-// go away and come back with their cursors, while readings come in (rising, late, again, corrected) and whatever serves them is killed. In `every`, a
-// viewer's frames together are what was acknowledged, each reading once, or a declared gap covers what is missing, and there is one only where the table was
-// away; in `latest`, no series goes back, and at the end each stands where /v1/latest does. WEIR_TEST_SEAM_ROUNDS: more rounds; WEIR_TEST_SEED: other chances.
+// The sixth promise: one view, from history to live, over every transport, without a hole. Viewers that begin now or anywhere in the past, stop
+// reading, go away and come back with their cursors, while readings come in (rising, late, again, corrected) and whatever serves them is killed.
+// In `every`, a viewer's frames together are what was acknowledged, each reading once, or a declared gap covers what is missing, and there is one
+// only where the table was away; in `latest`, no series goes back, and at the end each stands where /v1/latest does.
+// WEIR_TEST_SEAM_ROUNDS: more rounds; WEIR_TEST_SEED: other chances.
 import { afterAll, describe, expect, it } from 'vitest'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawPublisher } from '../helpers/mqtt-raw.ts'

@@ -48,7 +48,7 @@ describe('anomalies', () => {
   async function tell(...anomalies: readonly Anomaly[]): Promise<void> {
     for (const anomaly of anomalies) {
       const partition = partitionOf('default', anomaly.device, world.log.partitions)
-      const receivedAt = world.log.receivedAtMax('anomalies', partition) + 1
+      const receivedAt = Math.max(world.clock.nowMicros(), world.log.receivedAtMax('anomalies', partition) + 1)
       await world.log.append('anomalies', partition, encodeAnomaly(anomaly), 1, receivedAt)
     }
   }

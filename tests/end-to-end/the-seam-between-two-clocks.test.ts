@@ -105,7 +105,7 @@ describe('the seam between two clocks', () => {
     const missing: string[] = []
     for (const [device, { sent, timesSent }] of publishers.entries()) {
       for (let index = from; index < sent; index++) {
-        const key = `clock-${device} ${firstAt + index}`
+        const key = `clock-${device} v ${firstAt + index}`
         const told = viewer.told.get(key)
         if (told === undefined) {
           if (!isDeclared(viewer, firstAt + index)) missing.push(key)

@@ -18,7 +18,16 @@ import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { isOfThisLog } from './cursor-origin.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
-import { encodeHistoryCursor, findSeam, type HistoryCursor, isAfter, isBeforeSeam, past, type Seam } from './history.ts'
+import {
+  encodeHistoryCursor,
+  findSeam,
+  type HistoryCursor,
+  isAfter,
+  isBeforeSeam,
+  past,
+  type Seam,
+  upToAnotherSeam,
+} from './history.ts'
 import type { LastValues } from './last-values.ts'
 import { frameMs, OwnFrames, type OwnFramesOptions } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
@@ -119,14 +128,12 @@ export class CatchUp {
     if (viewer.gone.aborted) return
     if ('seam' in since) {
       const seam = await findSeam(log, viewer.gone)
-      // What came between that seam and this one lies before readings that were sent, by the device's clock: all of it is told anew.
-      const anew = since.by === 'observed' ? { ...since, seam, after: undefined } : { ...since, seam, from: undefined }
-      return this.readTable(viewer, subscription, anew)
+      return this.readTable(viewer, subscription, upToAnotherSeam(since, seam, subscription.tenant))
     }
     const older = await this.placeInTable(since, viewer.gone)
     if (viewer.gone.aborted) return
     if (older) {
-      this.declareTableRetention(viewer, Math.min(...older.past), encodeCursor(seamCursor(older.seam)))
+      this.declareTableRetention(viewer, earliestOf(older.past), encodeCursor(seamCursor(older.seam)))
       // Its places are those of the other log.
       return this.readTable(viewer, subscription, { ...older, from: undefined })
     }
@@ -202,7 +209,11 @@ export class CatchUp {
     } catch (error) {
       if (viewer.gone.aborted) return
       logger.warn({ error }, 'the table could not be read for a viewer')
-      viewer.gap({ cause: 'store-away', ...this.lostBeforeSeam(cursor) }, encodeCursor(live))
+      // What `latest` has gathered so far follows the gap: who is cut off between the two is to have it all the same.
+      const gathered = frames.flush()
+      const place = gathered.length > 0 ? encodeHistoryCursor(from) : encodeCursor(live)
+      viewer.gap({ cause: 'store-away', ...this.lostBeforeSeam(cursor) }, place)
+      for (const frame of gathered) viewer.send(frame)
     }
     return this.readUpToHub(viewer, subscription, frames)
   }
@@ -262,12 +273,13 @@ export class CatchUp {
     } catch (error) {
       if (viewer.gone.aborted) return
       const isPast = error instanceof OffsetOutOfRangeError
+      // What `latest` has gathered lies before what can't be read: it would be lost with these frames, or behind a gap that does not speak of it.
+      for (const frame of frames.flush()) viewer.send(frame)
       if (isPast) {
         const older = await this.placeInTable(frames.cursor, viewer.gone)
         if (viewer.gone.aborted) return
         if (older) {
-          const from = Math.min(...older.past)
-          this.declareTableRetention(viewer, from, encodeCursor(seamCursor(older.seam)))
+          this.declareTableRetention(viewer, earliestOf(older.past), encodeCursor(seamCursor(older.seam)))
           return this.readTable(viewer, subscription, older)
         }
       } else logger.warn({ error }, 'the log could not be read for a viewer')
@@ -373,7 +385,7 @@ export class CatchUp {
   /** What of the table a viewer is yet to be given: it was received before the seam. */
   private lostBeforeSeam(cursor: HistoryCursor): Bounds {
     if (cursor.by === 'received') {
-      const from = cursor.after?.receivedAt ?? Math.min(...cursor.past)
+      const from = cursor.after?.receivedAt ?? earliestOf(cursor.past)
       return { from: toMillis(from), to: toMillis(Math.max(...cursor.seam.receivedBefore)), by: 'receivedAt' }
     }
     const { clock, lastValues } = this.options
@@ -387,7 +399,8 @@ export class CatchUp {
   private lostAfter(cursor: LiveCursor | HistoryCursor): Bounds {
     const now = toMillis(this.options.clock.nowMicros())
     if (!('seam' in cursor)) return { from: earliest(cursor.receivedAt.values()), to: now, by: 'receivedAt' }
-    if (cursor.by === 'received') return { from: earliest(cursor.past), to: now, by: 'receivedAt' }
+    if (cursor.by === 'received')
+      return { from: earliest(cursor.past.filter((at) => at > 0)), to: now, by: 'receivedAt' }
     return {
       from: toMillis(cursor.since),
       to: toMillis(this.options.clock.nowMicros() + futureMsMax * 1000),
@@ -407,6 +420,12 @@ export class CatchUp {
     const from = after.includes(undefined) ? null : earliest(after as Micros[])
     return { from, to: toMillis(to), by: 'receivedAt' }
   }
+}
+
+/** Of places in a table by partition. In a partition of which nothing was received yet (0) nothing was lost either, unless it is so in all. */
+function earliestOf(past: readonly Micros[]): Micros {
+  const known = past.filter((receivedAt) => receivedAt > 0)
+  return known.length > 0 ? Math.min(...known) : 0
 }
 
 function earliest(instants: Iterable<Micros>): number | null {

@@ -5,24 +5,34 @@
 //   a cursor, the log reaches back ─────────────────────┐│
 //   a cursor older than the log ──▶ table by receivedAt ─┴┴▶ ring or log ──▶ the hub's place
 import { setTimeout as wait } from 'node:timers/promises'
-import type { Chunk, EventLog, LogPosition, Partition } from '../../domain/event-log.ts'
-import { futureMsMax, type Micros } from '../../domain/reading.ts'
+import type { EventLog, LogPosition, Partition } from '../../domain/event-log.ts'
+import type { Micros } from '../../domain/reading.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { toMillis } from '../instant.ts'
 import type { ReadingRow } from '../queries/readings.ts'
-import type { LiveGap } from '../wire.ts'
 import type { ItemMaker, Subscription } from './channel.ts'
 import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { isOfThisLog } from './cursor-origin.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
-import { encodeHistoryCursor, findSeam, type HistoryCursor, isAfter, isBeforeSeam, past, type Seam } from './history.ts'
+import {
+  encodeHistoryCursor,
+  findSeam,
+  type HistoryCursor,
+  isAfter,
+  isBeforeSeam,
+  past,
+  type Seam,
+  upToAnotherSeam,
+} from './history.ts'
 import type { LastValues } from './last-values.ts'
+import { LogPages } from './log-pages.ts'
+import { earliestOf, lostAfter, lostBeforeSeam, lostBetween } from './lost.ts'
 import { frameMs, OwnFrames, type OwnFramesOptions } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
-import { slowMs, TablePages, type TablePagesOptions } from './table-pages.ts'
+import { TablePages, type TablePagesOptions } from './table-pages.ts'
 import type { Viewer } from './viewer.ts'
 
 /** From now, after a cursor of live or of history, or from an instant by observedAt on. */
@@ -46,10 +56,6 @@ export interface CatchUpOptions extends TablePagesOptions {
   readonly meet: (viewer: Viewer, frames: OwnFrames) => void
 }
 
-type Bounds = Pick<LiveGap, 'from' | 'to' | 'by'>
-
-/** Chunks that a viewer takes at once; larger ones by themselves. */
-const chunkBytesAtOnce = 128 * 1024
 const retryMs = 250
 /** A reader of the log may be a moment behind one that a viewer knew before. */
 const endPatienceMs = 2_000
@@ -57,12 +63,13 @@ const endPatienceMs = 2_000
 export class CatchUp {
   private readonly options: CatchUpOptions
   private readonly pages: TablePages
-  private turns: Promise<void> = Promise.resolve()
+  private readonly logPages: LogPages
   private endAsked: Promise<LogPosition> | undefined
 
   constructor(options: CatchUpOptions) {
     this.options = options
     this.pages = new TablePages(options)
+    this.logPages = new LogPages(options)
   }
 
   async run(viewer: Viewer, subscription: Subscription, since: LiveStart): Promise<void> {
@@ -94,7 +101,7 @@ export class CatchUp {
     if (!hasReached(end, position) && !(await this.endReaches(position, viewer.gone))) {
       if (viewer.gone.aborted) return
       const cursor = { position: await log.end('readings'), receivedAt: marks }
-      viewer.gap({ cause: 'unknown-cursor', ...this.lostAfter(since) }, encodeCursor(cursor))
+      viewer.gap({ cause: 'unknown-cursor', ...lostAfter(since, this.options) }, encodeCursor(cursor))
       return this.meet(viewer, this.framesFrom(subscription, cursor))
     }
     if (!(await this.isOfThisLog(since, viewer.gone))) return this.resumeFromElsewhere(viewer, subscription, since)
@@ -119,19 +126,17 @@ export class CatchUp {
     if (viewer.gone.aborted) return
     if ('seam' in since) {
       const seam = await findSeam(log, viewer.gone)
-      // What came between that seam and this one lies before readings that were sent, by the device's clock: all of it is told anew.
-      const anew = since.by === 'observed' ? { ...since, seam, after: undefined } : { ...since, seam, from: undefined }
-      return this.readTable(viewer, subscription, anew)
+      return this.readTable(viewer, subscription, upToAnotherSeam(since, seam, subscription.tenant))
     }
     const older = await this.placeInTable(since, viewer.gone)
     if (viewer.gone.aborted) return
     if (older) {
-      this.declareTableRetention(viewer, Math.min(...older.past), encodeCursor(seamCursor(older.seam)))
+      this.declareTableRetention(viewer, earliestOf(older.past), encodeCursor(seamCursor(older.seam)))
       // Its places are those of the other log.
       return this.readTable(viewer, subscription, { ...older, from: undefined })
     }
     const hub = place()
-    viewer.gap({ cause: 'unknown-cursor', ...this.lostAfter(since) }, encodeCursor(hub))
+    viewer.gap({ cause: 'unknown-cursor', ...lostAfter(since, this.options) }, encodeCursor(hub))
     return this.meet(viewer, this.framesFrom(subscription, hub))
   }
 
@@ -202,7 +207,11 @@ export class CatchUp {
     } catch (error) {
       if (viewer.gone.aborted) return
       logger.warn({ error }, 'the table could not be read for a viewer')
-      viewer.gap({ cause: 'store-away', ...this.lostBeforeSeam(cursor) }, encodeCursor(live))
+      // What `latest` has gathered so far follows the gap: who is cut off between the two is to have it all the same.
+      const gathered = frames.flush()
+      const place = gathered.length > 0 ? encodeHistoryCursor(from) : encodeCursor(live)
+      viewer.gap({ cause: 'store-away', ...lostBeforeSeam(cursor, this.options) }, place)
+      for (const frame of gathered) viewer.send(frame)
     }
     return this.readUpToHub(viewer, subscription, frames)
   }
@@ -250,7 +259,7 @@ export class CatchUp {
     const { place, logger } = this.options
     if (hasReached(frames.cursor.position, place().position)) return this.meet(viewer, frames)
     try {
-      for await (const chunks of this.chunksFrom(frames, viewer.gone)) {
+      for await (const chunks of this.logPages.chunks(frames, viewer.gone)) {
         for (const frame of frames.take(chunks)) {
           viewer.send(frame)
           await viewer.writable()
@@ -262,83 +271,22 @@ export class CatchUp {
     } catch (error) {
       if (viewer.gone.aborted) return
       const isPast = error instanceof OffsetOutOfRangeError
+      // What `latest` has gathered lies before what can't be read: it would be lost with these frames, or behind a gap that does not speak of it.
+      for (const frame of frames.flush()) viewer.send(frame)
       if (isPast) {
         const older = await this.placeInTable(frames.cursor, viewer.gone)
         if (viewer.gone.aborted) return
         if (older) {
-          const from = Math.min(...older.past)
-          this.declareTableRetention(viewer, from, encodeCursor(seamCursor(older.seam)))
+          this.declareTableRetention(viewer, earliestOf(older.past), encodeCursor(seamCursor(older.seam)))
           return this.readTable(viewer, subscription, older)
         }
       } else logger.warn({ error }, 'the log could not be read for a viewer')
       const hub = place()
-      const lost = this.lostBetween(frames.cursor, hub)
+      const lost = lostBetween(frames.cursor, hub, this.options)
       viewer.gap({ cause: isPast ? 'log-retention' : 'log-unreadable', ...lost }, encodeCursor(hub))
       frames.cursor = hub
       this.meet(viewer, frames)
     }
-  }
-
-  /** From the ring while it reaches back, else from the log. */
-  private async *chunksFrom(frames: OwnFrames, signal: AbortSignal): AsyncGenerator<readonly Chunk[]> {
-    const { ring } = this.options
-    let number = ring.reach(frames.cursor.position)
-    while (number !== undefined && !signal.aborted) {
-      const chunks: Chunk[] = []
-      let bytes = 0
-      let next = ring.at(number)
-      if (next === undefined || next === 'gone') break
-      while (next !== undefined && next !== 'gone' && bytes < chunkBytesAtOnce) {
-        chunks.push(next)
-        bytes += next.rows.length
-        next = ring.at(++number)
-      }
-      // Memory never waits, and the event loop would wait for all of it, once a viewer.
-      if (next !== undefined && next !== 'gone') await this.turn()
-      yield chunks
-    }
-    while (!signal.aborted && (yield* this.logFrom(frames, signal)) === 'let-go');
-  }
-
-  /** A viewer that takes its time holds nothing of the log but what it was handed: the rest is read again. */
-  private async *logFrom(
-    frames: OwnFrames,
-    signal: AbortSignal,
-  ): AsyncGenerator<readonly Chunk[], 'let-go' | undefined> {
-    const tail = this.options.log.tail('readings', frames.cursor.position, signal)[Symbol.asyncIterator]()
-    let isLetGo = false
-    try {
-      for (;;) {
-        const read = await tail.next()
-        if (read.done) return undefined
-        let rest = read.value
-        const letGo = (): void => {
-          isLetGo = true
-          rest = []
-          void tail.return?.().catch(() => {})
-        }
-        while (rest.length > 0) {
-          const some = upToBytes(rest, chunkBytesAtOnce)
-          rest = rest.slice(some.length)
-          const timer = setTimeout(letGo, slowMs)
-          try {
-            yield some
-          } finally {
-            clearTimeout(timer)
-          }
-          if (isLetGo) return 'let-go'
-          if (rest.length > 0) await this.turn()
-        }
-      }
-    } finally {
-      await tail.return?.()
-    }
-  }
-
-  /** Of all viewers that are far behind, one goes on in each turn of the event loop. */
-  private turn(): Promise<void> {
-    this.turns = this.turns.then(() => new Promise((go) => setImmediate(go)))
-    return this.turns
   }
 
   /** Where the table goes on after this cursor; undefined: the cursor does not say what was received before it. */
@@ -369,56 +317,6 @@ export class CatchUp {
   private meet(viewer: Viewer, frames: OwnFrames): void {
     if (!viewer.gone.aborted) this.options.meet(viewer, frames)
   }
-
-  /** What of the table a viewer is yet to be given: it was received before the seam. */
-  private lostBeforeSeam(cursor: HistoryCursor): Bounds {
-    if (cursor.by === 'received') {
-      const from = cursor.after?.receivedAt ?? Math.min(...cursor.past)
-      return { from: toMillis(from), to: toMillis(Math.max(...cursor.seam.receivedBefore)), by: 'receivedAt' }
-    }
-    const { clock, lastValues } = this.options
-    const now = clock.nowMicros()
-    // A device's clock may run ahead of ours.
-    const to = lastValues.isWhole ? Math.max(now, lastValues.observedAtMax()) : now + futureMsMax * 1000
-    return { from: toMillis(cursor.after?.observedAt ?? cursor.since), to: toMillis(to), by: 'observedAt' }
-  }
-
-  /** Whose cursor is of no use. */
-  private lostAfter(cursor: LiveCursor | HistoryCursor): Bounds {
-    const now = toMillis(this.options.clock.nowMicros())
-    if (!('seam' in cursor)) return { from: earliest(cursor.receivedAt.values()), to: now, by: 'receivedAt' }
-    if (cursor.by === 'received') return { from: earliest(cursor.past), to: now, by: 'receivedAt' }
-    return {
-      from: toMillis(cursor.since),
-      to: toMillis(this.options.clock.nowMicros() + futureMsMax * 1000),
-      by: 'observedAt',
-    }
-  }
-
-  /** What the log has between these places. A partition in which there is nothing bounds nothing. */
-  private lostBetween(cursor: LiveCursor, hub: LiveCursor): Bounds {
-    const passed = [...hub.position].filter(([partition, offset]) => offset > (cursor.position.get(partition) ?? 0))
-    const known = (of: LiveCursor): (Micros | undefined)[] => passed.map(([partition]) => of.receivedAt.get(partition))
-    const [after, until] = [known(cursor), known(hub)]
-    const to =
-      until.includes(undefined) || until.length === 0
-        ? this.options.clock.nowMicros()
-        : Math.max(...(until as Micros[]))
-    const from = after.includes(undefined) ? null : earliest(after as Micros[])
-    return { from, to: toMillis(to), by: 'receivedAt' }
-  }
-}
-
-function earliest(instants: Iterable<Micros>): number | null {
-  const all = [...instants]
-  return all.length === 0 ? null : toMillis(Math.min(...all))
-}
-
-/** The first of these chunks, at least one, that have about so many bytes together. */
-function upToBytes(chunks: readonly Chunk[], bytesMax: number): readonly Chunk[] {
-  let [end, bytes] = [0, 0]
-  while (end < chunks.length && bytes < bytesMax) bytes += chunks[end++]!.rows.length
-  return chunks.slice(0, end)
 }
 
 function isWanted(from: HistoryCursor, { tenant }: Subscription, row: ReadingRow): boolean {

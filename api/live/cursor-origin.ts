@@ -52,8 +52,9 @@ async function isOfLog(
   for await (const chunks of log.tail('readings', from, gone)) {
     for (const chunk of chunks) {
       const at = receivedAt.get(chunk.partition)
-      if (at === undefined || chunk.offset !== from.get(chunk.partition)) continue
-      if (chunk.receivedAt > at) return false
+      if (at === undefined) continue
+      if (chunk.offset === from.get(chunk.partition) && chunk.receivedAt > at) return false
+      // Where the log goes on further on, there is nothing to ask at that place.
       receivedAt.delete(chunk.partition)
     }
     if (receivedAt.size === 0) break

@@ -1,6 +1,9 @@
 // Where a row of the table lies: before the seam, or past a cursor, by its place in the log where it says one, else by when it was received.
+import { deflateRawSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
+import { partitionOf } from '../../domain/event-log.ts'
 import type { ReadingRow } from '../queries/readings.ts'
+import { cursorLengthMax } from './cursor.ts'
 import {
   clockDifferenceMax,
   decodeHistoryCursor,
@@ -9,6 +12,7 @@ import {
   isAfter,
   isBeforeSeam,
   type Seam,
+  upToAnotherSeam,
 } from './history.ts'
 
 const at = 1_700_000_000_000_000
@@ -76,4 +80,39 @@ describe('a row lies past a cursor', () => {
     for (const each of cursors) expect(decodeHistoryCursor(encodeHistoryCursor(each), 1)).toEqual(each)
     expect(decodeHistoryCursor(encodeHistoryCursor(cursor), 2)).toBeUndefined()
   })
+
+  it('also on a log of 64 partitions, with the longest names', () => {
+    const many = Array.from({ length: 64 }, (_, partition) => partition)
+    // Digits that say nothing of each other.
+    const digits = (seed: number, count: number) => Math.floor(Math.abs(Math.sin(seed)) * 10 ** count)
+    const places = (by: number) => new Map(many.map((each) => [each, 10 ** 10 + digits(each + by, 10)]))
+    const instants = (by: number) => many.map((each) => at + digits(each + by, 12))
+    const after = { observedAt: at, device: 'd'.repeat(128), metric: '°'.repeat(128), receivedAt: at }
+    const full: HistoryCursor = {
+      ...{ by: 'received', past: instants(0.1), from: places(0.2), within: new Set(many), after },
+      seam: { place: places(0.3), receivedBefore: instants(0.4) },
+    }
+    const text = encodeHistoryCursor(full)
+    expect(text.length).toBeLessThan(cursorLengthMax)
+    expect(decodeHistoryCursor(text, 64)).toEqual(full)
+  })
+
+  it('and one that unpacks to more than any cursor is none', () => {
+    const packed = deflateRawSync(JSON.stringify([1, 'x'.repeat(1_000_000)])).toString('base64url')
+    expect(packed.length).toBeLessThan(cursorLengthMax)
+    expect(decodeHistoryCursor(`h1z~${packed}`, 1)).toBeUndefined()
+    expect(decodeHistoryCursor('h1z~AAAA', 1)).toBeUndefined()
+  })
+})
+
+it('up to the seam of another log, what the first seam left to the log is yet to come', () => {
+  const device = ['a', 'b', 'c', 'd', 'e', 'f'].find((name) => partitionOf('t', name, 3) === 0)!
+  const behind: Seam = { place: new Map(), receivedBefore: [at + 100, at + 50, 0] }
+  const after = { observedAt: 1, device, metric: 'm', receivedAt: at + 90 }
+  const cursor: HistoryCursor = { by: 'received', past: [at, at, at], from: new Map([[0, 7]]), after, seam: behind }
+  // Nothing of the first partition twice; of the second from its seam on; of the third, which had none, from the last row on.
+  expect(upToAnotherSeam(cursor, seam, 't')).toEqual({
+    ...{ by: 'received', past: [at + 90, at + 49, at + 89], from: undefined, after: undefined, seam },
+  })
+  expect(upToAnotherSeam({ ...cursor, after: undefined }, seam, 't')).toMatchObject({ past: [at, at, at] })
 })

@@ -2,6 +2,7 @@
 // the writer's committed place, taken first: what lies before it in the log comes from the table, and everything else from the log. Nothing is missing,
 // nothing comes twice, whatever the writer does meanwhile. A row of the table says where it lies by its logOffset where several processes append, else
 // by receivedAt, which only rises within a partition that one process appends to.
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { type EventLog, type LogPosition, type Partition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
@@ -22,6 +23,11 @@ export interface Seam {
  * offset says, which may be that of a log that was there before this one.
  */
 export const clockDifferenceMax: Micros = 600_000_000
+
+/** Above this a cursor is packed: that of a log with 64 partitions would be longer than what we take back, or fits an address. */
+const plainBytesMax = 1_024
+/** Unpacked, what no cursor of ours comes near to. */
+const jsonBytesMax = 16 * 1024
 
 /** Where a viewer stands in history. */
 export type HistoryCursor =
@@ -117,6 +123,23 @@ export function past(cursor: HistoryCursor, row: ReadingRow): HistoryCursor {
     : { ...cursor, after: { ...key, receivedAt: row.receivedMicros } }
 }
 
+/**
+ * The same place, up to the seam of another log. What came between that seam and this one may lie before readings that were sent, by the device's clock
+ * or in another partition: by observedAt all is told anew, by receivedAt what is yet to come is said by partition.
+ */
+export function upToAnotherSeam(cursor: HistoryCursor, seam: Seam, tenant: string): HistoryCursor {
+  if (cursor.by === 'observed') return { ...cursor, seam, after: undefined }
+  const { after } = cursor
+  const partitionOfAfter = after && partitionOf(tenant, after.device, cursor.past.length)
+  const past = cursor.past.map((receivedAt, partition) => {
+    if (!after) return receivedAt
+    if (partition === partitionOfAfter) return Math.max(receivedAt, after.receivedAt)
+    const seamAt = cursor.seam.receivedBefore[partition] || Number.POSITIVE_INFINITY
+    return Math.max(receivedAt, Math.min(after.receivedAt, seamAt) - 1)
+  })
+  return { by: 'received', past, from: undefined, after: undefined, seam }
+}
+
 export function encodeHistoryCursor(cursor: HistoryCursor): string {
   const { seam } = cursor
   const placesOf = (position: LogPosition) => seam.receivedBefore.map((_, partition) => position.get(partition) ?? 0)
@@ -127,17 +150,21 @@ export function encodeHistoryCursor(cursor: HistoryCursor): string {
   const from = cursor.by === 'received' ? cursor.from : undefined
   if (from) fields.splice(3, 0, placesOf(from), [...((cursor.by === 'received' && cursor.within) || [])])
   const kind = cursor.by === 'observed' ? 'h1' : from ? 'r2' : 'r1'
-  return `${kind}~${Buffer.from(JSON.stringify(fields)).toString('base64url')}`
+  const json = Buffer.from(JSON.stringify(fields))
+  const isLong = json.length > plainBytesMax
+  return `${kind}${isLong ? 'z' : ''}~${(isLong ? deflateRawSync(json) : json).toString('base64url')}`
 }
 
 /** undefined: not a cursor of ours, or of a log with other partitions. */
 export function decodeHistoryCursor(text: string, partitions: number): HistoryCursor | undefined {
   if (text.length > cursorLengthMax) return undefined
-  const [, kind, encoded] = /^(h1|r1|r2)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
+  const [, kind, isLong, encoded] = /^(h1|r1|r2)(z?)~([A-Za-z0-9_-]+)$/.exec(text) ?? []
   if (encoded === undefined) return undefined
   let fields: unknown
   try {
-    fields = JSON.parse(Buffer.from(encoded, 'base64url').toString('utf8'))
+    const bytes = Buffer.from(encoded, 'base64url')
+    const json = isLong ? inflateRawSync(bytes, { maxOutputLength: jsonBytesMax }) : bytes
+    fields = JSON.parse(json.toString('utf8'))
   } catch {
     return undefined
   }

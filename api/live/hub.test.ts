@@ -89,6 +89,38 @@ it('a viewer that was ahead of the hub joins those with the same question withou
   hub.close()
 })
 
+it('a viewer of latest that was ahead of the hub joins behind the frame that holds what it has had', async () => {
+  let end: LogPosition = new Map([[0, 0]])
+  const lastValues = new LastValues()
+  const hub = new LiveHub({
+    log: { partitions: 1, end: async () => end, receivedAtMax: () => 0 } as unknown as EventLog,
+    ...{ lastValues, clock: systemClock, logger: silentLogger },
+    ...{ history: async () => [], received: async () => [] },
+  })
+  hub.startAt(end)
+  const open = async (): Promise<Recorder> => {
+    const recorder = new Recorder()
+    const subscription = { tenant: 'default', device: everyName, metric: everyName, mode: 'latest' } as const
+    hub.open(subscription, hub.connect(recorder))
+    await expect.poll(() => recorder.isCaughtUp).toBe(true)
+    return recorder
+  }
+  const accept = (...offsets: number[]): void => {
+    const chunks = offsets.map(chunkAt)
+    for (const { rows } of chunks) lastValues.apply(rows)
+    hub.accept(chunks)
+  }
+  const early = await open()
+  end = new Map([[0, 2]])
+  const late = await open()
+  accept(0, 1, 2)
+  await expect.poll(() => early.values, { timeout: 20_000 }).toEqual([2])
+  accept(3)
+  await expect.poll(() => early.values, { timeout: 20_000 }).toEqual([2, 3])
+  expect(late.values).toEqual([2, 3])
+  hub.close()
+})
+
 it('what a cursor says of the time of what it has seen goes into those of others only as far as it can be so', async () => {
   const seen = 1_000
   const hub = new LiveHub({

@@ -157,9 +157,9 @@ export class LiveHub {
     for (const { viewer, frames } of [...this.ahead]) for (const frame of frames.take(chunks)) viewer.send(frame)
     this.cursor = cursorAfter(chunks, this.cursor)
     if (this.everyChannels > 0) this.flushEvery(encodeCursor(this.cursor))
-    // After the frames of these chunks: who was ahead has had what it wants of them.
-    for (const each of [...this.ahead]) this.joinIfReached(each)
     if (this.latestChannels > 0) this.scheduleFrame()
+    // After the frames of these chunks, and behind that of `latest`: who was ahead has had what it wants of them.
+    for (const each of [...this.ahead]) this.joinIfReached(each)
   }
 
   /**

@@ -6,18 +6,22 @@ import { expect, it } from 'vitest'
 import type { CommandWorld } from './command.ts'
 import { health } from './health.ts'
 
-async function asked(status: number, body: string): Promise<{ code: unknown; said: string[] }> {
+type Asking = (port: number) => { readonly rawArgs: string[]; readonly environment?: CommandWorld['environment'] }
+
+const byUrl: Asking = (port) => ({ rawArgs: ['--url', `http://127.0.0.1:${port}`] })
+
+async function asked(status: number, body: string, asking = byUrl): Promise<{ code: unknown; said: string[] }> {
   const server = createServer((_request, response) => {
     response.writeHead(status, { 'content-type': 'application/json', connection: 'close' }).end(body)
   })
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const said: string[] = []
+  const { rawArgs, environment = {} } = asking((server.address() as AddressInfo).port)
   const world: Partial<CommandWorld> = {
-    environment: {},
+    environment,
     stop: new AbortController().signal,
     print: (line: string) => said.push(line),
   }
-  const rawArgs = ['--url', `http://127.0.0.1:${(server.address() as AddressInfo).port}`]
   try {
     const { result } = await runCommand(health, { rawArgs, data: world })
     return { code: result, said }
@@ -43,4 +47,21 @@ it('what is ready, and what is not, is said as it is', async () => {
     code: 1,
     said: ['not-ready\n  log: failed: it is full'],
   })
+})
+
+const ready = '{"status":"ready","parts":{"log":{"state":"ok"}}}'
+
+it('without words it asks the health port, and where there is none the HTTP port', async () => {
+  const byHealthPort: Asking = (port) => ({
+    rawArgs: [],
+    environment: { WEIR_HEALTH_PORT: String(port), WEIR_HTTP_PORT: '0' },
+  })
+  expect(await asked(200, ready, byHealthPort)).toEqual({ code: 0, said: ['ready\n  log: ok'] })
+  const byHttpPort: Asking = (port) => ({ rawArgs: [], environment: { WEIR_HTTP_PORT: String(port) } })
+  expect(await asked(200, ready, byHttpPort)).toEqual({ code: 0, said: ['ready\n  log: ok'] })
+})
+
+it('with neither port it says what to set', async () => {
+  const byNothing: Asking = () => ({ rawArgs: [], environment: { WEIR_HTTP_PORT: '0' } })
+  await expect(asked(200, ready, byNothing)).rejects.toThrow('set WEIR_HEALTH_PORT or WEIR_HTTP_PORT, or give --url')
 })

@@ -12,7 +12,7 @@ export const health = defineCommand({
   args: {
     url: {
       type: 'string',
-      description: 'Its health port, or its HTTP port (http://127.0.0.1:WEIR_HEALTH_PORT)',
+      description: 'Whom to ask; else WEIR_HEALTH_PORT of this machine, and where that is unset WEIR_HTTP_PORT',
       valueHint: 'url',
     },
     config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
@@ -29,9 +29,10 @@ export const health = defineCommand({
 })
 
 function ownUrl(world: CommandWorld, file: string | undefined): string {
-  const { host, healthPort } = readConfig({ environment: world.environment, file, purpose: 'command' })
-  if (!healthPort) throw new UsageError('There is no health port to ask: set WEIR_HEALTH_PORT, or give --url')
-  return ownAddress(host, healthPort)
+  const { host, healthPort, httpPort } = readConfig({ environment: world.environment, file, purpose: 'command' })
+  const port = healthPort || httpPort
+  if (!port) throw new UsageError('There is no port to ask: set WEIR_HEALTH_PORT or WEIR_HTTP_PORT, or give --url')
+  return ownAddress(host, port)
 }
 
 interface Answered {

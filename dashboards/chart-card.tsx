@@ -106,7 +106,11 @@ export function CardTemplate(): JSX.Element {
 
 function captionText(resolution: string, source: string, points: number): string {
   const band = resolution === 'raw' ? '' : ': mean as a line, least to most as a band'
-  return `${formatCount(points)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+  return `${pointsText(points)}, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+}
+
+function pointsText(points: number): string {
+  return `${formatCount(points)} ${points === 1 ? 'point' : 'points'}`
 }
 
 function Drawing({
@@ -136,7 +140,7 @@ function Drawing({
         preserveAspectRatio="none"
         role="img"
         aria-label={attribute(
-          `${metric}: ${times.length} points between ${formatNumber(min)} and ${formatNumber(max)}`,
+          `${metric}: ${pointsText(times.length)} between ${formatNumber(min)} and ${formatNumber(max)}`,
         )}
       >
         {runs.map(([first, end]) => {

@@ -4,7 +4,7 @@ import { attribute, Notice, Page } from './layout.tsx'
 
 export function Login({ assets, next, wrong }: { assets: Assets; next: string; wrong: boolean }): JSX.Element {
   return (
-    <Page assets={assets} title="Sign in · Weir">
+    <Page assets={assets} title="Sign in · Weir" scripts={['plain.js']}>
       <section class="panel login">
         <h1>Sign in</h1>
         <p>
@@ -16,7 +16,9 @@ export function Login({ assets, next, wrong }: { assets: Assets; next: string; w
           <input type="hidden" name="next" value={attribute(next)} />
           <label for="token">Admin token</label>
           <input id="token" name="token" type="password" autocomplete="current-password" required autofocus />
-          <button type="submit">Sign in</button>
+          <button type="submit" class="primary">
+            Sign in
+          </button>
         </form>
       </section>
     </Page>

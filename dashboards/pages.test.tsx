@@ -159,6 +159,15 @@ test('with the store away, both pages say so and keep what is live', async () =>
   expect(device.html).toContain('71.3')
 })
 
+test('one point is not called "points"', async () => {
+  const one = { device: 'boiler-1', metric: hostile, observedAt: [now - 12_000], value: [71.3] }
+  const app = await pages({ ...usual, '/v1/series': { ...(usual['/v1/series'] as object), series: [one] } })
+  const { html } = await get(app, '/devices/boiler-1')
+  expect(html).toContain('1 point, every reading')
+  expect(html).toContain('1 point between 71.3 and 71.3')
+  expect((await get(await pages(usual), '/devices/boiler-1')).html).toContain('2 points, every reading')
+})
+
 test('nothing heard of yet: the first steps, with the address that devices publish to', async () => {
   const { html } = await get(await pages({ ...usual, '/v1/devices': { items: [], next: null } }), '/')
   expect(html).toContain('mosquitto_pub -h 127.0.0.1 -p 41883 -q 1 -t devices/boiler-1/telemetry')

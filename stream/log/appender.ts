@@ -287,6 +287,8 @@ export class Appender {
           gate.refuse({ state: 'full', reason: error.message }, () => new LimitError(error.limit, error.message))
         continue
       }
+      // The numbers of what failed are passed over: who reads on from here expects the one that comes next.
+      this.lastCommit = this.segment.header.firstCommit - 1
       this.publish()
       gate.takeAgain()
       logger.info({ segment: this.segment.header.segment }, 'the log takes appends again')

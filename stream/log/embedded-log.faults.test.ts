@@ -101,6 +101,25 @@ describe('a failing disk', () => {
     })
   }
 
+  it('who reads on from the end before the new segment has its first commit goes on: the log is not damaged', async () => {
+    const disk = new MemoryDisk()
+    const { log } = await open(disk)
+    await append(log, 'before')
+    failOnce(disk, 'fdatasync', /\.seg$/, 'EIO')
+    await expect(append(log, 'lost')).rejects.toBeInstanceOf(RetryableError)
+    await becomes(log, 'ok')
+    const from = await log.end('readings')
+    const reading = log.tail('readings', from, never)[Symbol.asyncIterator]()
+    const first = reading.next()
+    // It stands where the new segment begins before anything is there.
+    await new Promise((resolve) => setImmediate(resolve))
+    await append(log, 'after')
+    const { value } = await first
+    expect(value?.map((chunk: { rows: Uint8Array }) => Buffer.from(chunk.rows).toString())).toEqual(['after'])
+    await reading.return?.()
+    await log.close()
+  })
+
   it('a sync that failed is never trusted later: no second one is made on that file', async () => {
     const disk = new MemoryDisk()
     const { log } = await open(disk)

@@ -24,6 +24,18 @@ describe.skipIf(noBrowser !== undefined)('a person signs in', () => {
     await page.goto(`${weir.http}/devices/boiler-1?range=15m`)
     expect(new URL(page.url()).pathname).toBe('/login')
     expect(await scrollsSideways(page)).toBe(false)
+    expect(await page.locator('#zone').textContent()).toBe('Europe/Berlin')
+    // Nothing stands in another thing's lines.
+    const boxes = await Promise.all(
+      ['h1', 'h1 + p', 'label', '#token', '.login button'].map((each) => page.locator(each).boundingBox()),
+    )
+    for (const [at, box] of boxes.slice(1).entries())
+      expect(box!.y).toBeGreaterThanOrEqual(boxes[at]!.y + boxes[at]!.height)
+    const styles = (await page.evaluate(
+      `[getComputedStyle(document.querySelector('.login h1'))].map((h1) => [h1.fontSize, h1.lineHeight])[0]`,
+    )) as string[]
+    const [letters, line] = styles.map(Number.parseFloat) as [number, number]
+    expect(line).toBeGreaterThan(letters)
     await page.getByLabel('Admin token').fill('not-the-admin-token')
     await page.getByRole('button', { name: 'Sign in' }).click()
     await page.getByText('That was not it').waitFor()

@@ -1,5 +1,5 @@
-// Groups, one after the other: what lies beside the code, then what drives the whole product, then the most important of that on Kafka. Two files at a
-// time in each: most of what the second group does is wait for processes to start, to end, and to be killed.
+// Groups, one after the other: what lies beside the code, then what drives the whole product, then the most important of that on Kafka. Three files at a
+// time where most of the time is waiting (for brokers to come and go, for time-outs), two where processes and browsers work.
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { defineConfig } from 'vitest/config'
@@ -52,7 +52,7 @@ export default defineConfig({
           name: 'beside the code',
           include: ['**/*.test.ts', '**/*.test.tsx'],
           exclude: ['node_modules/**', 'dist/**', 'data/**', ...wholeProduct],
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 0 },
         },
       },
@@ -80,7 +80,7 @@ export default defineConfig({
                 globalSetup: kafkaSetup,
                 testTimeout: 600_000,
                 hookTimeout: 300_000,
-                maxWorkers: 2,
+                maxWorkers: 3,
                 sequence: { groupOrder: 2 },
               },
             },

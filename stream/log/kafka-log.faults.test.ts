@@ -17,7 +17,7 @@ import { ensureTopics } from './kafka-topics.ts'
 
 const never = new AbortController().signal
 /** WEIR_TEST_STORM_SECONDS=60 for a longer one. */
-const stormMs = Number(process.env.WEIR_TEST_STORM_SECONDS ?? 15) * 1_000
+const stormMs = Number(process.env.WEIR_TEST_STORM_SECONDS ?? 8) * 1_000
 const missing = kafkaMissing()
 /** Of util-linux. */
 const prlimitMissing = spawnSync('prlimit', ['--version'], { stdio: 'ignore' }).status !== 0

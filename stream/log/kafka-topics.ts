@@ -1,9 +1,10 @@
 // Weir's topics in Kafka: made with settings under which an acknowledged chunk is kept, and checked, with a sentence for each thing that is wrong.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type { LogTopic } from '../../domain/event-log.ts'
 import { logTopics } from './frame-format.ts'
 import { createAdmin, type KafkaEndpoint } from './kafka-client.ts'
-import { describeError } from './kafka-errors.ts'
+import { describeError, reasonOf } from './kafka-errors.ts'
 import { chunkBytesMax } from './kafka-producer.ts'
 import { hasZstd } from './kafka-records.ts'
 
@@ -35,6 +36,9 @@ export function topicName(prefix: string, topic: LogTopic): string {
 const messageBytesMax = 2 * chunkBytesMax
 const copiesWanted = 3
 const configTypeTopic = 2
+const lookAttemptsMax = 50
+const lookAgainMs = 200
+const notHeardOfYet = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'])
 /** What a broker may make of our batches. */
 const readableCompressions = new Set(['producer', 'uncompressed', 'gzip', ...(hasZstd ? ['zstd'] : [])])
 
@@ -51,7 +55,7 @@ export async function ensureTopics(
     const missing = names.filter((name) => !there.has(name))
     if (create && missing.length > 0) await createTopics(admin, missing, options)
     const seen = create ? names : names.filter((name) => there.has(name))
-    const reports = seen.length > 0 ? await lookAt(admin, seen, missing, options) : []
+    const reports = seen.length > 0 ? await lookOnceKnown(admin, seen, missing, options) : []
     const absent = create ? [] : missing
     return [...reports, ...absent.map((name) => absentReport(name))]
   } finally {
@@ -91,7 +95,8 @@ async function createTopics(
   }
   try {
     await admin.createTopics({
-      waitForLeaders: true,
+      // Ours waits: theirs gives up on a broker that has not heard of the topic yet.
+      waitForLeaders: false,
       topics: names.map((topic) => ({
         topic,
         numPartitions: partitions,
@@ -102,6 +107,23 @@ async function createTopics(
   } catch (error) {
     // Another process of ours was faster.
     if (!/TOPIC_ALREADY_EXISTS|already exists/.test(`${describeError(error)} ${JSON.stringify(error)}`)) throw error
+  }
+}
+
+/** The controller knows a topic that was just made; every other broker hears of it a moment later. */
+async function lookOnceKnown(
+  admin: Admin,
+  names: readonly string[],
+  created: readonly string[],
+  options: KafkaTopicsOptions,
+): Promise<TopicReport[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await lookAt(admin, names, created, options)
+    } catch (error) {
+      if (attempt === lookAttemptsMax || !notHeardOfYet.has(reasonOf(error))) throw error
+      await delay(lookAgainMs)
+    }
   }
 }
 

@@ -75,9 +75,11 @@ describeOnEmbedded('a stalled disk pushes back', 'the disk is a broker’s: a-st
       window,
       texts,
     })
+    // Texts, so that a message is as large as rows as it was as bytes.
+    const much = Array.from({ length: 58 }, (_, i) => `"text${i}":"${'x'.repeat(1_000)}"`).join()
     const flood = Buffer.concat(
       Array.from({ length: rudeMessages }, (_, i) =>
-        clientFrame(opcodes.binary, ingestFrame(i + 1, 0, '', `{"ts":${i + 1},"v":${i}}`.padEnd(60_000))),
+        clientFrame(opcodes.binary, ingestFrame(i + 1, 0, '', `{"ts":${i + 1},${much}}`)),
       ),
     )
     const flooding: TestSocket[] = []

@@ -87,6 +87,9 @@ it('comes back after a restart, over the other door, and is told out of the tabl
   )
   const { api, url } = await world.startApi()
   const again = await view('restart', cursor, api)
+  await waitFor(() => idsOf(again).includes('r-4'))
+  // A detector that was killed too finds it again.
+  await find('restart', 'r-4')
   expect((await idsAfter(again, 'restart')).filter((id) => id !== 'r-1')).toEqual(['r-2', 'r-3', 'r-4'])
   const stream = await SseViewer.open(`${url}/v1/live?device=restart&anomalies=true`, { 'last-event-id': cursor })
   open.push(stream)

@@ -20,6 +20,8 @@ import type { Viewer } from './viewer.ts'
 const retryMs = 500
 /** Kept for those who come back; a detector that was killed finds its last anomalies again, and viewers have seen these. */
 const rememberedMax = 10_000
+/** Of what a viewer was told out of the table, these newest are not told it again on the same connection, though a detector finds them again. */
+const toldMax = 200
 /** What a viewer has had of readings says this much too late what it has had of anomalies: detection, clocks of several machines. */
 const slackMicros = 60_000_000
 const pageRows = 1_000
@@ -53,6 +55,8 @@ interface Found {
 interface Watching extends AnomalySubscription {
   /** What was found before, the viewer has had or did not ask for. */
   readonly sinceAt: Micros
+  /** Out of the table: ids, the newest `toldMax`. */
+  readonly told: Set<string>
 }
 
 export class AnomalyFeed {
@@ -85,7 +89,7 @@ export class AnomalyFeed {
   watch(subscription: AnomalySubscription, viewer: Viewer, start: LiveStart): void {
     const resumed = start !== 'now' && !('instant' in start)
     const receivedUpTo = resumed ? receivedUpToOf(start) : this.options.clock.nowMicros()
-    const watching = { ...subscription, sinceAt: (receivedUpTo ?? 0) - slackMicros }
+    const watching = { ...subscription, sinceAt: (receivedUpTo ?? 0) - slackMicros, told: new Set<string>() }
     if (!resumed) {
       this.join(viewer, watching)
       return
@@ -115,7 +119,8 @@ export class AnomalyFeed {
       if (viewer.gone.aborted) return
       const some: Anomaly[] = []
       for (const [id, { anomaly, foundAt }] of this.remembered) {
-        if (foundAt <= watching.sinceAt || told.has(id) || !matchesSeries(watching, anomaly)) continue
+        if (foundAt <= watching.sinceAt || told.has(id) || watching.told.has(id)) continue
+        if (!matchesSeries(watching, anomaly)) continue
         some.push(anomaly)
         if (some.length >= sendAtOnce) break
       }
@@ -137,6 +142,8 @@ export class AnomalyFeed {
       for (let start = 0; start < rows.length && !viewer.gone.aborted; start += sendAtOnce) {
         for (const row of rows.slice(start, start + sendAtOnce)) {
           if (this.remembered.has(row.id)) told.add(row.id)
+          watching.told.add(row.id)
+          if (watching.told.size > toldMax) watching.told.delete(watching.told.values().next().value!)
           viewer.send(frameOf(row))
         }
         await viewer.writable()
@@ -202,7 +209,7 @@ export class AnomalyFeed {
     if (this.remembered.size > rememberedMax) this.forgetOldest()
     let frame: LiveFrame | undefined
     for (const [viewer, watching] of this.watching) {
-      if (foundAt <= watching.sinceAt || !matchesSeries(watching, anomaly)) continue
+      if (foundAt <= watching.sinceAt || watching.told.has(anomaly.id) || !matchesSeries(watching, anomaly)) continue
       frame ??= frameOf({ ...anomaly, observedMicros: anomaly.observedAt })
       viewer.send(frame)
     }

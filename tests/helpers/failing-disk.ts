@@ -1,4 +1,4 @@
-// The product on a disk whose syncs can be made to fail: `startWeir({ env: disk.env })`. See failing-disk.cjs.
+// The product on a disk whose syncs can be made to fail, or to take for ever: `startWeir({ env: disk.env })`. See failing-disk.cjs.
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +13,8 @@ export interface SyncFault {
 export interface FailingDisk {
   readonly env: Readonly<Record<string, string>>
   order(faults: { readonly fdatasync?: SyncFault; readonly fsync?: SyncFault }): void
+  /** From now on syncs of these files do not end, and so do writes that are one, until it is mended. */
+  stall(file: RegExp): void
   /** Faults that were ordered and have not happened yet. */
   left(): number
   /** From now on it is a good disk. */
@@ -42,6 +44,7 @@ export function createFailingDisk(): FailingDisk {
           ]),
         ),
       ),
+    stall: (file) => write({ stall: { file: file.source } }),
     left: () =>
       Object.values(JSON.parse(readFileSync(file, 'utf8')) as Record<string, { times: number }>).reduce(
         (sum, { times }) => sum + times,

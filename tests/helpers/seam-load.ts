@@ -10,7 +10,8 @@ export interface SentReading {
 }
 
 export const firstAt = 1_700_000_000_000
-const stepMs = 10
+/** So that detection has heard of a day, which it wants first, within a round. */
+const stepMs = 300_000
 /** Before everything that rises. */
 const ancientAt = firstAt - 90 * 86_400_000
 /** What is repeated or corrected was sent at most so many messages before, and now and then at any time before. */
@@ -57,9 +58,14 @@ export function seamPayload(device: number, index: number): string {
 
 function rising(index: number): SentReading[] {
   const observedAt = instantOf(index)
-  const readings: SentReading[] = [{ metric: 'a', observedAt, value: index }]
+  const readings: SentReading[] = [{ metric: 'a', observedAt, value: isOdd(index) ? 10 * index : index }]
   if (index % 3 === 0) readings.push({ metric: 'b', observedAt, value: -index })
   return readings
+}
+
+/** Now and then something that detection tells, more each time. */
+function isOdd(index: number): boolean {
+  return index % 150 === 149
 }
 
 function corrected({ metric, observedAt }: SentReading, index: number): SentReading {

@@ -110,6 +110,13 @@ describe('roles apart on Kafka', () => {
       const now = await positions()
       for (const [partition, offset] of now.entries()) expect(offset).toBeGreaterThanOrEqual(before[partition]!)
     }
+    await waitFor(
+      () =>
+        /"level":40.*apart\.writer\.readings.*the group has gone on without this member; joining again/.test(
+          writer.stderr(),
+        ),
+      { withinMs: 30_000, what: 'the writer to say that it was left out' },
+    )
   }, 90_000)
 
   it('detectors and writers come and go, one is killed, and an ingest dies with all its devices', async () => {

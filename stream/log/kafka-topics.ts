@@ -109,7 +109,7 @@ async function lookAt(
   admin: Admin,
   names: readonly string[],
   created: readonly string[],
-  { partitions }: KafkaTopicsOptions,
+  { partitions, retentionMs }: KafkaTopicsOptions,
 ): Promise<TopicReport[]> {
   const { topics } = await admin.fetchTopicMetadata({ topics: [...names] })
   const { resources } = await admin.describeConfigs({
@@ -147,6 +147,7 @@ async function lookAt(
       )
     if (copies === 1 && brokers.length === 1)
       warnings.push("has one copy of each reading: they are gone when that broker's disk is")
+    warnings.push(...retentionWarnings(setting, retentionMs))
     const bytesMax = Number(setting('max.message.bytes'))
     if (bytesMax < messageBytesMax)
       warnings.push(
@@ -154,6 +155,31 @@ async function lookAt(
       )
     return { name, partitions: found.length, copies, created: created.includes(name), problems, warnings }
   })
+}
+
+/** What Kafka removes, whoever has read it, and when. */
+function retentionWarnings(setting: (key: string) => string, wantedMs: number): string[] {
+  const warnings: string[] = []
+  const keptMs = Number(setting('retention.ms'))
+  // -1: for ever.
+  if (keptMs >= 0 && keptMs < wantedMs)
+    warnings.push(
+      `keeps readings for ${keptMs} ms, which is less than WEIR_RETENTION_LOG, whether they are stored or not: set retention.ms=${wantedMs}`,
+    )
+  else if (keptMs !== wantedMs)
+    warnings.push(
+      `keeps readings ${keptMs < 0 ? 'for ever' : `for ${keptMs} ms`}, which is more than WEIR_RETENTION_LOG: set retention.ms=${wantedMs}, or leave it if its disks have room`,
+    )
+  const bytesMax = Number(setting('retention.bytes'))
+  if (bytesMax >= 0)
+    warnings.push(
+      `removes readings beyond ${bytesMax} bytes a partition, whether they are stored or not: set retention.bytes=-1`,
+    )
+  if (setting('message.timestamp.type') !== 'LogAppendTime')
+    warnings.push(
+      "takes the clocks of Weir's machines for the age of readings, and may refuse what a wrong one sends: set message.timestamp.type=LogAppendTime",
+    )
+  return warnings
 }
 
 function absentReport(name: string): TopicReport {

@@ -11,6 +11,7 @@ import { openKafkaLog } from '../../stream/log/kafka-log.ts'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawMqtt, type RawPublisher } from '../helpers/mqtt-raw.ts'
 import { oddEnvironment, oddMessagesMin, publishOddReadings, undisturbed } from '../helpers/odd-readings.ts'
+import { readiness } from '../helpers/readiness.ts'
 import { SseViewer } from '../helpers/sse.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
@@ -160,6 +161,20 @@ describe('roles apart on Kafka', () => {
     expect(new Set(found.map(({ id }) => id)).size).toBe(found.length)
     expect(new Map(found.map(({ device, observedAt, score }) => [`${device} ${observedAt}`, score]))).toEqual(expected)
   }, 60_000)
+
+  it('an api whose store no writer uses is never ready, and says what both must have', async () => {
+    const alone = await startWeir({ data: join(root, 'alone'), roles: ['api'], env, untilListening: ['http'] })
+    const words = /no writer has made its tables: a writer and an api must have the same store, by WEIR_CLICKHOUSE/
+    await waitFor(
+      async () => {
+        const { status, body } = await readiness(alone.http)
+        return status === 503 && words.test(body.parts.api?.detail ?? '')
+      },
+      { withinMs: 60_000, everyMs: 250, what: '/readyz to say so' },
+    )
+    expect(alone.stdout()).not.toMatch(/^ready$/m)
+    await alone.stop()
+  }, 120_000)
 
   it('each ends in order', async () => {
     for (const each of [ingests[0]!, writer, api, ...detectors]) await each.stop()

@@ -95,7 +95,8 @@ describe.skipIf(kafkaMissing())('a storm of writers', () => {
   const oldest = (): RunningWriter => [...writers][0]!
   const newest = (): RunningWriter => [...writers].at(-1)!
   const committed = async (log: EventLog): Promise<number[]> => {
-    const position = await log.committed(writerGroup, 'readings')
+    // A broker that has just started takes a moment to know its groups.
+    const position = await waitFor(() => log.committed(writerGroup, 'readings'), { withinMs: clusterMsMax })
     return Array.from({ length: partitions }, (_, partition) => position.get(partition) ?? 0)
   }
 
@@ -116,6 +117,8 @@ describe.skipIf(kafkaMissing())('a storm of writers', () => {
           await pause(20)
         }
       })
+      // Awaited below; should something else fail before, that is what is told.
+      for (const each of appending) each.catch(() => {})
       await come()
       const until = performance.now() + stormMs
       let rounds = 0

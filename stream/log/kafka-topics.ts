@@ -3,9 +3,10 @@
 import type { LogTopic } from '../../domain/event-log.ts'
 import { logTopics } from './frame-format.ts'
 import { createAdmin, type KafkaEndpoint } from './kafka-client.ts'
-import { describeError } from './kafka-errors.ts'
+import { describeError, reasonOf } from './kafka-errors.ts'
 import { chunkBytesMax } from './kafka-producer.ts'
 import { hasZstd } from './kafka-records.ts'
+import { BackOff } from './kafka-wait.ts'
 
 export interface KafkaTopicsOptions {
   readonly endpoint: KafkaEndpoint
@@ -51,7 +52,7 @@ export async function ensureTopics(
     const missing = names.filter((name) => !there.has(name))
     if (create && missing.length > 0) await createTopics(admin, missing, options)
     const seen = create ? names : names.filter((name) => there.has(name))
-    const reports = seen.length > 0 ? await lookAt(admin, seen, missing, options) : []
+    const reports = seen.length > 0 ? await onceKnown(() => lookAt(admin, seen, missing, options)) : []
     const absent = create ? [] : missing
     return [...reports, ...absent.map((name) => absentReport(name))]
   } finally {
@@ -71,6 +72,23 @@ export async function clusterIdOf(endpoint: KafkaEndpoint): Promise<string> {
 }
 
 type Admin = ReturnType<typeof createAdmin>
+
+/** Of a topic that was made a moment ago: not every broker has heard of it. */
+const notKnownYet = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'])
+const knownWithinMs = 30_000
+
+async function onceKnown<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  const giveUpAt = performance.now() + knownWithinMs
+  const backOff = new BackOff(new AbortController().signal)
+  for (;;) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (!notKnownYet.has(reasonOf(error)) || performance.now() > giveUpAt) throw error
+      await backOff.wait()
+    }
+  }
+}
 
 async function createTopics(
   admin: Admin,
@@ -100,6 +118,7 @@ async function createTopics(
       })),
     })
   } catch (error) {
+    if (notKnownYet.has(reasonOf(error))) return
     // Another process of ours was faster.
     if (!/TOPIC_ALREADY_EXISTS|already exists/.test(`${describeError(error)} ${JSON.stringify(error)}`)) throw error
   }

@@ -47,7 +47,7 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   const shared = { config, logger, clock: systemClock, instruments }
   const { openLog } = await import('./stream/log/open-log.ts')
   const { openClickHouse } = await import('./storage/open-clickhouse.ts')
-  const { findClickHouse, isEmbedded, needsStore } = await import('./storage/find-clickhouse.ts')
+  const { findClickHouse, isEmbedded, needsStore, storeName } = await import('./storage/find-clickhouse.ts')
   const endpoint = findClickHouse(config)
   const log = await openLog({ ...shared, mode: 'read' })
   const clickhouse = openClickHouse(endpoint, { logger })
@@ -110,7 +110,13 @@ async function runServe({ config, stop }: ChildWorld): Promise<number> {
   }
   if (config.roles.includes('writer')) {
     const { createWriterService } = await import('./stream/writer-service.ts')
-    const writer = createWriterService({ ...shared, log, clickhouse, retentionRawMs: config.retentionRaw })
+    const writer = createWriterService({
+      ...shared,
+      log,
+      clickhouse,
+      storeName: storeName(config),
+      retentionRawMs: config.retentionRaw,
+    })
     totals = () => ({ stored: writer.totals() })
     // Two writers of one table would commit over each other.
     const taken = (pid: number): string =>

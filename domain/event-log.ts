@@ -89,6 +89,11 @@ export interface SubscribeOptions {
    * Asked each time that a partition comes.
    */
   readonly startAt?: (partition: Partition, committed: Offset | undefined) => Offset | 'beginning' | 'committed'
+  /**
+   * Where what is read is kept. A member that keeps it elsewhere than the one that leads the group is given no partition, and `trouble()` says so:
+   * else each would keep a share of its own. Undefined: it does not matter.
+   */
+  readonly keepsIn?: string | undefined
 }
 
 export interface LogConsumer {

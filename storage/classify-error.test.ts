@@ -16,7 +16,7 @@ describe('classifyError', () => {
     },
   )
 
-  it.each([27, 33, 60, 62, 81, 117, 164, 115, 48, 701])('code %i is a refusal', (code) => {
+  it.each([27, 33, 62, 117, 164, 115, 48, 701])('code %i is a refusal', (code) => {
     const error = classifyError(storeError(code, 'SOME_NAME'))
     expect(error).toBeInstanceOf(RejectedError)
     expect(error).toMatchObject({ code, type: 'SOME_NAME', message: `SOME_NAME (${code}): what was wrong` })
@@ -39,6 +39,12 @@ describe('classifyError', () => {
 
   it('an answer that the client could not take apart is judged by its code', () => {
     expect(clickHouseCode(classifyError(new Error('Code: 62. DB::Exception: Syntax error')))).toBe(62)
+  })
+
+  it.each([60, 81])('code %i, no table, is a refusal that says who makes it', (code) => {
+    const error = classifyError(storeError(code, 'SOME_NAME'))
+    expect(error).toBeInstanceOf(RejectedError)
+    expect(error.message).toMatch(/^SOME_NAME \(\d+\): what was wrong \(no writer has made its tables: .* same store, /)
   })
 
   it('a right that is missing is a refusal that says where to read on', () => {

@@ -63,8 +63,12 @@ export const retryableCodes: ReadonlyMap<number, string> = new Map([
   [999, 'KEEPER_EXCEPTION'],
 ])
 
+const noTables =
+  'no writer has made its tables: a writer and an api must have the same store, by WEIR_CLICKHOUSE, or embedded by the same --data'
 /** What a person does about it, where ClickHouse's own words do not say. */
 const advice: ReadonlyMap<number, string> = new Map([
+  [60, noTables],
+  [81, noTables],
   [497, 'its user lacks a right: see docs/storage.md for those that it needs'],
   [252, 'merges do not keep up: see the load and the disk of the server'],
   [242, 'the replica has lost ClickHouse Keeper'],

@@ -1,5 +1,7 @@
 // Where the store is, from the configuration: the server that we run ourselves, or one elsewhere.
 import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
 import type { Config } from '../runtime/config.ts'
 import { StartError } from '../runtime/errors.ts'
 import { readEndpoint } from './embedded-server/endpoint.ts'
@@ -10,13 +12,13 @@ type StoreConfig = Pick<Config, 'data' | Extract<keyof Config, `clickhouse${stri
 /** Asked again whenever the server can't be reached. Throws a StartError for a file that can't be read. */
 export function findClickHouse(config: StoreConfig): () => Promise<ClickHouseEndpoint> {
   if (isEmbedded(config)) return () => readEndpoint(config.data)
-  const { origin, pathname } = new URL(config.clickhouse)
+  const { origin } = new URL(config.clickhouse)
   const { clickhouseCluster: cluster, clickhouseCa } = config
   const endpoint: ClickHouseEndpoint = {
     url: origin,
     username: config.clickhouseUser,
     password: config.clickhousePassword ?? '',
-    database: pathname === '/' ? config.clickhouseDatabase : pathname.slice(1),
+    database: databaseOf(config),
     compresses: config.clickhouseCompression === 'gzip',
     ...(cluster !== undefined && { cluster }),
     ...(clickhouseCa !== undefined && { certificateAuthority: readCertificate(clickhouseCa) }),
@@ -27,6 +29,18 @@ export function findClickHouse(config: StoreConfig): () => Promise<ClickHouseEnd
 /** Whether it is ours to start. */
 export function isEmbedded({ clickhouse }: Pick<Config, 'clickhouse'>): boolean {
   return clickhouse === 'embedded'
+}
+
+/** Tells stores that can't be the same apart. A server has many addresses, so all that are elsewhere count as one. */
+export function storeName(config: StoreConfig): string {
+  return isEmbedded(config)
+    ? `${resolve(config.data)} on ${hostname()}`
+    : `the database ${databaseOf(config)} of a ClickHouse server`
+}
+
+function databaseOf({ clickhouse, clickhouseDatabase }: StoreConfig): string {
+  const { pathname } = new URL(clickhouse)
+  return pathname === '/' ? clickhouseDatabase : pathname.slice(1)
 }
 
 /** Detection on Kafka reads and appends there, and asks the table nothing. */

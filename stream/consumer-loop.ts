@@ -40,6 +40,8 @@ export interface ConsumerLoopOptions {
   readonly group: ConsumerGroup
   readonly topic: LogTopic
   readonly handle: BatchHandler
+  /** Where the handler keeps what it is given: SubscribeOptions. */
+  readonly keepsIn?: string | undefined
   readonly events: ConsumerEvents
   /** Called once when the loop can't go on. */
   readonly crash: (error: Error) => void
@@ -149,9 +151,9 @@ export class ConsumerLoop {
   }
 
   private async open(): Promise<void> {
-    const { log, group, topic } = this.options
+    const { log, group, topic, keepsIn } = this.options
     try {
-      this.consumer = await log.subscribe(group, topic)
+      this.consumer = await log.subscribe(group, topic, { keepsIn })
     } catch (error) {
       if (!this.isForAPerson('position', error)) throw error
       return

@@ -25,6 +25,8 @@ export interface WriterServiceOptions {
   readonly logger: Logger
   readonly instruments: Instruments
   readonly clock: Clock
+  /** Which store it is, where one writer's may be another than another's. */
+  readonly storeName?: string
   /** Age by the device's time at which readings leave the table; undefined: they never do. */
   readonly retentionRawMs?: number | undefined
   /** Called when the writer can't go on; else the process crashes. */
@@ -85,6 +87,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
         events: createConsumerEvents({ group: writerGroup, topic, logger, instruments: options.instruments }),
         crash: options.crash ?? crashProcess,
         handle: (batch, stop) => store(topic, batch, stop),
+        keepsIn: options.storeName,
         ...(options.limits && { limits: options.limits }),
         ...(options.backOff && { backOff: options.backOff }),
         ...(options.standStillMs !== undefined && { standStillMs: options.standStillMs }),

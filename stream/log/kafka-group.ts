@@ -21,7 +21,13 @@ import type { Logger } from '../../runtime/logger.ts'
 import type { KafkaConnection } from './kafka-client.ts'
 import { describeError, reasonOf } from './kafka-errors.ts'
 import type { KafkaReader } from './kafka-reader.ts'
-import { decodeAssignment, encodeAssignment, encodeSubscription, type KafkaBroker } from './kafka-requests.ts'
+import {
+  decodeAssignment,
+  decodeSubscription,
+  encodeAssignment,
+  encodeSubscription,
+  type KafkaBroker,
+} from './kafka-requests.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaMemberOptions {
@@ -36,6 +42,7 @@ export interface KafkaMemberOptions {
   readonly sessionTimeoutMs: number
   readonly end: () => Promise<LogPosition>
   readonly startAt: NonNullable<SubscribeOptions['startAt']>
+  readonly keepsIn?: string | undefined
   readonly logger: Logger
 }
 
@@ -72,6 +79,8 @@ export class KafkaMember implements LogConsumer {
   private joining: Promise<void> | undefined
   /** What stands between us and the group; undefined while it answers. */
   private absence: string | undefined
+  /** Why the one that leads gives us nothing. */
+  private refusal: string | undefined
   private readonly living: Promise<void>
   private closing: Promise<void> | undefined
 
@@ -120,7 +129,7 @@ export class KafkaMember implements LogConsumer {
   }
 
   trouble(): string | undefined {
-    return this.absence ?? this.options.reader.trouble()
+    return this.absence ?? this.refusal ?? this.options.reader.trouble()
   }
 
   close(): Promise<void> {
@@ -170,14 +179,19 @@ export class KafkaMember implements LogConsumer {
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: Math.max(rebalanceTimeoutMs, sessionTimeoutMs),
       memberId: this.memberId,
-      groupProtocols: [{ name: protocolName, metadata: encodeSubscription(name) }],
+      groupProtocols: [{ name: protocolName, metadata: encodeSubscription(name, this.options.keepsIn ?? '') }],
     })
     this.memberId = joined.memberId
     const { generationId: generation, memberId } = joined
     const groupAssignment =
-      joined.leaderId === memberId ? this.share(joined.members.map((member) => member.memberId)) : []
+      joined.leaderId === memberId
+        ? this.share(
+            new Map(joined.members.map((member) => [member.memberId, decodeSubscription(member.memberMetadata)])),
+          )
+        : []
     const synced = await broker.syncGroup({ groupId, generationId: generation, memberId, groupAssignment })
-    const partitions = decodeAssignment(synced.memberAssignment, name)
+    const { partitions, refusal } = decodeAssignment(synced.memberAssignment, name)
+    this.refused(refusal)
     await this.own(partitions, generation)
     this.lastGeneration = generation
     this.membership = { generation, memberId }
@@ -187,17 +201,37 @@ export class KafkaMember implements LogConsumer {
     this.wakeWaiters()
   }
 
-  /** Partition by partition to one member after the other: all members come to the same result, and shares differ by one at most. */
-  private share(memberIds: readonly string[]): { memberId: string; memberAssignment: Buffer }[] {
-    const members = [...memberIds].sort()
-    const all = Array.from({ length: this.options.partitions }, (_, partition) => partition)
-    return members.map((memberId, index) => ({
+  /**
+   * Partition by partition to one member after the other: shares differ by one at most. Who leads was there first, mostly: who keeps what it reads
+   * elsewhere gets nothing.
+   */
+  private share(keptIn: ReadonlyMap<string, string>): { memberId: string; memberAssignment: Buffer }[] {
+    const { keepsIn = '', partitions, name } = this.options
+    const fits = (memberId: string): boolean => ['', keepsIn].includes(keptIn.get(memberId)!) || keepsIn === ''
+    const members = [...keptIn.keys()].filter(fits).sort()
+    const all = Array.from({ length: partitions }, (_, partition) => partition)
+    const shares = members.map((memberId, index) => ({
       memberId,
       memberAssignment: encodeAssignment(
-        this.options.name,
+        name,
         all.filter((partition) => partition % members.length === index),
       ),
     }))
+    const refused = [...keptIn.keys()].filter((memberId) => !fits(memberId))
+    return [
+      ...shares,
+      ...refused.map((memberId) => ({ memberId, memberAssignment: encodeAssignment(name, [], keepsIn) })),
+    ]
+  }
+
+  private refused(keptIn: string): void {
+    const { groupId, keepsIn, logger } = this.options
+    const before = this.refusal
+    this.refusal =
+      keptIn === ''
+        ? undefined
+        : `${groupId} is read by others that store it in ${keptIn}, and this process would store its share in ${keepsIn}: give all of them one store (WEIR_CLICKHOUSE), or end one side`
+    if (this.refusal !== undefined && this.refusal !== before) logger.error({ group: groupId }, this.refusal)
   }
 
   private async own(partitions: readonly Partition[], generation: number): Promise<void> {

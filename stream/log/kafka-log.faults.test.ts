@@ -124,7 +124,8 @@ describe.skipIf(missing)('one Kafka broker', () => {
     keep(await openKafkaLog(optionsFor(kafka.brokers, prefix, more)))
 
   it('kill -9 of the broker under load and its restart lose nothing, and a reader goes on by itself', async () => {
-    const log = await open(newPrefix())
+    const said: string[] = []
+    const log = await open(newPrefix(), { logger: listening(said) })
     const states: string[] = []
     log.onState(({ state }) => states.push(state))
     const reader = keep(await log.subscribe('one', 'readings'))
@@ -166,10 +167,18 @@ describe.skipIf(missing)('one Kafka broker', () => {
     await readAll
     // A broker that has just started may take longer than the log waits once more.
     expect(states.join(' ')).toMatch(/^stalled ok( stalled ok)*$/)
+    expectSaid(said, [
+      /^warn Kafka does not acknowledge; sending again .*error/,
+      /^error Kafka has not acknowledged partition \d of fault-.*readings for \d+ s .*; nothing more is taken until it does\./,
+      /^info Kafka acknowledges again; the log takes appends/,
+    ])
+    expectSaid(said, [/^warn Kafka can not be read; trying again .*readings/, /^info reading from Kafka goes on/])
   })
 
   it('1,000 concurrent appends through connections that are cut give 1,000 offsets without holes, each stored once', async () => {
-    const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
+    const said: string[] = []
+    const { endpoint } = optionsFor([`127.0.0.1:${proxy.port}`], '')
+    const log = await open(newPrefix(), { endpoint, logger: listening(said) })
     const sent = Array.from({ length: 1_000 }, (_, i) => `${i}`)
     proxy.cutRequestsAfter(20_000)
     // Rows large enough for many requests.
@@ -180,10 +189,13 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(found).toEqual(sent)
     proxy.cutRequestsAfter(Number.POSITIVE_INFINITY)
     expect(proxy.cuts).toBeGreaterThan(3)
+    expectSaid(said, [/^warn Kafka does not acknowledge; sending again .*error/, /^info Kafka acknowledges again/])
   })
 
   it('an answer that was lost after Kafka had stored the batch stores it no second time', async () => {
-    const log = await open(newPrefix(), { endpoint: optionsFor([`127.0.0.1:${proxy.port}`], '').endpoint })
+    const said: string[] = []
+    const { endpoint } = optionsFor([`127.0.0.1:${proxy.port}`], '')
+    const log = await open(newPrefix(), { endpoint, logger: listening(said) })
     expect(await log.append('readings', 0, Buffer.from('0'), 1, 1)).toBe(0)
     const { cuts } = proxy
     proxy.cutAnswers(1)
@@ -191,6 +203,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(await log.append('readings', 0, Buffer.from('2'), 1, 1)).toBe(2)
     expect((await readBack(log))[0]).toEqual(['0', '1', '2'])
     expect(proxy.cuts).toBe(cuts + 1)
+    expectSaid(said, [/^warn Kafka does not acknowledge; sending again .*error/, /^info Kafka acknowledges again/])
   })
 
   it('past the bytes that may wait an append is refused, and goes on when Kafka does', async () => {
@@ -384,7 +397,8 @@ describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
 
   it('a leader that is killed, then a quorum that is lost: nothing acknowledged is lost, nothing is acknowledged without two copies', async () => {
     const prefix = newPrefix()
-    const log = keep(await openKafkaLog(optionsFor(kafka.brokers, prefix)))
+    const said: string[] = []
+    const log = keep(await openKafkaLog(optionsFor(kafka.brokers, prefix, { logger: listening(said) })))
     const traffic = load(log)
     await waitFor(() => acks(traffic.acknowledged) > 200, { withinMs: clusterMsMax, what: 'traffic' })
     const leader = await leaderOf(kafka, `${prefix}readings`, 0)
@@ -412,6 +426,11 @@ describe.skipIf(missing)('three Kafka brokers, two copies needed', () => {
     })
     await traffic.stop()
     expectKept(traffic.acknowledged, await readBack(log))
+    expectSaid(said, [
+      /^warn Kafka does not acknowledge; sending again .*error/,
+      /^error Kafka has not acknowledged partition \d of .*readings for \d+ s .*; nothing more is taken until it does\./,
+      /^info Kafka acknowledges again; the log takes appends/,
+    ])
   })
 })
 
@@ -450,4 +469,25 @@ async function startMember(log: EventLog, onRows: (rows: string) => void): Promi
 function collecting(messages: string[]): Logger {
   const logger: Logger = { ...silentLogger, error: (_fields, message) => messages.push(message), child: () => logger }
   return { debug() {}, info() {}, warn() {}, error: logger.error, child: () => logger }
+}
+
+/** All that an operator is told: level, message, fields. */
+function listening(said: string[]): Logger {
+  const at =
+    (level: string) =>
+    (fields: object, message?: string): void => {
+      said.push(`${level} ${message} ${JSON.stringify(fields)}`)
+    }
+  const logger: Logger = { debug() {}, info: at('info'), warn: at('warn'), error: at('error'), child: () => logger }
+  return logger
+}
+
+/** In this order, with others between them. */
+function expectSaid(said: readonly string[], lines: readonly RegExp[]): void {
+  let from = 0
+  for (const line of lines) {
+    const found = said.findIndex((each, i) => i >= from && line.test(each))
+    expect(found, `${line} in\n${said.join('\n')}`).toBeGreaterThanOrEqual(from)
+    from = found + 1
+  }
 }

@@ -178,7 +178,11 @@ class KafkaLog implements EventLog {
   }
 
   /** Joins the group meanwhile: the first read waits for the cluster, and for a coordinator that is still loading. */
-  async subscribe(group: ConsumerGroup, topic: LogTopic, { startAt }: SubscribeOptions = {}): Promise<LogConsumer> {
+  async subscribe(
+    group: ConsumerGroup,
+    topic: LogTopic,
+    { startAt, keepsIn }: SubscribeOptions = {},
+  ): Promise<LogConsumer> {
     const { sessionTimeoutMs, logger } = this.options
     const member = new KafkaMember({
       connection: this.connect([topic]),
@@ -191,6 +195,7 @@ class KafkaLog implements EventLog {
       sessionTimeoutMs,
       end: () => this.end(topic),
       startAt: startAt ?? (() => 'committed'),
+      keepsIn,
       logger,
     })
     this.held.add(member)

@@ -208,18 +208,26 @@ function decodeFetch(bytes: Buffer): FetchAnswer {
   return { clientSideThrottleTime: bytes.readInt32BE(0), responses }
 }
 
-export function encodeSubscription(topic: string): Buffer {
-  return AssignerProtocol.MemberMetadata.encode({ version: 1, topics: [topic], userData: Buffer.alloc(0) })
+/** `told`: what members tell the one that leads. */
+export function encodeSubscription(topic: string, told: string): Buffer {
+  return AssignerProtocol.MemberMetadata.encode({ version: 1, topics: [topic], userData: Buffer.from(told) })
 }
 
-export function encodeAssignment(topic: string, partitions: number[]): Buffer {
+/** What a member has told. */
+export function decodeSubscription(bytes: Buffer): string {
+  return AssignerProtocol.MemberMetadata.decode(bytes)?.userData.toString() ?? ''
+}
+
+/** `refusal`: why a member is given nothing. */
+export function encodeAssignment(topic: string, partitions: number[], refusal = ''): Buffer {
   return AssignerProtocol.MemberAssignment.encode({
     version: 1,
     assignment: { [topic]: partitions },
-    userData: Buffer.alloc(0),
+    userData: Buffer.from(refusal),
   })
 }
 
-export function decodeAssignment(bytes: Buffer, topic: string): readonly number[] {
-  return AssignerProtocol.MemberAssignment.decode(bytes)?.assignment[topic] ?? []
+export function decodeAssignment(bytes: Buffer, topic: string): { partitions: readonly number[]; refusal: string } {
+  const decoded = AssignerProtocol.MemberAssignment.decode(bytes)
+  return { partitions: decoded?.assignment[topic] ?? [], refusal: decoded?.userData.toString() ?? '' }
 }

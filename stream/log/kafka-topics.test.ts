@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { silentLogger } from '../../runtime/logger.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { runWeir } from '../../tests/helpers/spawn-weir.ts'
+import { waitFor } from '../../tests/helpers/wait-for.ts'
 import { createAdmin } from './kafka-client.ts'
 import { openKafkaLog } from './kafka-log.ts'
 import type { TopicReport } from './kafka-topics.ts'
@@ -76,6 +77,41 @@ describe.skipIf(kafkaMissing())('topics in Kafka', () => {
     })
     await expect(opening).rejects.toThrow(/The Kafka topic wrong\.readings has 2 partitions/)
   })
+
+  it('that would not keep readings for as long as was asked are named, also when WEIR_RETENTION_LOG was changed since', async () => {
+    const env = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_PREFIX: 'kept.' }
+    const warnings = async (retention: string): Promise<string[]> => {
+      const { code, stdout } = await runWeir(['topics', '--json'], { env: { ...env, WEIR_RETENTION_LOG: retention } })
+      expect(code).toBe(0)
+      const { topics: found } = JSON.parse(stdout) as { topics: TopicReport[] }
+      return found.find(({ name }) => name === 'kept.readings')!.warnings.filter((each) => !/one copy/.test(each))
+    }
+    expect(await warnings('24h')).toEqual([])
+    expect(await warnings('72h')).toEqual([
+      expect.stringMatching(/for 86400000 ms, which is less than WEIR_RETENTION_LOG.*set retention\.ms=259200000$/),
+    ])
+    expect(await warnings('12h')).toEqual([
+      expect.stringMatching(/more than WEIR_RETENTION_LOG.*retention\.ms=43200000/),
+    ])
+    const admin = createAdmin({ brokers: kafka.brokers, requestTimeoutMs: 10_000, logger: silentLogger })
+    await admin.connect()
+    const configEntries = [
+      { name: 'retention.ms', value: '-1' },
+      { name: 'retention.bytes', value: '1000000' },
+      { name: 'message.timestamp.type', value: 'CreateTime' },
+    ]
+    await admin.alterConfigs({ validateOnly: false, resources: [{ type: 2, name: 'kept.readings', configEntries }] })
+    await admin.disconnect()
+    expect(
+      await waitFor(async () => (await warnings('24h')).length > 1 && warnings('24h'), { withinMs: 60_000 }),
+    ).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/for ever, which is more than WEIR_RETENTION_LOG/),
+        expect.stringMatching(/beyond 1000000 bytes a partition.*set retention\.bytes=-1/),
+        expect.stringMatching(/set message\.timestamp\.type=LogAppendTime/),
+      ]),
+    )
+  }, 120_000)
 
   it('a cluster that is away is one sentence, and exit code 1', async () => {
     const env = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: '127.0.0.1:1' }

@@ -1,12 +1,12 @@
 // Weir's topics in Kafka: made with settings under which an acknowledged chunk is kept, and checked, with a sentence for each thing that is wrong.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { LogTopic } from '../../domain/event-log.ts'
 import { logTopics } from './frame-format.ts'
 import { createAdmin, type KafkaEndpoint } from './kafka-client.ts'
 import { describeError, reasonOf } from './kafka-errors.ts'
 import { chunkBytesMax } from './kafka-producer.ts'
 import { hasZstd } from './kafka-records.ts'
+import { BackOff } from './kafka-wait.ts'
 
 export interface KafkaTopicsOptions {
   readonly endpoint: KafkaEndpoint
@@ -36,9 +36,6 @@ export function topicName(prefix: string, topic: LogTopic): string {
 const messageBytesMax = 2 * chunkBytesMax
 const copiesWanted = 3
 const configTypeTopic = 2
-const lookAttemptsMax = 50
-const lookAgainMs = 200
-const notHeardOfYet = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'])
 /** What a broker may make of our batches. */
 const readableCompressions = new Set(['producer', 'uncompressed', 'gzip', ...(hasZstd ? ['zstd'] : [])])
 
@@ -55,7 +52,7 @@ export async function ensureTopics(
     const missing = names.filter((name) => !there.has(name))
     if (create && missing.length > 0) await createTopics(admin, missing, options)
     const seen = create ? names : names.filter((name) => there.has(name))
-    const reports = seen.length > 0 ? await lookOnceKnown(admin, seen, missing, options) : []
+    const reports = seen.length > 0 ? await onceKnown(() => lookAt(admin, seen, missing, options)) : []
     const absent = create ? [] : missing
     return [...reports, ...absent.map((name) => absentReport(name))]
   } finally {
@@ -76,6 +73,23 @@ export async function clusterIdOf(endpoint: KafkaEndpoint): Promise<string> {
 
 type Admin = ReturnType<typeof createAdmin>
 
+/** Of a topic that was made a moment ago: not every broker has heard of it. */
+const notKnownYet = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'])
+const knownWithinMs = 30_000
+
+async function onceKnown<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  const giveUpAt = performance.now() + knownWithinMs
+  const backOff = new BackOff(new AbortController().signal)
+  for (;;) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (!notKnownYet.has(reasonOf(error)) || performance.now() > giveUpAt) throw error
+      await backOff.wait()
+    }
+  }
+}
+
 async function createTopics(
   admin: Admin,
   names: readonly string[],
@@ -95,7 +109,7 @@ async function createTopics(
   }
   try {
     await admin.createTopics({
-      // Ours waits: theirs gives up on a broker that has not heard of the topic yet.
+      // Ours waits (onceKnown): theirs gives up on a broker that has not heard of the topic yet.
       waitForLeaders: false,
       topics: names.map((topic) => ({
         topic,
@@ -110,28 +124,11 @@ async function createTopics(
   }
 }
 
-/** The controller knows a topic that was just made; every other broker hears of it a moment later. */
-async function lookOnceKnown(
-  admin: Admin,
-  names: readonly string[],
-  created: readonly string[],
-  options: KafkaTopicsOptions,
-): Promise<TopicReport[]> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await lookAt(admin, names, created, options)
-    } catch (error) {
-      if (attempt === lookAttemptsMax || !notHeardOfYet.has(reasonOf(error))) throw error
-      await delay(lookAgainMs)
-    }
-  }
-}
-
 async function lookAt(
   admin: Admin,
   names: readonly string[],
   created: readonly string[],
-  { partitions }: KafkaTopicsOptions,
+  { partitions, retentionMs }: KafkaTopicsOptions,
 ): Promise<TopicReport[]> {
   const { topics } = await admin.fetchTopicMetadata({ topics: [...names] })
   const { resources } = await admin.describeConfigs({
@@ -169,6 +166,7 @@ async function lookAt(
       )
     if (copies === 1 && brokers.length === 1)
       warnings.push("has one copy of each reading: they are gone when that broker's disk is")
+    warnings.push(...retentionWarnings(setting, retentionMs))
     const bytesMax = Number(setting('max.message.bytes'))
     if (bytesMax < messageBytesMax)
       warnings.push(
@@ -176,6 +174,31 @@ async function lookAt(
       )
     return { name, partitions: found.length, copies, created: created.includes(name), problems, warnings }
   })
+}
+
+/** What Kafka removes, whoever has read it, and when. */
+function retentionWarnings(setting: (key: string) => string, wantedMs: number): string[] {
+  const warnings: string[] = []
+  const keptMs = Number(setting('retention.ms'))
+  // -1: for ever.
+  if (keptMs >= 0 && keptMs < wantedMs)
+    warnings.push(
+      `keeps readings for ${keptMs} ms, which is less than WEIR_RETENTION_LOG, whether they are stored or not: set retention.ms=${wantedMs}`,
+    )
+  else if (keptMs !== wantedMs)
+    warnings.push(
+      `keeps readings ${keptMs < 0 ? 'for ever' : `for ${keptMs} ms`}, which is more than WEIR_RETENTION_LOG: set retention.ms=${wantedMs}, or leave it if its disks have room`,
+    )
+  const bytesMax = Number(setting('retention.bytes'))
+  if (bytesMax >= 0)
+    warnings.push(
+      `removes readings beyond ${bytesMax} bytes a partition, whether they are stored or not: set retention.bytes=-1`,
+    )
+  if (setting('message.timestamp.type') !== 'LogAppendTime')
+    warnings.push(
+      "takes the clocks of Weir's machines for the age of readings, and may refuse what a wrong one sends: set message.timestamp.type=LogAppendTime",
+    )
+  return warnings
 }
 
 function absentReport(name: string): TopicReport {

@@ -193,6 +193,8 @@ describe(`a ClickHouse elsewhere (the engine behind our own HTTP interface), ${i
     await waitFor(() => proxy.answersLeft === 0, { withinMs: 60_000, what: 'all cuts' })
     await expectReady(weir)
     expect(proxy.cuts).toBe(5)
+    expect(logLines(weir, /"level":40.*a batch waits; the log keeps what comes after it/)).toBeGreaterThan(0)
+    expect(logLines(weir, /the batch that waited was handled/)).toBeGreaterThan(0)
     // What was inserted again was in the table before; nothing crashed for it.
     await expectRows(published)
     expect(weir.pids().serve).toBe(servePid)

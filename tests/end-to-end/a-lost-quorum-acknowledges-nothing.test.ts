@@ -66,6 +66,7 @@ describe('a lost quorum acknowledges nothing', () => {
     memory = new MemoryWatch(weir.pid)
     await kafka.kill(1)
     await goesOn('without one broker')
+    expect(weir.stderr()).toMatch(/"level":40.*Kafka does not acknowledge; sending again/)
     await ready(200)
     memory.end()
     expect(memory.mostMiB - beforeMiB).toBeLessThan(2 * budgetMiB + marginMiB)

@@ -11,7 +11,9 @@ import { openKafkaLog } from '../../stream/log/kafka-log.ts'
 import { allReadings, ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawMqtt, type RawPublisher } from '../helpers/mqtt-raw.ts'
 import { oddEnvironment, oddMessagesMin, publishOddReadings, undisturbed } from '../helpers/odd-readings.ts'
+import { readiness } from '../helpers/readiness.ts'
 import { SseViewer } from '../helpers/sse.ts'
+import { queryStore } from '../helpers/store.ts'
 import { pause, waitFor } from '../helpers/wait-for.ts'
 import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
@@ -110,7 +112,39 @@ describe('roles apart on Kafka', () => {
       const now = await positions()
       for (const [partition, offset] of now.entries()) expect(offset).toBeGreaterThanOrEqual(before[partition]!)
     }
+    await waitFor(
+      () =>
+        /"level":40.*apart\.writer\.readings.*the group has gone on without this member; joining again/.test(
+          writer.stderr(),
+        ),
+      { withinMs: 30_000, what: 'the writer to say that it was left out' },
+    )
   }, 90_000)
+
+  it('a writer with a store of its own is given nothing: it says so, and stores no share of the readings', async () => {
+    for (const publisher of publishers) publisher.resume()
+    const data = join(root, 'elsewhere')
+    const more = { WEIR_HEALTH_PORT: '0' }
+    const other = await startWeir({ data, roles: ['writer'], env: { ...env, ...more }, untilListening: ['health'] })
+    const words =
+      /apart\.writer\.readings is read by others that store it in .*store on .*, and this process would store its share in .*elsewhere on .*: give all of them one store \(WEIR_CLICKHOUSE\), or end one side/
+    const url = other.urls.health!.replace(/\/$/, '')
+    await waitFor(
+      async () => {
+        const { status, body } = await readiness(url)
+        return status === 503 && words.test(body.parts.writer?.detail ?? '')
+      },
+      { withinMs: 60_000, everyMs: 250, what: () => `/readyz to say so; it logged ${other.stderr()}` },
+    )
+    expect(other.stderr()).toMatch(new RegExp(`"level":50.*${words.source}`))
+    const before = await positions()
+    await waitFor(async () => (await positions()).every((offset, i) => offset > before[i]! || before[i] === 0), {
+      withinMs: 60_000,
+      what: 'the others to go on with every partition',
+    })
+    expect((await queryStore<{ n: number }>(data, 'SELECT count() AS n FROM weir.readings'))[0]!.n).toBe(0)
+    await other.stop()
+  }, 150_000)
 
   it('detectors and writers come and go, one is killed, and an ingest dies with all its devices', async () => {
     await detectors[0]!.kill('all')
@@ -153,6 +187,20 @@ describe('roles apart on Kafka', () => {
     expect(new Set(found.map(({ id }) => id)).size).toBe(found.length)
     expect(new Map(found.map(({ device, observedAt, score }) => [`${device} ${observedAt}`, score]))).toEqual(expected)
   }, 60_000)
+
+  it('an api whose store no writer uses is never ready, and says what both must have', async () => {
+    const alone = await startWeir({ data: join(root, 'alone'), roles: ['api'], env, untilListening: ['http'] })
+    const words = /no writer has made its tables: a writer and an api must have the same store, by WEIR_CLICKHOUSE/
+    await waitFor(
+      async () => {
+        const { status, body } = await readiness(alone.http)
+        return status === 503 && words.test(body.parts.api?.detail ?? '')
+      },
+      { withinMs: 60_000, everyMs: 250, what: '/readyz to say so' },
+    )
+    expect(alone.stdout()).not.toMatch(/^ready$/m)
+    await alone.stop()
+  }, 120_000)
 
   it('each ends in order', async () => {
     for (const each of [ingests[0]!, writer, api, ...detectors]) await each.stop()

@@ -10,6 +10,7 @@ import { type ComposeService, readCompose, weirImage } from '../helpers/compose.
 import { buildImage, type Container, type TestImage } from '../helpers/image.ts'
 import { freePorts, kafkaMissing, startKafka, type TestKafka } from '../helpers/kafka.ts'
 import { RawMqtt } from '../helpers/mqtt-raw.ts'
+import { projectDirectory } from '../helpers/spawn-weir.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 
 const missing = kafkaMissing()
@@ -169,6 +170,20 @@ describe.skipIf(missing)(`the compose services run${missing ? ` (skipped: ${miss
       withinMs: 20_000,
       what: 'the detector to have looked',
     })
+  }, 60_000)
+
+  it('what docs/deploy.md tells to watch is told', async () => {
+    const guide = readFileSync(join(projectDirectory, 'docs/deploy.md'), 'utf8')
+    const watching = guide.slice(guide.indexOf('\n## Watching'), guide.indexOf('\n## When something is away'))
+    const wanted = new Set([...watching.matchAll(/`((?:weir|process)_\w+)/g)].map(([, name]) => name!))
+    // Of the embedded log alone.
+    for (const name of ['weir_log_bytes', 'weir_log_quota_bytes']) expect(wanted.delete(name), name).toBe(true)
+    expect(wanted.size).toBeGreaterThan(10)
+    const texts = await Promise.all(
+      roleServices.map(async (name) => (await fetch(`${healthUrl(name)}/metrics`)).text()),
+    )
+    const told = new Set(texts.flatMap((text) => [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!)))
+    expect([...wanted].filter((name) => !told.has(name))).toEqual([])
   }, 60_000)
 
   it('a writer that was killed is started again, and what waited is stored once', async () => {

@@ -102,6 +102,7 @@ describe('waits for Kafka', () => {
         detail: expect.stringMatching(/Kafka has not acknowledged .*nothing more is taken/),
       })
       expect((await post(2)).status).toBe(503)
+      expect(weir.stderr()).toMatch(/"level":50.*Kafka has not acknowledged partition \d of .*nothing more is taken/)
       const before = acknowledged.size
       await kafka.revive(1)
       await waitFor(() => acknowledged.size > before + 500, { withinMs: 40_000, what: 'acknowledgements again' })
@@ -109,6 +110,7 @@ describe('waits for Kafka', () => {
       await publisher.settled(30_000)
       expect(publisher.broken).toBeUndefined()
       await waitFor(async () => (await readiness(weir.http)).status === 200, { withinMs: 30_000, everyMs: 200 })
+      expect(weir.stderr()).toMatch(/Kafka acknowledges again; the log takes appends/)
       await waitFor(
         async () => {
           let index = 0

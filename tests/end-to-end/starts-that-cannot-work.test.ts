@@ -4,8 +4,7 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runWeir, startWeir } from '../helpers/weir-process.ts'
-import { isOnKafka } from '../helpers/which-log.ts'
+import { itOnEmbedded, runWeir, startWeir } from '../helpers/weir-process.ts'
 
 const ports = { WEIR_MQTT_PORT: '0', WEIR_HTTP_PORT: '0', WEIR_GATEWAY_PORT: '0', WEIR_LIVE_PORT: '0' }
 
@@ -115,17 +114,20 @@ describe('starts that cannot work', () => {
     expectOneSentence(command)
   })
 
-  it.skipIf(isOnKafka)('roles that need the embedded log, on a machine that does not hold it', async () => {
-    const elsewhere = ['--data', join(directory, 'elsewhere'), '--roles', 'writer,api']
-    const result = await runWeir(['start', ...elsewhere], { env: ports })
-    expect(result.code, result.stderr).toBe(1)
-    expect(result.stderr).toContain(join(directory, 'elsewhere'))
-    expect(result.stderr).toContain('WEIR_LOG=kafka')
-    expectOneSentence(result)
-  })
+  itOnEmbedded(
+    'roles that need the embedded log, on a machine that does not hold it',
+    'no machine holds it',
+    async () => {
+      const elsewhere = ['--data', join(directory, 'elsewhere'), '--roles', 'writer,api']
+      const result = await runWeir(['start', ...elsewhere], { env: ports })
+      expect(result.code, result.stderr).toBe(1)
+      expect(result.stderr).toContain(join(directory, 'elsewhere'))
+      expect(result.stderr).toContain('WEIR_LOG=kafka')
+      expectOneSentence(result)
+    },
+  )
 
-  // On Kafka two share the work.
-  it.skipIf(isOnKafka)('a data directory that another process uses', async () => {
+  itOnEmbedded('a data directory that another process uses', 'two share the work', async () => {
     const first = await startWeir()
     const result = await runWeir(['start', '--data', first.data], { env: ports })
     expect(result.code, result.stderr).toBe(1)

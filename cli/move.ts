@@ -5,8 +5,9 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { defineCommand } from 'citty'
 import type { EventLog, LogTopic } from '../domain/event-log.ts'
+import { readRegistry } from '../runtime/access/registry-file.ts'
 import { systemClock } from '../runtime/clock.ts'
-import type { Config } from '../runtime/config.ts'
+import { type Config, devicesFile } from '../runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from '../runtime/data-lock.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger, type Logger } from '../runtime/logger.ts'
@@ -55,7 +56,7 @@ export const move = defineCommand({
   },
 })
 
-type LogMoveReport = Omit<MoveReport, 'tables'>
+type LogMoveReport = Omit<MoveReport, 'tables' | 'devices'>
 
 /** Nothing is taken from what is being moved, however old. */
 const ownStore = { clickhouse: 'embedded', clickhouseCluster: undefined, clickhouseCa: undefined } as const
@@ -70,6 +71,7 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'move')
   const progress = progressOn(world, stoppedSentence)
   const endpoint = kafkaEndpoint(config, logger)
+  const devices = { file: devicesFile(config), registered: readRegistry(devicesFile(config)).devices.size }
   const locks = await lockAll(config)
   let source: EventLog | undefined
   let target: EventLog | undefined
@@ -80,7 +82,7 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
       throw new StartError(
         `A move of this log to ${record.to} was ${record.state}, and this one is to ${to}: go on with that one, or remove ${join(directory, 'move.json')} to begin anew`,
       )
-    if (record?.state === 'done') return { ...(record.report as MoveReport), state: 'moved-before' }
+    if (record?.state === 'done') return { ...(record.report as MoveReport), devices, state: 'moved-before' }
     source = await openSource(config, logger)
     const reports = await askKafka(endpoint, world.stop, () => topicsOf(config, endpoint))
     refuseProblems(reports, record !== undefined)
@@ -94,11 +96,11 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
     if (!record && target) await refuseForeign(target)
     const store = { config, world, logger, progress, isDryRun }
     if (isDryRun || !target)
-      return { ...(await wouldMove({ config, source, to, progress })), tables: await moveStore(store) }
+      return { ...(await wouldMove({ config, source, to, progress })), tables: await moveStore(store), devices }
     const begun = record ?? (await begin(directory, source, to))
     const tables = await moveStore(store)
     const moved = await moveLog({ config, source, target, to, record: begun, progress, signal: world.stop })
-    const report = { ...moved, tables }
+    const report: MoveReport = { ...moved, tables, devices }
     await writeMoveRecord(directory, { ...begun, state: 'done', at: new Date().toISOString(), report })
     return report
   } finally {

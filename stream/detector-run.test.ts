@@ -244,6 +244,19 @@ describe('detection', () => {
     expect(failures).toEqual([])
   })
 
+  it('says no longer that it waits for a log that came late and has nothing to read', async () => {
+    let refusals = 0
+    const flaky = withFaults(log, {
+      end: () => {
+        if (++refusals < 3) throw new RetryableError('the log is away')
+      },
+    })
+    const run = newRun('one', async () => {}, 0, { log: flaky })
+    await run.start(() => {})
+    await waitFor(() => /^Detection waits for the log: the log is away/.test(run.totals().trouble ?? ''))
+    await waitFor(() => run.totals().trouble === undefined)
+  })
+
   it('makes no snapshot because its position was not taken, and offers it again', async () => {
     const snapshotEveryMs = 1_000
     let isRefusing = true

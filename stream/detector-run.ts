@@ -181,7 +181,11 @@ export class DetectorRun {
     const { signal } = this.stopping
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
-        this.consumer ??= await this.open()
+        if (!this.consumer) {
+          this.consumer = await this.open()
+          // There is perhaps nothing to read for a long time. What is wrong from here on, the consumer says.
+          this.standstill = undefined
+        }
         await this.commitSnapshot()
         const chunks = await this.consumer.read(readBytesMax, signal)
         if (chunks.length > 0) await this.takeChunks(chunks)

@@ -18,9 +18,9 @@ const firstAt = 1_700_000_000_000
 const devices = 6
 const ratePerS = 60
 const partitions = 4
-const viewersMax = 8
+const viewersMax = 9
 /** How writers that join end again. */
-const endings = ['stop', 'kill', 'stop', 'kill'] as const
+const endings = ['stop', 'kill', 'stop'] as const
 
 interface Watch {
   readonly viewer: RoamingViewer
@@ -108,7 +108,7 @@ describe('history and live, while writers come and go', () => {
     let walks = 0
     while (!isOver()) {
       const there = await inTable()
-      const found = await walk(order, random.between(40, 300))
+      const found = await walk(order, random.between(100, 500))
       expect(lacking(found, there), `of what was in the table before walk ${walks}, ${order}`).toEqual([])
       walks++
     }
@@ -191,7 +191,7 @@ describe('history and live, while writers come and go', () => {
       what: `${all.length} rows`,
     })
     isOver = true
-    expect(Math.min(...(await analysts))).toBeGreaterThan(2)
+    expect(Math.min(...(await analysts))).toBeGreaterThan(0)
     for (const order of ['asc', 'desc'] as const) expect(lacking(await walk(order, 997), all)).toEqual([])
     for (const { viewer } of watches) viewer.settle()
     for (const each of watches)

@@ -1,5 +1,5 @@
 // What is wrong before anything opens is said at once, in words that help, with exit code 1 (2 for a command used wrongly); nothing stays behind.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -112,6 +112,17 @@ describe('starts that cannot work', () => {
     expect(command.stderr).toContain('strat')
     expectOneSentence(option)
     expectOneSentence(command)
+  })
+
+  it('a file of devices that can not be changed', async () => {
+    const data = join(directory, 'kept')
+    mkdirSync(data)
+    // Where whoever changes it would take it for itself.
+    writeFileSync(join(data, 'devices.ndjson.lock'), '')
+    const result = await runWeir(['device', 'add', 'd', '--data', data])
+    expect(result.code, result.stderr).toBe(1)
+    expect(result.stderr).toContain(`The file of devices ${join(data, 'devices.ndjson')} can't be changed from here`)
+    expectOneSentence(result)
   })
 
   itOnEmbedded(

@@ -180,6 +180,19 @@ describe('detection', () => {
     expect(second.totals().readings).toBe(200)
   })
 
+  it('leaves a snapshot, and the position, also where nothing comes after', async () => {
+    const run = newRun('one', async () => {}, 300)
+    await run.start(() => {})
+    await appendRounds(20, 10)
+    await isAtEnd(run, 200)
+    const end = await log.end('readings')
+    const committed = async (): Promise<boolean> => {
+      const position = await log.committed('detector', 'readings')
+      return [...end].every(([partition, offset]) => position.get(partition) === offset)
+    }
+    await waitFor(committed, { what: 'the position to be committed' })
+  })
+
   it('tells again what could not be told, and reads nothing meanwhile', async () => {
     await appendRounds(20, 600)
     let refusals = 0

@@ -62,6 +62,8 @@ type LogMoveReport = Omit<MoveReport, 'tables' | 'devices'>
 const ownStore = { clickhouse: 'embedded', clickhouseCluster: undefined, clickhouseCa: undefined } as const
 const keepForEverMs = 100 * 365 * 86_400_000
 const storedSegmentsMax = 2 ** 50
+const lockNames = ['lock', 'writer.lock', 'detector.lock']
+const storeLockName = join('clickhouse', 'lock')
 /** A server that was killed has let go by then. */
 const lockWaitMs = 1_000
 
@@ -72,7 +74,9 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   const progress = progressOn(world, stoppedSentence)
   const endpoint = kafkaEndpoint(config, logger)
   const devices = { file: devicesFile(config), registered: readRegistry(devicesFile(config)).devices.size }
-  const locks = await lockAll(config)
+  // Who only counts may do so beside a Weir that runs.
+  const isBeside = isDryRun && runsHere(config)
+  const locks = isBeside ? [] : await lockAll(config)
   let source: EventLog | undefined
   let target: EventLog | undefined
   try {
@@ -83,7 +87,7 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
         `A move of this log to ${record.to} was ${record.state}, and this one is to ${to}: go on with that one, or remove ${join(directory, 'move.json')} to begin anew`,
       )
     if (record?.state === 'done') return { ...(record.report as MoveReport), devices, state: 'moved-before' }
-    source = await openSource(config, logger)
+    source = await openSource(config, logger, isBeside ? 'read' : 'append')
     const reports = await askKafka(endpoint, world.stop, () => topicsOf(config, endpoint))
     refuseProblems(reports, record !== undefined)
     const isThere = reports.every(({ partitions }) => partitions > 0)
@@ -111,16 +115,19 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   }
 }
 
+function runsHere({ data }: Config): boolean {
+  return [...lockNames, storeLockName].some((name) => lockOwner(join(data, name)) !== undefined)
+}
+
 /** Everybody who would change anything here meanwhile is kept out. */
 async function lockAll({ data }: Config): Promise<readonly DataLock[]> {
   const whenTaken = (pid: number): string =>
     `Weir runs on ${data} (process ${pid}): stop it first, and leave it stopped until the move is done`
-  const storeOwner = lockOwner(join(data, 'clickhouse', 'lock'))
+  const storeOwner = lockOwner(join(data, storeLockName))
   if (storeOwner !== undefined) throw new StartError(whenTaken(storeOwner))
   const locks: DataLock[] = []
   try {
-    for (const name of ['lock', 'writer.lock', 'detector.lock'])
-      locks.push(await acquireLock(join(data, name), { whenTaken, waitMs: lockWaitMs }))
+    for (const name of lockNames) locks.push(await acquireLock(join(data, name), { whenTaken, waitMs: lockWaitMs }))
     return locks
   } catch (error) {
     for (const lock of locks) lock.release()
@@ -128,11 +135,11 @@ async function lockAll({ data }: Config): Promise<readonly DataLock[]> {
   }
 }
 
-/** As its owner, so that the end of a log whose server was killed is found. */
-function openSource(config: Config, logger: Logger): Promise<EventLog> {
+/** To be moved, as its owner, so that the end of a log whose server was killed is found. */
+function openSource(config: Config, logger: Logger, mode: 'read' | 'append'): Promise<EventLog> {
   return openEmbeddedLog({
     directory: logDirectory(config),
-    mode: 'append',
+    mode,
     partitions: config.partitions,
     quotaBytes: storedSegmentsMax,
     retentionMs: keepForEverMs,

@@ -113,7 +113,7 @@ describe.skipIf(missing || isOnKafka)(`a machine moves to Kafka${notHere}`, () =
     return { code, stderr, report: stdout === '' ? (undefined as never) : JSON.parse(stdout) }
   }
 
-  it('is refused while Weir runs on the directory', async () => {
+  it('is refused while Weir runs on the directory, which may be counted meanwhile', async () => {
     const weir = await startWeir({ data })
     for (let round = 0; round < 5; round++) await publishRound(weir)
     const socket = await RawMqtt.connected(weir.mqtt, 'a')
@@ -129,6 +129,10 @@ describe.skipIf(missing || isOnKafka)(`a machine moves to Kafka${notHere}`, () =
     const refused = await run([])
     expect(refused.code).toBe(1)
     expect(refused.stderr).toMatch(/Weir runs on .* \(process \d+\): stop it first/)
+    const counted = await run(['--dry-run'])
+    expect(counted.code, counted.stderr).toBe(0)
+    expect(counted.report.topics[0]?.from.readings).toBe(5 * devices.length + 1)
+    expect(counted.report.tables.find(({ table }) => table === 'dead_letters_put_back')?.rows).toBe(1)
     // What detection has learned is on disk after a stop; what comes then is acknowledged, and perhaps not in the table.
     await weir.stop()
     await withLog(data, (log) => appendAnomaly(log, 1))

@@ -21,6 +21,7 @@ const alsoOnKafka = [
 const onlyOnKafka = [
   'roles-apart-on-kafka',
   'the-seam-between-two-clocks',
+  'history-and-live-while-writers-come-and-go',
   'waits-for-kafka',
   'a-stalled-kafka-pushes-back',
   'a-lost-quorum-acknowledges-nothing',

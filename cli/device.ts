@@ -148,6 +148,10 @@ async function changeFile<Answer>(
   } catch (error) {
     if (stop.aborted) throw new StoppedError('stopped before it finished: another process was changing the devices')
     if (error instanceof LimitError) throw new StartError(error.message)
+    const { syscall, message } = error as NodeJS.ErrnoException
+    // A volume that is mounted to be read, a disk that is full.
+    if (syscall !== undefined)
+      throw new StartError(`The file of devices ${file} can't be changed from here: ${message}`)
     throw error
   }
 }

@@ -32,9 +32,11 @@ export interface MoveReport {
   readonly detector: 'moved' | 'none'
   /** Empty where the table stays. */
   readonly tables: readonly TableMove[]
+  /** Who may send. The file stays where it is. */
+  readonly devices: { readonly file: string; readonly registered: number }
 }
 
-export function describeMove({ state, data, to, topics, groups, detector, tables }: MoveReport): string {
+export function describeMove({ state, data, to, topics, groups, detector, tables, devices }: MoveReport): string {
   const lines = [
     {
       'would-move': `${data} would be moved to ${to}; nothing was changed`,
@@ -69,6 +71,11 @@ export function describeMove({ state, data, to, topics, groups, detector, tables
     lines.push(`table ${table}: ${rows} rows, checksum ${checksum}${there}`)
   }
   if (tables.length === 0) lines.push(`table: it stays in ${join(data, 'clickhouse')}`)
+  lines.push(
+    devices.registered === 0
+      ? 'devices: none are registered'
+      : `devices: ${devices.registered} with their tokens stay in ${devices.file}; ingest and api elsewhere need a copy of it (WEIR_DEVICES)`,
+  )
   if (state === 'moved')
     lines.push('Start Weir with WEIR_LOG=kafka now. The log here stays as it was; remove it when you need it no more.')
   return lines.join('\n')

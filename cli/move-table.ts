@@ -124,7 +124,7 @@ function optionsOf({ parameters }: Slice): QueryOptions {
   return { parameters, settings: { ...patient, do_not_merge_across_partitions_select_final: 1 } }
 }
 
-/** All that hold rows; on a cluster the ones that stand for them. Where something was migrated to is each side's own. */
+/** All that hold rows, whatever they are; on a cluster the ones that stand for them. Where something was migrated to is each side's own. */
 async function tablesOf(clickhouse: ClickHouse): Promise<TableShape[]> {
   const { rows } = await clickhouse.query<{ name: string; partitionKey: string; sortingKey: string }>(
     `SELECT name, partition_key AS partitionKey, sorting_key AS sortingKey FROM system.tables
@@ -152,7 +152,9 @@ function checkTables(own: readonly TableShape[], theirs: readonly TableShape[]):
   for (const { name, columns } of own) {
     const found = theirs.find((each) => each.name === name)
     if (found?.columns.join() !== columns.join())
-      throw new StartError(`The table ${name} is not in ClickHouse as it is here: both must be of one version of Weir`)
+      throw new StartError(
+        `The table ${name} is not in ClickHouse as it is here: both must be of one version of Weir (a start here with this version brings the tables to it)`,
+      )
   }
 }
 

@@ -5,8 +5,9 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { defineCommand } from 'citty'
 import type { EventLog, LogTopic } from '../domain/event-log.ts'
+import { readRegistry } from '../runtime/access/registry-file.ts'
 import { systemClock } from '../runtime/clock.ts'
-import type { Config } from '../runtime/config.ts'
+import { type Config, devicesFile } from '../runtime/config.ts'
 import { acquireLock, type DataLock, lockOwner } from '../runtime/data-lock.ts'
 import { StartError } from '../runtime/errors.ts'
 import { createLogger, type Logger } from '../runtime/logger.ts'
@@ -55,12 +56,14 @@ export const move = defineCommand({
   },
 })
 
-type LogMoveReport = Omit<MoveReport, 'tables'>
+type LogMoveReport = Omit<MoveReport, 'tables' | 'devices'>
 
 /** Nothing is taken from what is being moved, however old. */
 const ownStore = { clickhouse: 'embedded', clickhouseCluster: undefined, clickhouseCa: undefined } as const
 const keepForEverMs = 100 * 365 * 86_400_000
 const storedSegmentsMax = 2 ** 50
+const lockNames = ['lock', 'writer.lock', 'detector.lock']
+const storeLockName = join('clickhouse', 'lock')
 /** A server that was killed has let go by then. */
 const lockWaitMs = 1_000
 
@@ -70,7 +73,10 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   const logger = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel, 'move')
   const progress = progressOn(world, stoppedSentence)
   const endpoint = kafkaEndpoint(config, logger)
-  const locks = await lockAll(config)
+  const devices = { file: devicesFile(config), registered: readRegistry(devicesFile(config)).devices.size }
+  // Who only counts may do so beside a Weir that runs.
+  const isBeside = isDryRun && runsHere(config)
+  const locks = isBeside ? [] : await lockAll(config)
   let source: EventLog | undefined
   let target: EventLog | undefined
   try {
@@ -80,8 +86,8 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
       throw new StartError(
         `A move of this log to ${record.to} was ${record.state}, and this one is to ${to}: go on with that one, or remove ${join(directory, 'move.json')} to begin anew`,
       )
-    if (record?.state === 'done') return { ...(record.report as MoveReport), state: 'moved-before' }
-    source = await openSource(config, logger)
+    if (record?.state === 'done') return { ...(record.report as MoveReport), devices, state: 'moved-before' }
+    source = await openSource(config, logger, isBeside ? 'read' : 'append')
     const reports = await askKafka(endpoint, world.stop, () => topicsOf(config, endpoint))
     refuseProblems(reports, record !== undefined)
     const isThere = reports.every(({ partitions }) => partitions > 0)
@@ -94,11 +100,11 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
     if (!record && target) await refuseForeign(target)
     const store = { config, world, logger, progress, isDryRun }
     if (isDryRun || !target)
-      return { ...(await wouldMove({ config, source, to, progress })), tables: await moveStore(store) }
+      return { ...(await wouldMove({ config, source, to, progress })), tables: await moveStore(store), devices }
     const begun = record ?? (await begin(directory, source, to))
     const tables = await moveStore(store)
     const moved = await moveLog({ config, source, target, to, record: begun, progress, signal: world.stop })
-    const report = { ...moved, tables }
+    const report: MoveReport = { ...moved, tables, devices }
     await writeMoveRecord(directory, { ...begun, state: 'done', at: new Date().toISOString(), report })
     return report
   } finally {
@@ -109,16 +115,19 @@ async function moveAll(config: Config, world: CommandWorld, isDryRun: boolean): 
   }
 }
 
+function runsHere({ data }: Config): boolean {
+  return [...lockNames, storeLockName].some((name) => lockOwner(join(data, name)) !== undefined)
+}
+
 /** Everybody who would change anything here meanwhile is kept out. */
 async function lockAll({ data }: Config): Promise<readonly DataLock[]> {
   const whenTaken = (pid: number): string =>
     `Weir runs on ${data} (process ${pid}): stop it first, and leave it stopped until the move is done`
-  const storeOwner = lockOwner(join(data, 'clickhouse', 'lock'))
+  const storeOwner = lockOwner(join(data, storeLockName))
   if (storeOwner !== undefined) throw new StartError(whenTaken(storeOwner))
   const locks: DataLock[] = []
   try {
-    for (const name of ['lock', 'writer.lock', 'detector.lock'])
-      locks.push(await acquireLock(join(data, name), { whenTaken, waitMs: lockWaitMs }))
+    for (const name of lockNames) locks.push(await acquireLock(join(data, name), { whenTaken, waitMs: lockWaitMs }))
     return locks
   } catch (error) {
     for (const lock of locks) lock.release()
@@ -126,11 +135,11 @@ async function lockAll({ data }: Config): Promise<readonly DataLock[]> {
   }
 }
 
-/** As its owner, so that the end of a log whose server was killed is found. */
-function openSource(config: Config, logger: Logger): Promise<EventLog> {
+/** To be moved, as its owner, so that the end of a log whose server was killed is found. */
+function openSource(config: Config, logger: Logger, mode: 'read' | 'append'): Promise<EventLog> {
   return openEmbeddedLog({
     directory: logDirectory(config),
-    mode: 'append',
+    mode,
     partitions: config.partitions,
     quotaBytes: storedSegmentsMax,
     retentionMs: keepForEverMs,

@@ -2,9 +2,9 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { EventLog } from '../domain/event-log.ts'
+import type { EventLog, LogConsumer } from '../domain/event-log.ts'
 import { systemClock } from '../runtime/clock.ts'
-import { LogDamagedError, RetryableError } from '../runtime/errors.ts'
+import { LogDamagedError, OffsetOutOfRangeError, RetryableError } from '../runtime/errors.ts'
 import { silentLogger } from '../runtime/logger.ts'
 import { type CountedReads, countReads } from '../tests/helpers/counted-reads.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
@@ -55,9 +55,13 @@ describe('ConsumerLoop', () => {
     goesOn: () => said.push('goes on'),
     crashed: () => said.push('crashed'),
   }
-  async function loopWith(handle: BatchHandler, given: BatchLimits = limits): Promise<ConsumerLoop> {
+  async function loopWith(
+    handle: BatchHandler,
+    given: BatchLimits = limits,
+    from: EventLog = reads.log,
+  ): Promise<ConsumerLoop> {
     const loop = new ConsumerLoop({
-      log: reads.log,
+      log: from,
       group: 'writer',
       topic: 'readings',
       handle,
@@ -66,6 +70,7 @@ describe('ConsumerLoop', () => {
       limits: given,
       backOff,
       standStillMs: 5,
+      quietMs: 250,
     })
     loops.push(loop)
     await loop.start()
@@ -102,6 +107,8 @@ describe('ConsumerLoop', () => {
     isAway = false
     await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 2)
     expect(new Set(attempts.map(String))).toEqual(new Set(['1,2']))
+    // The position is on disk a moment before whoever committed it knows.
+    await waitFor(() => said.length === 2)
     expect(said).toEqual(['waiting', `resumed ${attempts.length}`])
   })
 
@@ -209,6 +216,25 @@ describe('ConsumerLoop', () => {
     expect(seen).toEqual([1, 2, 3])
     expect(said).toEqual(['stands still: LogDamagedError', 'goes on'])
     expect(crashes).toEqual([])
+  })
+
+  it('stands still no longer once its place is good, also where there is nothing to read', async () => {
+    let reads = 0
+    const passed = new OffsetOutOfRangeError('retention was here')
+    const moved: EventLog = Object.assign(Object.create(log), {
+      subscribe: async (...given: Parameters<EventLog['subscribe']>): Promise<LogConsumer> => {
+        const consumer = await log.subscribe(...given)
+        const read: LogConsumer['read'] = async (...asked) => {
+          if (reads++ < 3) throw passed
+          return consumer.read(...asked)
+        }
+        return { ...consumer, read }
+      },
+    })
+    const loop = await loopWith(async () => {}, limits, moved)
+    await waitFor(() => loop.standsStill() === passed)
+    await waitFor(() => reads > 3 && loop.standsStill() === undefined)
+    expect(said).toEqual(['stands still: OffsetOutOfRangeError', 'goes on'])
   })
 
   it('drain handles what was read, and reads no more', async () => {

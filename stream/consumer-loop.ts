@@ -49,6 +49,8 @@ export interface ConsumerLoopOptions {
   readonly backOff?: BackOff
   /** How often a loop that stands still looks again. */
   readonly standStillMs?: number
+  /** A read that waits so long, twice, without trouble: what was in its way is gone, and there is just nothing to read. */
+  readonly quietMs?: number
 }
 
 export interface BackOff {
@@ -68,6 +70,7 @@ interface Standstill {
 const backOffDefault: BackOff = { firstMs: 100, longestMs: 5_000, random: Math.random }
 const readBytesMax = 4 * 1024 * 1024
 const standStillMsDefault = 5_000
+const quietMsDefault = 5_000
 
 /** Doubles from first to longest, each time somewhere in its upper half, so that many do not come back at once. */
 export function backOffMs({ firstMs, longestMs, random }: BackOff, attempt: number): number {
@@ -217,6 +220,7 @@ export class ConsumerLoop {
 
   private async readOnce(bytesMax: number): Promise<readonly Chunk[]> {
     for (let attempt = 0; ; attempt++) {
+      const watch = this.standing ? this.watchForQuiet() : undefined
       try {
         const chunks = await this.consumer!.read(bytesMax, this.draining.signal)
         if (chunks.length > 0) this.goOnAfter('chunks')
@@ -229,8 +233,20 @@ export class ConsumerLoop {
         }
         if (!(error instanceof RetryableError)) throw error
         await this.backOff(error, attempt, this.draining.signal)
+      } finally {
+        clearInterval(watch)
       }
     }
+  }
+
+  /** While a read waits: who was set to a place that is good stands still no longer, also where nothing comes for hours. */
+  private watchForQuiet(): NodeJS.Timeout {
+    let wasQuiet = false
+    return setInterval(() => {
+      const isQuiet = this.trouble() === undefined
+      if (isQuiet && wasQuiet) this.goOnAfter('chunks')
+      wasQuiet = isQuiet
+    }, this.options.quietMs ?? quietMsDefault).unref()
   }
 
   private async handleBatches(): Promise<void> {

@@ -180,6 +180,19 @@ describe('detection', () => {
     expect(second.totals().readings).toBe(200)
   })
 
+  it('leaves a snapshot, and the position, also where nothing comes after', async () => {
+    const run = newRun('one', async () => {}, 300)
+    await run.start(() => {})
+    await appendRounds(20, 10)
+    await isAtEnd(run, 200)
+    const end = await log.end('readings')
+    const committed = async (): Promise<boolean> => {
+      const position = await log.committed('detector', 'readings')
+      return [...end].every(([partition, offset]) => position.get(partition) === offset)
+    }
+    await waitFor(committed, { what: 'the position to be committed' })
+  })
+
   it('tells again what could not be told, and reads nothing meanwhile', async () => {
     await appendRounds(20, 600)
     let refusals = 0
@@ -242,6 +255,19 @@ describe('detection', () => {
     expect(run.totals()).toMatchObject({ readings: 12_000, missedChunks: 0 })
     expect(refusals).toBeGreaterThanOrEqual(6)
     expect(failures).toEqual([])
+  })
+
+  it('says no longer that it waits for a log that came late and has nothing to read', async () => {
+    let refusals = 0
+    const flaky = withFaults(log, {
+      end: () => {
+        if (++refusals < 3) throw new RetryableError('the log is away')
+      },
+    })
+    const run = newRun('one', async () => {}, 0, { log: flaky })
+    await run.start(() => {})
+    await waitFor(() => /^Detection waits for the log: the log is away/.test(run.totals().trouble ?? ''))
+    await waitFor(() => run.totals().trouble === undefined)
   })
 
   it('makes no snapshot because its position was not taken, and offers it again', async () => {

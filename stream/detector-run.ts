@@ -87,12 +87,14 @@ export class DetectorRun {
   private isOtherLog = false
   /** No snapshot before `start`. */
   private snapshotDueAt = Number.POSITIVE_INFINITY
+  private snapshotTimer: NodeJS.Timeout | undefined
   private isSnapshotCurrent = true
   /** What is known is further than the position says: no snapshot of it would be true. */
   private isWithinChunk = false
   /** Of the last snapshot, until the log has taken it. */
   private uncommitted: LogPosition | undefined
   private commitDueAt = 0
+  private committing: Promise<void> | undefined
   /** Why the log can't be read just now, as a sentence. */
   private standstill: string | undefined
   private readonly found: Anomaly[] = []
@@ -117,16 +119,22 @@ export class DetectorRun {
   async start(onEnd: (error: Error) => void): Promise<void> {
     mkdirSync(this.options.directory, { recursive: true, mode: 0o700 })
     this.restore()
-    this.snapshotDueAt = performance.now() + (this.options.snapshotEveryMs ?? snapshotEveryMsDefault)
-    this.running = this.run().catch((error: Error) => {
+    const everyMs = this.options.snapshotEveryMs ?? snapshotEveryMsDefault
+    this.snapshotDueAt = performance.now() + everyMs
+    const ended = (error: Error): void => {
       if (!this.stopping.signal.aborted) onEnd(error)
-    })
+    }
+    this.running = this.run().catch(ended)
+    // Also where no chunk comes after those that it would speak of: else the group stands before them until one does.
+    if (everyMs > 0) this.snapshotTimer = setInterval(() => this.snapshotWhenQuiet().catch(ended), everyMs).unref()
   }
 
   /** Ends after the chunks in hand; leaves a snapshot, so that the next start has nothing to read again. */
   async stop(): Promise<void> {
     this.stopping.abort()
+    clearInterval(this.snapshotTimer)
     await this.running
+    await this.committing?.catch(() => {})
     try {
       if (!this.isSnapshotCurrent) this.snapshot()
       this.commitDueAt = 0
@@ -181,7 +189,11 @@ export class DetectorRun {
     const { signal } = this.stopping
     for (let attempt = 0; !signal.aborted; attempt++) {
       try {
-        this.consumer ??= await this.open()
+        if (!this.consumer) {
+          this.consumer = await this.open()
+          // There is perhaps nothing to read for a long time. What is wrong from here on, the consumer says.
+          this.standstill = undefined
+        }
         await this.commitSnapshot()
         const chunks = await this.consumer.read(readBytesMax, signal)
         if (chunks.length > 0) await this.takeChunks(chunks)
@@ -300,8 +312,20 @@ export class DetectorRun {
     this.sayDropped()
   }
 
+  private async snapshotWhenQuiet(): Promise<void> {
+    if (!this.isSnapshotCurrent && performance.now() >= this.snapshotDueAt) this.snapshot()
+    await this.commitSnapshot()
+  }
+
   /** Only then may retention go on; a log that does not take it now is asked again later, and no snapshot is made for that. */
-  private async commitSnapshot(): Promise<void> {
+  private commitSnapshot(): Promise<void> {
+    this.committing ??= this.commitOnce().finally(() => {
+      this.committing = undefined
+    })
+    return this.committing
+  }
+
+  private async commitOnce(): Promise<void> {
     const { uncommitted, consumer } = this
     if (!uncommitted || !consumer || performance.now() < this.commitDueAt) return
     try {

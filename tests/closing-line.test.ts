@@ -59,7 +59,7 @@ it('ends with each failure, its file, its name and what was said, and then one l
     expect.stringMatching(/^FAILED .*uncaught\.test\.ts > .* > RangeError: nobody waited/),
   )
   const end = lines.slice(lines.indexOf('Not run:'))
-  expect(end).toContain('  a.test.ts: is left out (no abacus here)')
+  expect(end).toContain('  a.test.ts: arithmetic > is left out (no abacus here)')
   expect(end).toContain('  in the kitchen')
   expect(end.join('\n')).toContain('a.test.ts:6:')
 }, 120_000)

@@ -32,7 +32,8 @@ export function closingLine(): Reporter {
           else if (result.state === 'failed') failed.push(failure(file, test.fullName, result.errors, root))
           else {
             const { note } = result as { note?: string }
-            notRun.push(`  ${file}: ${test.name}${note ? ` (${note})` : ''}`)
+            // The reason may stand in the name of what it is part of.
+            notRun.push(`  ${file}: ${test.fullName}${note ? ` (${note})` : ''}`)
           }
         }
       }

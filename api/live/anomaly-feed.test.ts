@@ -1,7 +1,9 @@
 // A viewer that was away is told what was found meanwhile: out of memory, out of the table after a restart, or that it can't be had.
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest'
 import { encodeAnomaly } from '../../domain/anomaly.ts'
+import type { EventLog } from '../../domain/event-log.ts'
 import { RetryableError } from '../../runtime/errors.ts'
+import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { LiveViewer } from '../../tests/helpers/live-viewer.ts'
 import { SseViewer } from '../../tests/helpers/sse.ts'
@@ -9,6 +11,7 @@ import { waitFor } from '../../tests/helpers/wait-for.ts'
 import type { ApiService } from '../api-service.ts'
 import { openWorld, type World } from '../test-world.ts'
 import { anomalySchema, liveGapSchema } from '../wire.ts'
+import { AnomalyFeed } from './anomaly-feed.ts'
 
 let world: World
 const start = Date.UTC(2026, 0, 10) * 1000
@@ -113,4 +116,21 @@ it('comes back while the table is away: what was found meanwhile is declared, an
   expect(cursor).toBeUndefined()
   await find('hidden', 'h-3')
   await waitFor(() => idsOf(again).includes('h-3'))
+})
+
+it('says once that a log is away for long, and follows it when it is there', async () => {
+  let refusals = 0
+  const log: EventLog = Object.assign(Object.create(world.log), {
+    committed: async (...given: Parameters<EventLog['committed']>) => {
+      if (++refusals <= 4) throw new RetryableError('the log is away')
+      return world.log.committed(...given)
+    },
+  })
+  const said: unknown[] = []
+  const logger: Logger = Object.assign(Object.create(silentLogger), { warn: (what: unknown) => said.push(what) })
+  const feed = new AnomalyFeed({ log, stored: async () => [], clock: world.clock, logger })
+  feed.start()
+  await waitFor(() => refusals > 4, { what: 'the log to be asked again and again' })
+  await feed.stop()
+  expect(said).toEqual([{ cause: 'the log is away' }])
 })

@@ -6,7 +6,7 @@ import { type Anomaly, decodeAnomalies } from '../../domain/anomaly.ts'
 import { type Chunk, type EventLog, type LogPosition, positionAfter } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import type { Clock } from '../../runtime/clock.ts'
-import { LogDamagedError, OffsetOutOfRangeError } from '../../runtime/errors.ts'
+import { LogDamagedError, OffsetOutOfRangeError, RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { toMillis } from '../instant.ts'
 import type { AnomalyRow } from '../queries/anomalies.ts'
@@ -167,18 +167,27 @@ export class AnomalyFeed {
     const { signal } = this.stopped
     const { log, logger, clock } = this.options
     let position: LogPosition | undefined
+    // What stays wrong is said once.
+    let said: string | undefined
     while (!signal.aborted) {
       try {
-        position ??= await this.tableEnd()
+        if (position === undefined) {
+          position = await this.tableEnd()
+          said = undefined
+        }
         for await (const chunks of log.tail('anomalies', position, signal)) {
           this.take(chunks)
           position = positionAfter(chunks, position)
+          said = undefined
         }
         // Ends by itself only when the log was closed.
         return
       } catch (error) {
         if (signal.aborted) return
-        logger.warn({ error }, 'the anomalies can’t be followed; trying again')
+        const { message } = error as Error
+        const cause = error instanceof RetryableError ? { cause: message } : { error }
+        if (message !== said) logger.warn(cause, 'the anomalies can’t be followed; trying again')
+        said = message
         if (error instanceof OffsetOutOfRangeError) {
           this.rememberedFrom = clock.nowMicros()
           position = await log.end('anomalies').catch(() => undefined)

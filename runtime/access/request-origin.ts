@@ -27,7 +27,7 @@ export function foreignHost(host: string | undefined, rules: OriginRules): Reque
     421,
     'foreign-host',
     'Not under this name',
-    `Nothing is answered here for the host ${JSON.stringify(host.slice(0, 100))}: use ${bound}, or set WEIR_HOST_NAMES to the names that Weir is reached by.`,
+    `Nothing is answered here for the host ${JSON.stringify(host.slice(0, 100))}: use ${isEveryAddress(bound) ? '127.0.0.1' : bound}, or set WEIR_HOST_NAMES to the names that Weir is reached by.`,
   )
 }
 
@@ -51,6 +51,11 @@ export function foreignOrigin(
     'Not from a page of another site',
     `The page at ${origin.slice(0, 200)} may not do this here; pages of this host may${samePort ? '' : ', on any port'}.`,
   )
+}
+
+/** What a container binds: nothing to be reached by. */
+function isEveryAddress(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
 }
 
 /** A name without a dot is nobody's in the public DNS, so that no page from there can have it. */

@@ -7,8 +7,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { RawMqtt } from '../helpers/mqtt-raw.ts'
 import { waitFor } from '../helpers/wait-for.ts'
-import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { isOnKafka } from '../helpers/which-log.ts'
+import { itOnEmbedded, runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const endMsMax = 10_000
 
@@ -98,13 +97,17 @@ describe('every command stops in order', () => {
     expect(stdout).toBe('')
   })
 
-  it.skipIf(isOnKafka)('start, while the log of its roles is not there yet', async () => {
-    const data = join(directory, 'to-start')
-    const words = ['start', '--roles', 'writer', '--data', data]
-    const { stdout, stderr } = await stopped(words, {}, () => existsSync(data))
-    expect(stderr).toMatch(/^stopped before it began: .*\n$/m)
-    expect(stdout).toBe('')
-  })
+  itOnEmbedded(
+    'start, while the log of its roles is not there yet',
+    'a stop while Kafka is away: waits-for-kafka',
+    async () => {
+      const data = join(directory, 'to-start')
+      const words = ['start', '--roles', 'writer', '--data', data]
+      const { stdout, stderr } = await stopped(words, {}, () => existsSync(data))
+      expect(stderr).toMatch(/^stopped before it began: .*\n$/m)
+      expect(stdout).toBe('')
+    },
+  )
 
   it('demo', async () => {
     await stopped(['demo', '--mqtt', `mqtt://${muteAddress}`, '--http', `http://${muteAddress}`])

@@ -7,8 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ask, type ReadingItem } from '../helpers/ask.ts'
 import { RawMqtt } from '../helpers/mqtt-raw.ts'
 import { waitFor } from '../helpers/wait-for.ts'
-import { runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
-import { isOnKafka } from '../helpers/which-log.ts'
+import { itOnEmbedded, runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const ports = { WEIR_MQTT_PORT: '0', WEIR_HTTP_PORT: '0', WEIR_GATEWAY_PORT: '0', WEIR_LIVE_PORT: '0' }
 
@@ -49,9 +48,9 @@ describe('roles run apart', () => {
     await waitFor(async () => (await stored()).join() === '1', { what: 'the reading' })
   })
 
-  // On Kafka there may be any number: roles-apart-on-kafka.
-  it.skipIf(isOnKafka)(
+  itOnEmbedded(
     'a second of a kind is refused with a sentence',
+    'there may be any number: roles-apart-on-kafka',
     async () => {
       for (const role of ['ingest', 'writer']) {
         const second = await runWeir(['start', '--data', data, '--roles', role], { env: ports, withinMs: 40_000 })

@@ -1,11 +1,10 @@
 // What is wrong before anything opens is said at once, in words that help, with exit code 1 (2 for a command used wrongly); nothing stays behind.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { runWeir, startWeir } from '../helpers/weir-process.ts'
-import { isOnKafka } from '../helpers/which-log.ts'
+import { itOnEmbedded, runWeir, startWeir } from '../helpers/weir-process.ts'
 
 const ports = { WEIR_MQTT_PORT: '0', WEIR_HTTP_PORT: '0', WEIR_GATEWAY_PORT: '0', WEIR_LIVE_PORT: '0' }
 
@@ -115,17 +114,31 @@ describe('starts that cannot work', () => {
     expectOneSentence(command)
   })
 
-  it.skipIf(isOnKafka)('roles that need the embedded log, on a machine that does not hold it', async () => {
-    const elsewhere = ['--data', join(directory, 'elsewhere'), '--roles', 'writer,api']
-    const result = await runWeir(['start', ...elsewhere], { env: ports })
+  it('a file of devices that can not be changed', async () => {
+    const data = join(directory, 'kept')
+    mkdirSync(data)
+    // Where whoever changes it would take it for itself.
+    writeFileSync(join(data, 'devices.ndjson.lock'), '')
+    const result = await runWeir(['device', 'add', 'd', '--data', data])
     expect(result.code, result.stderr).toBe(1)
-    expect(result.stderr).toContain(join(directory, 'elsewhere'))
-    expect(result.stderr).toContain('WEIR_LOG=kafka')
+    expect(result.stderr).toContain(`The file of devices ${join(data, 'devices.ndjson')} can't be changed from here`)
     expectOneSentence(result)
   })
 
-  // On Kafka two share the work.
-  it.skipIf(isOnKafka)('a data directory that another process uses', async () => {
+  itOnEmbedded(
+    'roles that need the embedded log, on a machine that does not hold it',
+    'no machine holds it',
+    async () => {
+      const elsewhere = ['--data', join(directory, 'elsewhere'), '--roles', 'writer,api']
+      const result = await runWeir(['start', ...elsewhere], { env: ports })
+      expect(result.code, result.stderr).toBe(1)
+      expect(result.stderr).toContain(join(directory, 'elsewhere'))
+      expect(result.stderr).toContain('WEIR_LOG=kafka')
+      expectOneSentence(result)
+    },
+  )
+
+  itOnEmbedded('a data directory that another process uses', 'two share the work', async () => {
     const first = await startWeir()
     const result = await runWeir(['start', '--data', first.data], { env: ports })
     expect(result.code, result.stderr).toBe(1)

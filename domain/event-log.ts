@@ -102,7 +102,10 @@ export interface LogConsumer {
    * An empty array means that the signal ended the wait.
    */
   read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]>
-  /** Everything read before `position` is done with. Atomic: after a crash the group stands at the old or the new position. */
+  /**
+   * Everything read before `position` is done with; a partition that is missing stays where it is. Atomic: after a crash the group stands at the old or
+   * the new position.
+   */
   commit(position: LogPosition): Promise<void>
   /** Chunks that are durable and not committed. */
   lag(): Promise<number>

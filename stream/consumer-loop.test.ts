@@ -237,6 +237,64 @@ describe('ConsumerLoop', () => {
     expect(said).toEqual(['stands still: OffsetOutOfRangeError', 'goes on'])
   })
 
+  it('whose position a person has set back commits nothing of before: what is to be read again is not passed over after a crash', async () => {
+    let isPastEnd = false
+    let isAway = false
+    const check = (): void => {
+      if (isPastEnd) throw new OffsetOutOfRangeError('past the end: the topic was made anew')
+    }
+    const inner = reads.log
+    reads = {
+      ...reads,
+      log: new Proxy(inner, {
+        get: (target, name) => {
+          const member: unknown = Reflect.get(target, name, target)
+          if (typeof member !== 'function') return member
+          if (name !== 'subscribe') return member.bind(target)
+          return async (...[group, topic]: Parameters<EventLog['subscribe']>) => {
+            check()
+            const consumer = await target.subscribe(group, topic)
+            const read: typeof consumer.read = async (...how) => {
+              const chunks = await consumer.read(...how)
+              check()
+              return chunks
+            }
+            return { ...consumer, read }
+          }
+        },
+      }),
+    }
+    await log.append('readings', 1, Buffer.from([1]), 1, 1)
+    await append(2, 3, 4)
+    const seen: number[] = []
+    const loop = await loopWith(
+      async (batch) => {
+        if (isAway && seen.length > 0) throw new RetryableError('away')
+        seen.push(...numbersOf(batch))
+      },
+      { ...limits, rowsMin: 1, rowsMax: 1, bytesMax: 1 },
+    )
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(0) === 3)
+    isPastEnd = true
+    await append(5)
+    await waitFor(() => loop.standsStill() !== undefined)
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(1) === 1)
+    const person = await log.subscribe('writer', 'readings')
+    await person.commit(
+      new Map([
+        [0, 0],
+        [1, 0],
+      ]),
+    )
+    await person.close()
+    seen.length = 0
+    isAway = true
+    isPastEnd = false
+    await waitFor(async () => (await log.committed('writer', 'readings')).get(1) === 1)
+    expect(seen).toEqual([1])
+    expect((await log.committed('writer', 'readings')).get(0)).toBe(0)
+  })
+
   it('drain handles what was read, and reads no more', async () => {
     const seen: number[] = []
     const loop = await loopWith(

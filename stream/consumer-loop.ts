@@ -17,7 +17,6 @@ import {
   type ConsumerGroup,
   type EventLog,
   type LogConsumer,
-  type LogPosition,
   type LogTopic,
   positionAfter,
 } from '../domain/event-log.ts'
@@ -88,7 +87,6 @@ export class ConsumerLoop {
   private consumer: LogConsumer | undefined
   private tasks: Promise<unknown> = Promise.resolve()
   private inHand: Batch | undefined
-  private position: LogPosition = new Map()
   private standing: Standstill | undefined
   /** How often it has looked again since it stands still. */
   private looks = 0
@@ -274,9 +272,8 @@ export class ConsumerLoop {
       try {
         if (!isHandled) await handle(batch, signal)
         isHandled = true
-        const position = positionAfter(batch.chunks, this.position)
-        await this.consumer!.commit(position)
-        this.position = position
+        // Of this batch alone: where other partitions stood before, a person may have set back since.
+        await this.consumer!.commit(positionAfter(batch.chunks))
         if (attempt > 0) events.resumed(attempt + 1)
         return
       } catch (error) {

@@ -228,6 +228,30 @@ describe('detection', () => {
     expect(failures).toEqual([])
   })
 
+  it('knows another log also when that has grown past its position, and looks at all of it', async () => {
+    await appendRounds(20, 300)
+    const first = newRun('one', async () => {}, 1e9)
+    await first.start(() => {})
+    const before = await log.end('readings')
+    await waitFor(() => positionOf(first, before))
+    await first.stop()
+    await log.close()
+    log = await openLog('another')
+    await appendRounds(20, 900)
+    for (const [partition, offset] of await log.end('readings')) expect(offset).toBeGreaterThan(before.get(partition)!)
+    const second = newRun('one', async () => {}, 1e9)
+    await second.start(() => {})
+    await isAtEnd(second, 18_000)
+    expect(second.totals().readings).toBe(18_000)
+    await second.stop()
+    // It is its own by now.
+    const third = newRun('one', async () => {}, 1e9)
+    await third.start(() => {})
+    await appendRounds(20, 10)
+    await isAtEnd(third, 200)
+    expect(third.totals().readings).toBe(200)
+  })
+
   it('waits for a log that can not be opened again just now, says so, and goes on', async () => {
     await appendRounds(20, 600)
     let isGone = false

@@ -21,6 +21,7 @@ import type { Detector } from './detectors/detector.ts'
 import { createDetector, type Tier } from './detectors/index.ts'
 import { SeriesStates } from './detectors/series-states.ts'
 import { readSnapshot, writeSnapshot } from './detectors/snapshot.ts'
+import { type ChunkPlace, isOfThisLog } from './same-log.ts'
 import { type AppendAnomalies, tellAnomalies } from './tell-anomalies.ts'
 
 export type { AppendAnomalies } from './tell-anomalies.ts'
@@ -101,7 +102,8 @@ export class DetectorRun {
   private anomalies = 0
   private missedChunks = 0
   private snapshots = 0
-  private reachedAt = 0
+  /** The last chunk that was looked at: by it another log is told from the one that the position is of. */
+  private last: ChunkPlace | undefined
   private droppedSaid = 0
 
   constructor(options: DetectorRunOptions) {
@@ -148,7 +150,7 @@ export class DetectorRun {
   }
 
   totals(): DetectorTotals {
-    const { anomalies, missedChunks, snapshots, reachedAt } = this
+    const { anomalies, missedChunks, snapshots, last } = this
     const { readings, notFinite } = this.detection
     const { count: series, bytesHeld } = this.states
     const { count: coldSeries, dropped: droppedSeries } = this.cold
@@ -162,7 +164,7 @@ export class DetectorRun {
       bytesHeld,
       missedChunks,
       snapshots,
-      reachedAt,
+      reachedAt: last?.receivedAt ?? 0,
       trouble: this.standstill ?? this.consumer?.trouble(),
     }
   }
@@ -176,7 +178,10 @@ export class DetectorRun {
     const { logger } = this.options
     const { snapshotFile: file, detector, states, cold } = this
     const restored = readSnapshot({ file, detector, states, cold })
-    if (restored.kind === 'restored') this.position = new Map(restored.position)
+    if (restored.kind === 'restored') {
+      this.position = new Map(restored.position)
+      this.last = restored.last
+    }
     if (restored.kind === 'unusable') {
       logger.warn(
         { file, reason: restored.reason },
@@ -250,9 +255,12 @@ export class DetectorRun {
     const isBeyond = [...this.position].some(
       ([partition, offset]) => end.size > 0 && offset > (end.get(partition) ?? 0),
     )
-    if (!isBeyond) return
+    const { last } = this
+    const isSame = !isBeyond && (!last || (await isOfThisLog(this.options.log, topic, last, this.stopping.signal)))
+    if (isSame) return
     this.options.logger.error({}, 'the log is not the one that detection had read: it is read from its beginning')
     this.position = new Map()
+    this.last = undefined
     this.toldUpTo.clear()
     this.uncommitted = undefined
     this.isOtherLog = true
@@ -273,7 +281,7 @@ export class DetectorRun {
       this.position.set(chunk.partition, chunk.offset + 1)
       this.isWithinChunk = false
       this.isSnapshotCurrent = false
-      this.reachedAt = chunk.receivedAt
+      this.last = { partition: chunk.partition, offset: chunk.offset, receivedAt: chunk.receivedAt }
       if (this.cold.needsSnapshot) this.snapshot()
     }
     if (performance.now() >= this.snapshotDueAt) this.snapshot()
@@ -302,7 +310,7 @@ export class DetectorRun {
     // What was found and could not be told is found again, from the snapshot before.
     if (this.isWithinChunk) return
     const began = performance.now()
-    writeSnapshot({ file, detector, states, cold }, this.position)
+    writeSnapshot({ file, detector, states, cold }, this.position, this.last)
     this.isSnapshotCurrent = true
     this.snapshots++
     this.uncommitted = this.reached()

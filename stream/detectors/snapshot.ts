@@ -4,6 +4,7 @@ import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync
 import { dirname } from 'node:path'
 import { crc32 } from 'node:zlib'
 import type { LogPosition } from '../../domain/event-log.ts'
+import type { ChunkPlace } from '../same-log.ts'
 import type { ColdStates } from './cold-states.ts'
 import type { Detector } from './detector.ts'
 import type { SeriesStates } from './series-states.ts'
@@ -27,10 +28,16 @@ interface Head {
   readonly coldSeries: number
   /** Where it was moved: the log that its position is of. */
   readonly log?: string
+  /** The last chunk before the position; not there in those of before it was kept, nor in one that was moved. */
+  readonly last?: ChunkPlace | undefined
 }
 
 /** Resolved when it returns: on disk, under its name. */
-export function writeSnapshot({ file, detector, states, cold }: SnapshotParts, position: LogPosition): void {
+export function writeSnapshot(
+  { file, detector, states, cold }: SnapshotParts,
+  position: LogPosition,
+  last: ChunkPlace | undefined,
+): void {
   cold.sync()
   const head: Head = {
     version: snapshotVersion,
@@ -39,6 +46,7 @@ export function writeSnapshot({ file, detector, states, cold }: SnapshotParts, p
     position: Object.fromEntries(position),
     series: states.count,
     coldSeries: cold.count,
+    last,
   }
   const temporary = `${file}.new`
   const writer = new SnapshotWriter(temporary)
@@ -69,7 +77,7 @@ export function writeSnapshot({ file, detector, states, cold }: SnapshotParts, p
 }
 
 export type Restored =
-  | { readonly kind: 'restored'; readonly position: LogPosition }
+  | { readonly kind: 'restored'; readonly position: LogPosition; readonly last: ChunkPlace | undefined }
   | { readonly kind: 'none' }
   /** It was made by another detector, with other settings, or is damaged: a sentence. */
   | { readonly kind: 'unusable'; readonly reason: string }
@@ -101,7 +109,7 @@ export function readSnapshot({ file, detector, states, cold }: SnapshotParts): R
       const slot = states.restore(reader.bytes(reader.number(0xffff)))
       reader.into(states.block(slot))
     }
-    return { kind: 'restored', position: positionOf(head.position) }
+    return { kind: 'restored', position: positionOf(head.position), last: head.last }
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error
     return { kind: 'unusable', reason: error.message }
@@ -132,7 +140,7 @@ export function moveSnapshot(file: string, position: LogPosition, log: string): 
   const reader = new SnapshotReader(file)
   const temporary = `${file}.new`
   try {
-    const head: Head = { ...readHead(reader), position: Object.fromEntries(position), log }
+    const head: Head = { ...readHead(reader), position: Object.fromEntries(position), log, last: undefined }
     const writer = new SnapshotWriter(temporary)
     try {
       const text = Buffer.from(JSON.stringify(head))

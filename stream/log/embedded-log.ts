@@ -26,7 +26,7 @@ import { RecentBytes } from './recent-bytes.ts'
 import { checkSegment, type Recovered, recover } from './recovery.ts'
 import { createMarks, partitionsMax, segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
-import { isRecycled, listSegments } from './segment-scan.ts'
+import { isRecycled, listSegmentsPatiently } from './segment-scan.ts'
 import { SegmentStore } from './segment-store.ts'
 
 export interface EmbeddedLogOptions {
@@ -190,7 +190,7 @@ class EmbeddedLog implements EventLog {
   async beginning(topic: LogTopic): Promise<LogPosition> {
     this.endSignal.refresh()
     if (!this.endSignal.current) return new Map()
-    const [oldest] = await listSegments(this.files, this.options.directory)
+    const [oldest] = await listSegmentsPatiently(this.files, this.options.directory)
     return this.positionOf(topic, oldest?.header.base.offsets)
   }
 

@@ -115,6 +115,8 @@ export class EndSignal {
  * notice wakes several readers, for each of which that costs more than what they read. A lone commit is told of at once.
  */
 const betweenWritesMsMin = 10
+/** After one that failed. */
+const againMs = 1_000
 
 /** The appender's side. At once when idle; while a write is under way, or was just made, only the newest end is kept to be written next. */
 export class EndFile {
@@ -127,6 +129,7 @@ export class EndFile {
   private wroteAt = 0
   private delay: NodeJS.Timeout | undefined
   private hasFailed = false
+  private isClosed = false
 
   private constructor(files: LogFiles, descriptor: number, logger: Logger) {
     this.files = files
@@ -147,38 +150,38 @@ export class EndFile {
     this.newest = end
     if (this.writing || this.delay) return
     const sinceMs = performance.now() - this.wroteAt
-    if (sinceMs >= betweenWritesMsMin) this.writing = this.write()
+    const waitMs = this.hasFailed ? againMs : betweenWritesMsMin
+    if (sinceMs >= waitMs) this.writing = this.write()
     else {
       this.delay = setTimeout(() => {
         this.delay = undefined
         this.writing ??= this.write()
-      }, betweenWritesMsMin - sinceMs)
+      }, waitMs - sinceMs)
     }
   }
 
   private async write(): Promise<void> {
+    const end = this.newest
+    if (!end) return
+    this.newest = undefined
+    this.wroteAt = performance.now()
     try {
-      const end = this.newest
-      if (end) {
-        this.newest = undefined
-        this.wroteAt = performance.now()
-        await writeAll(this.files, this.descriptor, this.bytes, encodeEnd(end, this.bytes), 0)
-        this.hasFailed = false
-      }
+      await writeAll(this.files, this.descriptor, this.bytes, encodeEnd(end, this.bytes), 0)
+      this.hasFailed = false
     } catch (error) {
-      // Nothing is lost: readers learn of these chunks with the next commit, or when the log is opened again.
-      if (!this.hasFailed)
-        this.logger.warn({ error }, 'the log could not tell its readers of new chunks; the next commit tries again')
+      // Nothing is lost, and no other commit may come soon to tell of these chunks.
+      if (!this.hasFailed) this.logger.warn({ error }, 'the log could not tell its readers of new chunks; trying again')
       this.hasFailed = true
+      this.newest ??= end
     } finally {
       this.writing = undefined
-      if (this.newest && !this.hasFailed) this.publish(this.newest)
+      if (this.newest && !this.isClosed) this.publish(this.newest)
     }
   }
 
   async close(): Promise<void> {
-    // One that ends may have begun the next: what is newest must not be written after the close.
-    while (this.writing) await this.writing
+    this.isClosed = true
+    await this.writing
     clearTimeout(this.delay)
     await this.write()
     await this.files.close(this.descriptor)

@@ -246,7 +246,10 @@ export class KafkaMember implements LogConsumer {
     const starts = new Map([...wanted].filter((each): each is [Partition, Offset] => typeof each[1] === 'number'))
     const fresh = come.filter((each) => !committed.has(each) || wanted.get(each) === 'beginning')
     const first = fresh.length > 0 ? await connection.offsets(name, fresh, 'first') : new Map<Partition, Offset>()
-    for (const [partition, offset] of first) if (wanted.get(partition) === 'beginning') starts.set(partition, offset)
+    for (const [partition, offset] of first) {
+      if (wanted.get(partition) === 'beginning') starts.set(partition, offset)
+      else if (offset > 0 && !committed.has(partition)) this.sayUnread(partition, offset)
+    }
     for (const partition of come) {
       const offset = committed.get(partition) ?? first.get(partition)
       if (offset === undefined)
@@ -254,6 +257,15 @@ export class KafkaMember implements LogConsumer {
       this.owned.set(partition, offset)
       reader.assign(partition, starts.get(partition) ?? offset)
     }
+  }
+
+  /** Never read by the group, or its position has been forgotten (offsets.retention.minutes): nobody knows which of them were read. */
+  private sayUnread(partition: Partition, oldest: Offset): void {
+    const { groupId: group, name, logger } = this.options
+    logger.error(
+      { group, topic: name, partition, oldest },
+      'the group has no position in a partition whose first chunks are gone: those of them that it had not read are lost to it',
+    )
   }
 
   private disown(partition: Partition): void {

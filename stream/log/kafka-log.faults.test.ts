@@ -301,6 +301,24 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(alarms).toContain('reading from Kafka stops')
     expect((await log.committed('late', 'readings')).get(2), 'what was committed stands').toBe(3)
   })
+
+  it('a group without a position in a partition whose first chunks are gone goes on at the oldest, and says so', async () => {
+    const alarms: string[] = []
+    const prefix = newPrefix()
+    const log = await open(prefix, { logger: collecting(alarms) })
+    for (let i = 0; i < 5; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, 1)
+    await log.append('readings', 1, Buffer.from('other'), 1, 1)
+    const admin = createAdmin(optionsFor(kafka.brokers, prefix).endpoint)
+    await admin.connect()
+    await admin.fetchTopicOffsets(`${prefix}readings`)
+    await admin.deleteTopicRecords({ topic: `${prefix}readings`, partitions: [{ partition: 2, offset: '3' }] })
+    await admin.disconnect()
+    const reader = keep(await log.subscribe('forgotten', 'readings'))
+    const read: string[] = []
+    while (read.length < 3) read.push(...(await reader.read(1e6, never)).map(text))
+    expect(read.sort()).toEqual(['3', '4', 'other'])
+    expect(alarms.filter((each) => each.startsWith('the group has no position'))).toHaveLength(1)
+  })
 })
 
 describe.skipIf(missing)('a Kafka broker that somebody works on', () => {

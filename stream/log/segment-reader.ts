@@ -10,7 +10,7 @@ import { FrameReader } from './frame-reader.ts'
 import { isMissing, type LogFiles, readAll } from './log-files.ts'
 import type { RecentBytes } from './recent-bytes.ts'
 import { decodeSegmentHeader, type SegmentHeader, segmentFileName, segmentHeaderBytes } from './segment-header.ts'
-import { damaged, listSegments, readSegmentHeader, type SegmentFile } from './segment-scan.ts'
+import { damaged, listSegmentsPatiently, readSegmentHeader } from './segment-scan.ts'
 
 export interface SegmentReaderOptions {
   readonly files: LogFiles
@@ -162,7 +162,7 @@ export class SegmentReader {
       await this.enter(from.segment, { byte: from.byte, commit: from.commit + 1, offsets })
       return
     }
-    const segments = await this.list()
+    const segments = await listSegmentsPatiently(this.options.files, this.options.directory)
     const oldest = segments[0]
     if (!oldest) throw new OffsetOutOfRangeError('the log has no segments')
     const first = this.offsetsOf(oldest.header.base.offsets, now.partitions)
@@ -188,17 +188,6 @@ export class SegmentReader {
 
   private offsetsOf(all: Float64Array, partitions: number): number[] {
     return [...all.subarray(this.topicNumber * partitions, (this.topicNumber + 1) * partitions)]
-  }
-
-  /** The appender may be recycling files while they are listed: what looks damaged is looked at again. */
-  private async list(): Promise<SegmentFile[]> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await listSegments(this.options.files, this.options.directory)
-      } catch (error) {
-        if (attempt === 3) throw error
-      }
-    }
   }
 
   private async enter(

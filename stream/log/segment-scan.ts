@@ -64,6 +64,17 @@ export async function listSegments(files: LogFiles, directory: string): Promise<
   return found
 }
 
+/** For who lists while the appender may be recycling files: what looks damaged is looked at again. */
+export async function listSegmentsPatiently(files: LogFiles, directory: string): Promise<SegmentFile[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await listSegments(files, directory)
+    } catch (error) {
+      if (attempt === 3) throw error
+    }
+  }
+}
+
 export async function readSegmentHeader(files: LogFiles, file: string): Promise<SegmentHeader | 'missing' | undefined> {
   let descriptor: number
   try {

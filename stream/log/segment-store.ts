@@ -126,6 +126,8 @@ export class SegmentStore {
     if ((isAtQuota || (await this.isOldestAged())) && (await this.recycleOldest(isAtQuota))) return
     if (isAtQuota) {
       const slow = await this.slowestGroup(true)
+      // It has stored it since it was asked first.
+      if (slow === undefined && (await this.recycleOldest(true))) return
       throw new LimitError(
         'log-quota',
         `the log in ${directory} has reached its quota of ${quotaBytes} bytes and nothing in it can be freed${slow ? `: the group ${slow} has not stored its oldest part yet` : ''}. It goes on by itself when that part is stored; see that the store runs, or raise WEIR_LOG_QUOTA.`,

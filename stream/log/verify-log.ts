@@ -3,7 +3,7 @@
 import { LogDamagedError } from '../../runtime/errors.ts'
 import { type LogFiles, systemFiles } from './log-files.ts'
 import { examineNewest, findMissing, findProblem, readEnd } from './recovery.ts'
-import { isRecycled, listSegments, type SegmentFile, scanSegment } from './segment-scan.ts'
+import { isRecycled, listSegmentsPatiently, type SegmentFile, scanSegment } from './segment-scan.ts'
 
 export interface LogProblem {
   readonly file: string
@@ -38,7 +38,7 @@ export async function verifyLog(
   }
   let segments: SegmentFile[] = []
   await note(async () => {
-    segments = await listSegments(files, directory)
+    segments = await listSegmentsPatiently(files, directory)
     const missing = findMissing(directory, segments, await readEnd(files, directory))
     if (missing) throw missing
   })

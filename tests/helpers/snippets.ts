@@ -70,7 +70,8 @@ interface RunOptions {
   readonly until?: RegExp
 }
 
-const runMsMax = 60_000
+/** Five commands of ours one after the other, on a machine that others keep busy. */
+const runMsMax = 150_000
 
 function run(program: string, words: readonly string[], { directory, env = {}, until }: RunOptions): Promise<Said> {
   return new Promise((done, fail) => {

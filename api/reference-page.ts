@@ -63,7 +63,7 @@ export function renderReference({ info, paths = {}, components }: OpenApiDocumen
 </head>
 <body>
 <main>
-<h1>${escaped(info.title)}</h1>
+<h1><a href="/">${escaped(info.title)}</a></h1>
 <p>${escaped(info.description ?? '')} Version ${escaped(info.version)}. For programs: <a href="/openapi.json">/openapi.json</a>.</p>
 <ul class="contents">${contents.join('\n')}</ul>
 ${sections.join('\n')}

@@ -42,6 +42,7 @@ describe('a request that is wrong', () => {
     ['/readyz?device=a', 'device'],
     ['/metrics?device=a', 'device'],
     ['/openapi.json?device=a', 'device'],
+    ['/docs?device=a', 'device'],
     ['/v1/readings?device=a&device=b%20c', 'device'],
     ['/v1/readings?device=a**', 'device'],
     ['/v1/readings?device=', 'device'],
@@ -390,6 +391,8 @@ describe('what operators ask', () => {
     expect(body.components.schemas).toHaveProperty('Reading')
     const docs = await world.get<string>('/docs')
     expect(docs.body).toContain('GET /v1/readings')
+    // The way back to the pages.
+    expect(docs.body).toContain('<a href="/">')
     expect(docs.body).not.toMatch(/<script|https?:\/\/|style="/)
     const policy = docs.headers.get('content-security-policy')!
     expect(policy).toContain("script-src 'self'")

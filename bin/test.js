@@ -8,9 +8,10 @@ const tools = [
   { names: ['chromium', 'chromium-browser', 'google-chrome'], needs: 'tests/browser', get: 'apt-get install chromium' },
   {
     names: ['mosquitto_pub'],
-    needs: 'the publishing lines of README.md',
+    needs: 'the publishing lines of README.md, and what docs/ tells people to type',
     get: 'apt-get install mosquitto-clients',
   },
+  { names: ['nginx'], needs: 'the proxy of docs/access.md', get: 'apt-get install nginx-light' },
 ]
 
 for (const name of ['java', 'mvn'])

@@ -1,7 +1,13 @@
 // `weir dead-letters`: what could not be used, over the API of a Weir that runs: list it, look at the bytes, put it back.
 import { readFileSync } from 'node:fs'
 import { defineCommand } from 'citty'
-import type { DeadLetterDetailAnswer, DeadLettersAnswer, Problem, PutBackAllAnswer } from '../api/wire.ts'
+import type {
+  DeadLetterDetailAnswer,
+  DeadLettersAnswer,
+  Problem,
+  PutBackAllAnswer,
+  PutBackAnswer,
+} from '../api/wire.ts'
 import { StartError } from '../runtime/errors.ts'
 import { linkSignals } from '../runtime/linked-signal.ts'
 import { readConfig } from '../runtime/read-config.ts'
@@ -62,10 +68,10 @@ async function list(world: CommandWorld, ask: Ask, filter: Filter, json: boolean
   const answer = await ask<DeadLettersAnswer>('GET', `/v1/dead-letters${query(filter)}`)
   if (json) world.print(JSON.stringify(answer))
   else {
-    for (const { id, receivedAt, device, reason, detail, metric } of answer.items)
-      world.print(
-        `${id}  ${new Date(receivedAt).toISOString()}  ${device}  ${reason}${metric && ` (${metric})`}: ${detail}`,
-      )
+    for (const { id, receivedAt, device, reason, detail, metric, putBack } of answer.items) {
+      const what = `${reason}${metric && ` (${metric})`}: ${detail}${putBack ? ' (was put back)' : ''}`
+      world.print(`${id}  ${new Date(receivedAt).toISOString()}  ${device}  ${what}`)
+    }
     if (answer.items.length === 0) world.print('no dead letters')
     if (answer.next !== null) world.print('there are more: narrow it down, or raise --limit')
   }
@@ -76,9 +82,10 @@ async function show(world: CommandWorld, ask: Ask, id: string, json: boolean): P
   const letter = await ask<DeadLetterDetailAnswer>('GET', `/v1/dead-letters/${encodeURIComponent(id)}`)
   if (json) world.print(JSON.stringify(letter))
   else {
-    const { payload, receivedAt, ...rest } = letter
+    const { payload, receivedAt, putBack, ...rest } = letter
     world.print(`receivedAt: ${new Date(receivedAt).toISOString()}`)
-    for (const [name, value] of Object.entries(rest)) world.print(`${name}: ${value}`)
+    for (const [name, value] of Object.entries(rest)) if (value !== '') world.print(`${name}: ${value}`)
+    world.print(`put back: ${putBack ? `${new Date(putBack.at).toISOString()}, ${countsOf(putBack)}` : 'never'}`)
     const bytes = Buffer.from(payload, 'base64')
     world.print(`payload (${bytes.length} bytes): ${printable(bytes)}`)
   }
@@ -87,12 +94,8 @@ async function show(world: CommandWorld, ask: Ask, id: string, json: boolean): P
 
 async function replayOne(world: CommandWorld, ask: Ask, id: string, file: string | undefined, json: boolean) {
   const body = file === undefined ? undefined : readPayload(file)
-  const answer = await ask<{ accepted: number; deadLettered: number }>(
-    'POST',
-    `/v1/dead-letters/${encodeURIComponent(id)}/replay`,
-    body,
-  )
-  world.print(json ? JSON.stringify(answer) : `accepted ${answer.accepted}, dead-lettered ${answer.deadLettered}`)
+  const answer = await ask<PutBackAnswer>('POST', `/v1/dead-letters/${encodeURIComponent(id)}/replay`, body)
+  world.print(json ? JSON.stringify(answer) : countsOf(answer))
   return 0
 }
 
@@ -174,6 +177,10 @@ function readPayload(file: string): Uint8Array<ArrayBuffer> {
   } catch (error) {
     throw new StartError(`--payload ${file} can't be read: ${(error as Error).message}`)
   }
+}
+
+function countsOf({ accepted, deadLettered }: PutBackAnswer): string {
+  return `accepted ${accepted}, dead-lettered ${deadLettered}`
 }
 
 /** Text as it is, when it is text without control characters; else in hexadecimal. */

@@ -90,7 +90,7 @@ async function verifyAll(config: Config, world: CommandWorld): Promise<Report> {
 function describe({ ok, log, readings, deadLetters }: Report): string {
   const lines = log
     ? [
-        `log: ${log.segments} ${log.segments === 1 ? 'segment' : 'segments'}, ${log.chunks} chunks, ${log.problems.length || 'no'} damage`,
+        `log: ${log.segments} ${log.segments === 1 ? 'segment' : 'segments'}, ${log.chunks} ${log.chunks === 1 ? 'chunk' : 'chunks'}, ${log.problems.length || 'no'} damage`,
       ]
     : []
   for (const { detail } of log?.problems ?? []) lines.push(`  ${detail}`)

@@ -1,6 +1,6 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
 import type { AnomalyAnswer, BucketSeries, RawSeries } from '../api/wire.ts'
-import { formatCount, formatNumber, isGap, resolutionText, stepMs } from './format.ts'
+import { formatNumber, isGap, pointsText, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
@@ -107,10 +107,6 @@ export function CardTemplate(): JSX.Element {
 function captionText(resolution: string, source: string, points: number): string {
   const band = resolution === 'raw' ? '' : ': mean as a line, least to most as a band'
   return `${pointsText(points)}, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
-}
-
-function pointsText(points: number): string {
-  return `${formatCount(points)} ${points === 1 ? 'point' : 'points'}`
 }
 
 function Drawing({

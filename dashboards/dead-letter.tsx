@@ -93,7 +93,7 @@ export function DeadLetterPage({ assets, letter, view, outcome, draft }: DetailP
 }
 
 function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string }): JSX.Element {
-  if (outcome.kind === 'failed') return <Notice title="Nothing of it was put back" detail={outcome.detail} />
+  if (outcome.kind === 'failed') return <NotPutBack detail={outcome.detail} />
   const { accepted, deadLettered } = outcome
   return (
     <div class="notice note" role="status" id="put-back-done">
@@ -101,6 +101,22 @@ function Outcome({ outcome, device }: { outcome: PutBackOutcome; device: string 
       <p>
         The dead letter itself stays here, as what once arrived.{' '}
         <a href={attribute(deviceHref(device))}>See the device</a>
+      </p>
+    </div>
+  )
+}
+
+/** Where it is a dead letter once more, the sentence names a route for programs: people get the page. */
+function NotPutBack({ detail }: { detail: string }): JSX.Element {
+  const title = 'Nothing of it was put back'
+  const [route, id] = /GET \/v1\/dead-letters\/([0-9a-f-]+) says why\.$/.exec(detail) ?? []
+  if (route === undefined || id === undefined) return <Notice title={title} detail={detail} />
+  return (
+    <div class="notice warn" role="status">
+      <strong safe>{title}</strong>
+      <p>
+        <span safe>{detail.slice(0, -route.length)}</span>
+        <a href={letterHref(id)}>The new dead letter</a> says why.
       </p>
     </div>
   )

@@ -22,6 +22,7 @@ export const {
   limitText,
   newestOfEach,
   orDash,
+  pointsText,
   ranges,
   resolutionText,
   slowestLag,

@@ -59,7 +59,7 @@ export function createDeviceAuth(config: AccessOptions, registry: DeviceRegistry
 
   /** Of a registered device alone, so that it can be shut out: by forgetting it. */
   function byCertificate(device: string): DeviceCredential | undefined {
-    const known = registry?.device(device)
+    const known = registry?.deviceNow(device)
     return known && { tokenId: certificateId, tenant: known.tenant, device, speaksFor: known.speaksFor }
   }
 

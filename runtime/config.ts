@@ -111,11 +111,15 @@ export const options = {
   mqttTopicsOpen: option(flag, 'false', 'Any MQTT topic may be published and subscribed, as in a general broker'),
   log: option(z.enum(['embedded', 'kafka']), 'embedded', 'Where acknowledged readings are kept first'),
   partitions: option(whole(1, 64), '4', 'Partitions of the log; fixed once the log exists'),
-  logQuota: option(size, '10GiB', 'Most bytes the log may take; at the quota nothing more is acknowledged'),
+  logQuota: option(
+    size,
+    '10GiB',
+    'Most bytes the log may take: then the oldest that is stored makes room, and while none is, nothing more is acknowledged',
+  ),
   retentionLog: option(
     duration,
     '24h',
-    'Age at which stored readings leave the log, never before they are in the table; on Kafka what topics are made with, which waits for nobody',
+    'Age at which stored readings leave the log, sooner where the quota or a full disk needs the room, never before they are in the table; on Kafka what topics are made with, which waits for nobody',
   ),
   kafkaBrokers: option(brokerList.optional(), undefined, 'Brokers to begin with, `host:port,host:port`'),
   kafkaPrefix: option(

@@ -3,15 +3,14 @@ import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import { type OpenApiDocument, referenceStyle, renderReference } from '../reference-page.ts'
 
-const hidden = { schema: { hide: true } as object }
+const withoutParameters = { schema: { hide: true, querystring: z.strictObject({}) } as object }
 
 export function referenceRoutes(app: FastifyInstance): void {
-  const withoutParameters = { schema: { ...hidden.schema, querystring: z.strictObject({}) } }
   app.get('/openapi.json', withoutParameters, async () => app.swagger())
-  app.get('/docs', hidden, async (_request, reply) =>
+  app.get('/docs', withoutParameters, async (_request, reply) =>
     reply.type('text/html; charset=utf-8').send(renderReference(app.swagger() as OpenApiDocument)),
   )
-  app.get('/docs/style.css', hidden, async (_request, reply) =>
+  app.get('/docs/style.css', withoutParameters, async (_request, reply) =>
     reply.type('text/css; charset=utf-8').header('cache-control', 'max-age=3600').send(referenceStyle),
   )
 }

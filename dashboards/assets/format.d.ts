@@ -22,6 +22,7 @@ export function sparkPoints(times: readonly number[], values: readonly number[],
 export function sparkRead(points: string, frame: SparkFrame): { times: number[]; values: number[] }
 export const ranges: readonly Range[]
 export function stepMs(resolution: string): number
+export function pointsText(points: number): string
 export function resolutionText(resolution: string): string
 export function isGap(times: ArrayLike<number>, index: number, step: number): boolean
 export function formatAgo(ms: number): string

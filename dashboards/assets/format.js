@@ -256,6 +256,11 @@ export function stepMs(resolution) {
   return Number(match[1]) * units[/** @type {keyof typeof units} */ (match[2])]
 }
 
+/** @param {number} points @returns {string} */
+export function pointsText(points) {
+  return `${formatCount(points)} ${points === 1 ? 'point' : 'points'}`
+}
+
 /** A resolution as people say it.
  * @param {string} resolution @returns {string} */
 export function resolutionText(resolution) {

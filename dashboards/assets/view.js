@@ -1,7 +1,7 @@
 // The charts of one device: history from /v1/series, live readings put into it, both drawn as one line. The page around it decides what stretch of
 // time is shown (device.js, first-steps.js).
 import { createChart } from './chart.js'
-import { formatCount, formatNumber, gapCauseText, resolutionText } from './format.js'
+import { formatNumber, gapCauseText, pointsText, resolutionText } from './format.js'
 import { ask, listGap, localTime, part, say, serverNow, setAge, timeZone, utcTime } from './page.js'
 import { rawMax, SeriesStore } from './series.js'
 
@@ -372,9 +372,9 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
 /** @param {SeriesStore} store @param {boolean} hasHistory */
 function captionOf({ length, resolution, source, step }, hasHistory) {
   if (length === 0) return ''
-  if (!hasHistory) return `${formatCount(length)} points as they came live; what was before is asked for`
+  if (!hasHistory) return `${pointsText(length)}, live; what was before is asked for`
   const band = step > 0 ? ': mean as a line, least to most as a band' : ''
-  return `${formatCount(length)} points, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
+  return `${pointsText(length)}, ${resolutionText(resolution)}${band} · from ${source === 'raw' ? 'raw readings' : `the ${source} rollup`}`
 }
 
 /** What late data changed is seen for a second. @param {HTMLElement} element */

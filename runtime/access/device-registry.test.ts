@@ -81,6 +81,15 @@ describe('the registry', () => {
     expect(registry.holderOf(unknown)).toBeUndefined()
   })
 
+  it('finds a device that was registered just now by its name, as it does by a token', async () => {
+    // Not watched: nothing but the question makes it look.
+    const registry = open()
+    expect(registry.deviceNow('boiler-1')).toBeUndefined()
+    await changeRegistry(file, (devices) => ensureDevice(devices, 'boiler-1', 'default', 1))
+    expect(registry.device('boiler-1')).toBeUndefined()
+    expect(registry.deviceNow('boiler-1')).toMatchObject({ tenant: 'default' })
+  })
+
   it('hears by itself of what another process changed, and says so', async () => {
     const registry = open()
     const { token } = await add('d1')

@@ -91,6 +91,11 @@ export class DeviceRegistry {
     return this.devices.get(name)
   }
 
+  /** As `device`; where it is not known the file is looked at, so that one that was registered just now is found. */
+  deviceNow(name: string): RegisteredDevice | undefined {
+    return this.device(name) ?? (this.lookNow() ? this.device(name) : undefined)
+  }
+
   /** Sorted. */
   names(): readonly string[] {
     return [...this.devices.keys()].sort()

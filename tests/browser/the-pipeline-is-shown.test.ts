@@ -94,6 +94,8 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
     // As it is, it is still of no use, and the page says so.
     await page.getByRole('button', { name: 'Put back as it arrived' }).click()
     await page.getByText('Nothing of it was put back').waitFor()
+    const again = page.getByRole('link', { name: 'The new dead letter' })
+    expect(await again.getAttribute('href')).toMatch(/^\/dead-letters\/[0-9a-f]{16}-[0-9a-f]{8}$/)
     await page.locator('#payload').fill('{"temperature": 71.5,\n "door": true}')
     await page.getByRole('button', { name: 'Put back as written here' }).click()
     await page.getByText('Put back: 2 accepted, 0 dead-lettered again.').waitFor()

@@ -92,12 +92,17 @@ describe('readings come through the gateway', () => {
       })
       const { id } = listed[0]!
       expect((await weirDeadLetters('list', '--device', 'cut')).stdout).toContain(id)
-      expect((await weirDeadLetters('show', id)).stdout).toContain('payload (11 bytes): {"speed": 2')
+      const before = (await weirDeadLetters('show', id)).stdout
+      expect(before).toContain('payload (11 bytes): {"speed": 2')
+      expect(before).toContain('\nput back: never\n')
       const file = join(directory, 'payload.json')
       writeFileSync(file, '{"speed": 3}')
       const one = await weirDeadLetters('replay', id, '--payload', file)
       expect([one.code, one.stdout]).toEqual([0, 'accepted 1, dead-lettered 0\n'])
       await waitFor(async () => expect(await latest('cut')).toEqual({ speed: 3 }))
+      expect((await weirDeadLetters('show', id)).stdout).toMatch(/^put back: \d{4}-\S+Z, accepted 1, dead-lettered 0$/m)
+      const lines = (await weirDeadLetters('list', '--device', 'cut')).stdout.trimEnd().split('\n')
+      expect(lines.filter((line) => line.endsWith(' (was put back)'))).toEqual([expect.stringContaining(id)])
       const all = await weirDeadLetters('replay', '--reason', 'malformed-payload', '--device', 'cut', '--json')
       expect([all.code, JSON.parse(all.stdout)]).toEqual([
         1,

@@ -302,18 +302,6 @@ test('the live port reaches the page by the name that the page was reached by, a
   expect((await reached(`x;script-src'unsafe-inline'`))[1]).toBe("'self' ws://127.0.0.1:48082")
 })
 
-test('names that can’t stand in a path have a page', async () => {
-  const dots = { ...boiler, device: '..' }
-  const answers = { ...usual, '/v1/devices': { items: [boiler, dots], next: null } }
-  const app = await pages(answers)
-  expect((await get(app, '/')).html).toContain('href="/devices?device=.."')
-  const { status, html } = await get(app, '/devices?device=..')
-  expect(status).toBe(200)
-  expect(html).toContain('data-device=".."')
-  expect(html).toContain('href="?device=..&amp;range=1h"')
-  expect((await get(app, '/devices?device=.')).status).toBe(404)
-})
-
 test('a dead letter is shown as text and byte by byte, and given out as it is', async () => {
   const app = await pages(usual)
   const { html } = await get(app, letterUrl)

@@ -87,9 +87,7 @@ export function DevicePage({
               detail={`What arrives is kept and appears here live; history comes back by itself. (${series.detail})`}
             />
           )}
-          {empty && newest && metrics.length > 0 && (
-            <NothingHere newestAt={newest.observedAt} now={now} />
-          )}
+          {empty && newest && metrics.length > 0 && <NothingHere newestAt={newest.observedAt} now={now} />}
         </div>
         <Gaps />
         <div id="charts" class="charts">
@@ -115,8 +113,7 @@ export function DevicePage({
         </div>
         {metricsLeft > 0 && (
           <p class="aside">
-            {String(metricsLeft)} more metrics:{' '}
-            <a href="?metrics=all">draw them all</a>
+            {String(metricsLeft)} more metrics: <a href="?metrics=all">draw them all</a>
           </p>
         )}
         <CardTemplate />

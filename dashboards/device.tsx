@@ -29,6 +29,8 @@ interface DevicePageProperties {
   readonly found: readonly AnomalyAnswer[]
   readonly metrics: readonly string[]
   readonly metricsLeft: number
+  /** All were asked for, however many. */
+  readonly drawsAll: boolean
   readonly texts: readonly TextHistory[]
   readonly now: number
 }
@@ -42,6 +44,7 @@ export function DevicePage({
   found,
   metrics,
   metricsLeft,
+  drawsAll,
   texts,
   now,
 }: DevicePageProperties): JSX.Element {
@@ -79,7 +82,7 @@ export function DevicePage({
             · first <Age at={device.firstReceivedAt} now={now} ago />
           </p>
         </div>
-        <RangeBar range={range} />
+        <RangeBar range={range} drawsAll={drawsAll} />
         <div id="notices" aria-live="polite">
           {!series.ok && (
             <Notice
@@ -113,7 +116,10 @@ export function DevicePage({
         </div>
         {metricsLeft > 0 && (
           <p class="aside">
-            {String(metricsLeft)} more metrics: <a href="?metrics=all">draw them all</a>
+            {String(metricsLeft)} more metrics:{' '}
+            <a href={attribute(`?${rangeQuery(range)}&metrics=all`)} data-part="all">
+              draw them all
+            </a>
           </p>
         )}
         <CardTemplate />
@@ -134,13 +140,17 @@ export function DevicePage({
   )
 }
 
-function RangeBar({ range }: { range: ShownRange }): JSX.Element {
+function rangeQuery(range: ShownRange): string {
+  return range.kind === 'live' ? `range=${range.name}` : `from=${range.from}&to=${range.to}`
+}
+
+function RangeBar({ range, drawsAll }: { range: ShownRange; drawsAll: boolean }): JSX.Element {
   return (
     <div class="ranges">
       <nav class="segments" aria-label="Range">
         {ranges.map(({ name, label }) => (
           <a
-            href={`?range=${name}`}
+            href={attribute(`?range=${name}${drawsAll ? '&metrics=all' : ''}`)}
             data-range={name}
             aria-current={range.kind === 'live' && range.name === name ? 'true' : undefined}
           >

@@ -208,6 +208,7 @@ async function answerDevice({
       found={found.ok ? found.value.items : []}
       metrics={metrics}
       metricsLeft={numeric.length - metrics.length}
+      drawsAll={asked.metrics === 'all'}
       texts={texts}
       now={now}
     />

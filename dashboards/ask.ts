@@ -48,8 +48,8 @@ export interface Questions {
   deadLetters(parameters: Parameters): Promise<Answered<DeadLettersAnswer>>
   deadLetterReasons(): Promise<Answered<DeadLetterReasonsAnswer>>
   deadLetter(id: string): Promise<Answered<DeadLetterDetailAnswer>>
-  /** An empty payload puts back what was kept. */
-  putBack(id: string, payload: Uint8Array): Promise<Answered<PutBackAnswer>>
+  /** An empty payload puts back what was kept; `codec`: read as another than it was sent as. */
+  putBack(id: string, payload: Uint8Array, codec: string | undefined): Promise<Answered<PutBackAnswer>>
 }
 
 export function questionsTo(ask: Ask): Questions {
@@ -67,8 +67,13 @@ export function questionsTo(ask: Ask): Questions {
     deadLetters: (parameters) => get('/v1/dead-letters', parameters),
     deadLetterReasons: () => get('/v1/dead-letters/reasons'),
     deadLetter: (id) => get(`/v1/dead-letters/${encodeURIComponent(id)}`),
-    putBack: (id, payload) =>
-      answer((path) => ask(path, payload), `/v1/dead-letters/${encodeURIComponent(id)}/replay`, {}, putBackMsMax),
+    putBack: (id, payload, codec) =>
+      answer(
+        (path) => ask(path, payload),
+        `/v1/dead-letters/${encodeURIComponent(id)}/replay`,
+        { codec },
+        putBackMsMax,
+      ),
   }
 }
 

@@ -52,7 +52,7 @@ function isOfType({ headers }: Response, mediaType: string): boolean {
 }
 
 function withoutCodec(codec: string): RequestError {
-  const detail = `It was sent as ${JSON.stringify(codec.slice(0, 64))}, which there is no codec for: nothing can be made of it.`
+  const detail = `There is no codec for ${JSON.stringify(codec.slice(0, 64))}: say what it is to be read as, mended where it is no such payload.`
   return new RequestError(422, 'unsupported-codec', 'No codec for it', detail)
 }
 

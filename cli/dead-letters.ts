@@ -29,6 +29,7 @@ export const deadLetters = defineCommand({
       description: 'The mended payload to put back instead of the kept one',
       valueHint: 'file',
     },
+    codec: { type: 'string', description: 'What it is read as, when not as it was sent: json, ndjson' },
     url: { type: 'string', description: 'Address of the API (http://127.0.0.1:8080)', valueHint: 'url' },
     config: { type: 'string', description: 'JSON file of options, named in camel case', valueHint: 'file' },
     json: { type: 'boolean', description: 'What the API answers, as JSON' },
@@ -39,14 +40,17 @@ export const deadLetters = defineCommand({
     const { host, httpPort, adminToken } = readConfig({ environment, file: args.config, purpose: 'command' })
     const base = (args.url ?? ownAddress(host, httpPort)).replace(/\/$/, '')
     const ask: Ask = (method, path, body) => askApi(world, `${base}${path}`, { method, body, adminToken })
-    const { action, id, reason, device, limit, payload, json = false } = args
+    const { action, id, reason, device, limit, payload, codec, json = false } = args
     if (action === 'list') {
-      only(id === undefined && payload === undefined, 'list takes --reason, --device and --limit')
+      only(
+        id === undefined && payload === undefined && codec === undefined,
+        'list takes --reason, --device and --limit',
+      )
       return list(world, ask, { reason, device, limit }, json)
     }
     if (action === 'show') {
       only(
-        id !== undefined && [reason, device, limit, payload].every((each) => each === undefined),
+        id !== undefined && [reason, device, limit, payload, codec].every((each) => each === undefined),
         'show takes one ID',
       )
       return show(world, ask, id!, json)
@@ -54,11 +58,14 @@ export const deadLetters = defineCommand({
     if (action !== 'replay') throw new UsageError(`weir dead-letters ${action}: the actions are ${actions.join(', ')}`)
     only(limit === undefined, 'replay has no --limit')
     if (id === undefined) {
-      only(reason !== undefined && payload === undefined, 'replay takes an ID, or --reason for all that have it')
+      only(
+        reason !== undefined && payload === undefined && codec === undefined,
+        'replay takes an ID, or --reason for all that have it',
+      )
       return replayAll(world, ask, { reason, device }, json)
     }
     only(reason === undefined && device === undefined, 'replay takes an ID, or --reason for all that have it')
-    return replayOne(world, ask, id, payload, json)
+    return replayOne(world, ask, id, { file: payload, codec }, json)
   },
 })
 
@@ -92,9 +99,15 @@ async function show(world: CommandWorld, ask: Ask, id: string, json: boolean): P
   return 0
 }
 
-async function replayOne(world: CommandWorld, ask: Ask, id: string, file: string | undefined, json: boolean) {
+interface Mended {
+  readonly file: string | undefined
+  readonly codec: string | undefined
+}
+
+async function replayOne(world: CommandWorld, ask: Ask, id: string, { file, codec }: Mended, json: boolean) {
   const body = file === undefined ? undefined : readPayload(file)
-  const answer = await ask<PutBackAnswer>('POST', `/v1/dead-letters/${encodeURIComponent(id)}/replay`, body)
+  const path = `/v1/dead-letters/${encodeURIComponent(id)}/replay${query({ codec })}`
+  const answer = await ask<PutBackAnswer>('POST', path, body)
   world.print(json ? JSON.stringify(answer) : countsOf(answer))
   return 0
 }
@@ -120,6 +133,7 @@ interface Filter {
   readonly reason?: string | undefined
   readonly device?: string | undefined
   readonly limit?: string | undefined
+  readonly codec?: string | undefined
   readonly after?: string | null | undefined
 }
 

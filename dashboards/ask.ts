@@ -48,8 +48,8 @@ export interface Questions {
   deadLetters(parameters: Parameters): Promise<Answered<DeadLettersAnswer>>
   deadLetterReasons(): Promise<Answered<DeadLetterReasonsAnswer>>
   deadLetter(id: string): Promise<Answered<DeadLetterDetailAnswer>>
-  /** An empty payload puts back what was kept. */
-  putBack(id: string, payload: Uint8Array): Promise<Answered<PutBackAnswer>>
+  /** An empty payload puts back what was kept; `codec`: read as another than it was sent as. */
+  putBack(id: string, payload: Uint8Array, codec: string | undefined): Promise<Answered<PutBackAnswer>>
 }
 
 export function questionsTo(ask: Ask): Questions {
@@ -57,7 +57,7 @@ export function questionsTo(ask: Ask): Questions {
   return {
     pipeline: () => get('/v1/pipeline'),
     devices: (parameters) => get('/v1/devices', parameters),
-    device: (name) => (isDots(name) ? dotsDevice(get, name) : get(`/v1/devices/${encodeURIComponent(name)}`)),
+    device: (name) => get(`/v1/devices/${encodeURIComponent(name)}`),
     latest: (parameters) => get('/v1/latest', parameters),
     readings: (parameters) => get('/v1/readings', parameters),
     series: (parameters) => get('/v1/series', parameters),
@@ -67,26 +67,14 @@ export function questionsTo(ask: Ask): Questions {
     deadLetters: (parameters) => get('/v1/dead-letters', parameters),
     deadLetterReasons: () => get('/v1/dead-letters/reasons'),
     deadLetter: (id) => get(`/v1/dead-letters/${encodeURIComponent(id)}`),
-    putBack: (id, payload) =>
-      answer((path) => ask(path, payload), `/v1/dead-letters/${encodeURIComponent(id)}/replay`, {}, putBackMsMax),
+    putBack: (id, payload, codec) =>
+      answer(
+        (path) => ask(path, payload),
+        `/v1/dead-letters/${encodeURIComponent(id)}/replay`,
+        { codec },
+        putBackMsMax,
+      ),
   }
-}
-
-/** A path loses these names on its way, so that the device's own route can't be asked for them. */
-function isDots(name: string): boolean {
-  return name === '.' || name === '..'
-}
-
-type Get = <T>(path: string, parameters?: Parameters) => Promise<Answered<T>>
-
-async function dotsDevice(get: Get, name: string): Promise<Answered<DeviceDetailAnswer>> {
-  const devices = await get<DevicesAnswer>('/v1/devices', { search: name, limit: 1_000 })
-  if (!devices.ok) return devices
-  const device = devices.value.items.find((each) => each.device === name)
-  if (!device) return { ok: false, status: 404, detail: 'No device of this name has been heard of.' }
-  const latest = await get<LatestAnswer>('/v1/latest', { device: name, limit: 1_000 })
-  if (!latest.ok) return latest
-  return { ok: true, value: { ...device, latest: latest.value.items.map(({ device: _, ...reading }) => reading) } }
 }
 
 async function answer<T>(ask: Ask, path: string, parameters: Parameters, withinMs = answerMsMax): Promise<Answered<T>> {

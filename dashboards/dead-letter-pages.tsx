@@ -82,7 +82,7 @@ export function registerDeadLetterPages(app: FastifyInstance, options: DeadLette
         422,
       )
     }
-    const done = await questions.putBack(id, payload)
+    const done = await questions.putBack(id, payload, form.get('codec') || undefined)
     if (!done.ok) {
       const outcome: PutBackOutcome = { kind: 'failed', detail: done.detail }
       return sendLetter(request, reply, { letter: letter.value, outcome, draft }, done.status === 422 ? 422 : 503)

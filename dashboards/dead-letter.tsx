@@ -9,6 +9,12 @@ import type { PayloadView } from './payload-view.ts'
 /** Larger ones are put back as they are, or mended in a file (`weir dead-letters replay ID --payload FILE`). */
 const mendBytesMax = 64 * 1024
 
+/** What a payload that was sent in a codec that there is none for may be read as. */
+const readableAs = [
+  { codec: 'json', title: 'JSON' },
+  { codec: 'ndjson', title: 'JSON, one a line' },
+]
+
 /** Of its page. */
 export function letterHref(id: string): string {
   return attribute(`/dead-letters/${encodeURIComponent(id)}`)
@@ -178,10 +184,13 @@ function PutBackForms({
   view: PayloadView
   draft: string | undefined
 }): JSX.Element {
-  const { id, codec } = letter
+  const { id, codec, reason } = letter
   const { text, bytes } = view
+  const needsCodec = reason === 'unsupported-codec'
   const action = `${letterHref(id)}/put-back`
-  const encoding = text === undefined ? 'base64' : 'text'
+  // Bytes of a codec that there is none for are written anew, not mended.
+  const encoding = text === undefined && !needsCodec ? 'base64' : 'text'
+  const kept = text ?? (needsCodec ? '' : letter.payload)
   return (
     <section class="panel" aria-labelledby="put-back-title">
       <h2 id="put-back-title">Put it back</h2>
@@ -193,26 +202,43 @@ function PutBackForms({
         <form method="post" action={action} class="mend">
           <input type="hidden" name="encoding" value={encoding} />
           <label for="payload" safe>
-            {encoding === 'text' ? `Mended payload (${codec})` : `Mended payload (${codec}), as base64`}
+            {needsCodec ? 'Mended payload' : `Mended payload (${codec})${encoding === 'text' ? '' : ', as base64'}`}
           </label>
           <textarea id="payload" name="payload" rows="8" spellcheck="false" required safe>
-            {`\n${draft ?? text ?? letter.payload}`}
+            {`\n${draft ?? kept}`}
           </textarea>
+          {needsCodec && <ReadAs field="mended-codec" />}
           <button type="submit" name="as" value="mended" class="primary">
             Put back as written here
           </button>
         </form>
       ) : (
         <p class="aside" safe>
-          {`It is too large to be mended here: weir dead-letters replay ${id} --payload FILE`}
+          {`It is too large to be mended here: weir dead-letters replay ${id} --payload FILE${needsCodec ? ' --codec json' : ''}`}
         </p>
       )}
-      <form method="post" action={action}>
+      <form method="post" action={action} class="kept">
+        {needsCodec && <ReadAs field="kept-codec" />}
         <button type="submit" name="as" value="kept" class="quiet">
           Put back as it arrived
         </button>
       </form>
     </section>
+  )
+}
+
+function ReadAs({ field }: { field: string }): JSX.Element {
+  return (
+    <label for={field}>
+      Read it as{' '}
+      <select id={field} name="codec">
+        {readableAs.map(({ codec, title }) => (
+          <option value={codec} safe>
+            {title}
+          </option>
+        ))}
+      </select>
+    </label>
   )
 }
 

@@ -4,7 +4,7 @@ import type { Answered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import { CardTemplate, ChartCard, minuteText } from './chart-card.tsx'
 import { liveRange, newestReading, rangeAround, type ShownRange } from './device-range.ts'
-import { deviceHref, formatAge, ranges } from './format.ts'
+import { formatAge, ranges } from './format.ts'
 import { Found } from './found.tsx'
 import { Age, attribute, Gaps, Notice, Page } from './layout.tsx'
 
@@ -29,6 +29,8 @@ interface DevicePageProperties {
   readonly found: readonly AnomalyAnswer[]
   readonly metrics: readonly string[]
   readonly metricsLeft: number
+  /** All were asked for, however many. */
+  readonly drawsAll: boolean
   readonly texts: readonly TextHistory[]
   readonly now: number
 }
@@ -42,6 +44,7 @@ export function DevicePage({
   found,
   metrics,
   metricsLeft,
+  drawsAll,
   texts,
   now,
 }: DevicePageProperties): JSX.Element {
@@ -79,7 +82,7 @@ export function DevicePage({
             · first <Age at={device.firstReceivedAt} now={now} ago />
           </p>
         </div>
-        <RangeBar range={range} device={device.device} />
+        <RangeBar range={range} drawsAll={drawsAll} />
         <div id="notices" aria-live="polite">
           {!series.ok && (
             <Notice
@@ -87,9 +90,7 @@ export function DevicePage({
               detail={`What arrives is kept and appears here live; history comes back by itself. (${series.detail})`}
             />
           )}
-          {empty && newest && metrics.length > 0 && (
-            <NothingHere newestAt={newest.observedAt} now={now} device={device.device} />
-          )}
+          {empty && newest && metrics.length > 0 && <NothingHere newestAt={newest.observedAt} now={now} />}
         </div>
         <Gaps />
         <div id="charts" class="charts">
@@ -116,7 +117,9 @@ export function DevicePage({
         {metricsLeft > 0 && (
           <p class="aside">
             {String(metricsLeft)} more metrics:{' '}
-            <a href={attribute(hereWith(device.device, 'metrics=all'))}>draw them all</a>
+            <a href={attribute(`?${rangeQuery(range)}&metrics=all`)} data-part="all">
+              draw them all
+            </a>
           </p>
         )}
         <CardTemplate />
@@ -137,19 +140,17 @@ export function DevicePage({
   )
 }
 
-/** The same page with another query; the device itself is in the query where its name can't be in the path. */
-function hereWith(device: string, query: string): string {
-  const base = deviceHref(device)
-  return base.includes('?') ? `${base.slice(base.indexOf('?'))}&${query}` : `?${query}`
+function rangeQuery(range: ShownRange): string {
+  return range.kind === 'live' ? `range=${range.name}` : `from=${range.from}&to=${range.to}`
 }
 
-function RangeBar({ range, device }: { range: ShownRange; device: string }): JSX.Element {
+function RangeBar({ range, drawsAll }: { range: ShownRange; drawsAll: boolean }): JSX.Element {
   return (
     <div class="ranges">
       <nav class="segments" aria-label="Range">
         {ranges.map(({ name, label }) => (
           <a
-            href={attribute(hereWith(device, `range=${name}`))}
+            href={attribute(`?range=${name}${drawsAll ? '&metrics=all' : ''}`)}
             data-range={name}
             aria-current={range.kind === 'live' && range.name === name ? 'true' : undefined}
           >
@@ -174,11 +175,10 @@ function RangeBar({ range, device }: { range: ShownRange; device: string }): JSX
 }
 
 /** Not a dead end: offers the shortest range that has the newest reading in it. */
-function NothingHere({ newestAt, now, device }: { newestAt: number; now: number; device: string }): JSX.Element {
+function NothingHere({ newestAt, now }: { newestAt: number; now: number }): JSX.Element {
   const longest = ranges.at(-1)!
   const there = now - newestAt > longest.ms ? rangeAround(newestAt, newestAt) : liveRange(now, now - newestAt)
-  const query = there.kind === 'live' ? `range=${there.name}` : `from=${there.from}&to=${there.to}`
-  const href = hereWith(device, query)
+  const href = there.kind === 'live' ? `?range=${there.name}` : `?from=${there.from}&to=${there.to}`
   const label = there.kind === 'live' ? `Show ${ranges.find(({ name }) => name === there.name)!.label}` : 'Go there'
   return (
     <div class="notice note" id="nothing-here">

@@ -16,6 +16,7 @@ export function FleetTable({ fleet, query, now }: { fleet: Fleet; query: FleetQu
       data-search={attribute(query.search)}
       data-after={attribute(query.after)}
       data-more={String(next !== null)}
+      data-away={String(fleet.away !== undefined)}
     >
       {fleet.away && (
         <p class="aside" role="status">

@@ -28,8 +28,7 @@ export function Found({ anomalies, max, ofFleet, title }: FoundProperties): JSX.
       </p>
       <ul data-max={String(max)} data-fleet={String(ofFleet)} aria-live="polite">
         {newestOfEach(anomalies, max).map(({ id, device, metric, observedAt, explanation }) => {
-          const base = deviceHref(device)
-          const href = `${base}${base.includes('?') ? '&' : '?'}${aroundQuery(observedAt)}`
+          const href = `${deviceHref(device)}?${aroundQuery(observedAt)}`
           return (
             <li data-id={attribute(id)} data-observed-at={observedAt}>
               <a href={attribute(href)} data-go={ofFleet ? undefined : attribute(href)} data-at={observedAt} safe>

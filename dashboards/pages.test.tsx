@@ -302,16 +302,14 @@ test('the live port reaches the page by the name that the page was reached by, a
   expect((await reached(`x;script-src'unsafe-inline'`))[1]).toBe("'self' ws://127.0.0.1:48082")
 })
 
-test('names that can’t stand in a path have a page', async () => {
-  const dots = { ...boiler, device: '..' }
-  const answers = { ...usual, '/v1/devices': { items: [boiler, dots], next: null } }
-  const app = await pages(answers)
-  expect((await get(app, '/')).html).toContain('href="/devices?device=.."')
-  const { status, html } = await get(app, '/devices?device=..')
-  expect(status).toBe(200)
-  expect(html).toContain('data-device=".."')
-  expect(html).toContain('href="?device=..&amp;range=1h"')
-  expect((await get(app, '/devices?device=.')).status).toBe(404)
+test('a device of many metrics keeps its range when all are drawn, and all when the range changes', async () => {
+  const latest = Array.from({ length: 13 }, (_, i) => ({ metric: `m${i}`, observedAt: now, receivedAt: now, value: i }))
+  const app = await pages({ ...usual, '/v1/devices/boiler-1': { ...boiler, latest } })
+  const some = (await get(app, '/devices/boiler-1?from=1000&to=2000')).html
+  expect(some).toContain('href="?from=1000&amp;to=2000&amp;metrics=all"')
+  expect(some).toContain('href="?range=6h"')
+  const all = (await get(app, '/devices/boiler-1?range=1h&metrics=all')).html
+  expect(all).toContain('href="?range=6h&amp;metrics=all"')
 })
 
 test('a dead letter is shown as text and byte by byte, and given out as it is', async () => {

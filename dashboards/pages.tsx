@@ -123,26 +123,20 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
     return sendPage(reply, await (<PipelinePage assets={assetsFor(request)} {...shown} />))
   })
 
-  const device = (request: FastifyRequest, reply: FastifyReply, name: string) =>
+  app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
     answerDevice({
       questions,
       assets: assetsFor(request),
       send: sendPage,
       reply,
-      name,
+      name: request.params.device,
       query: request.query,
       now: now(),
       mqtt: mqttAddress(request.hostname),
       needsToken,
-    })
-  app.get<{ Params: { device: string } }>('/devices/:device', hidden, (request, reply) =>
-    device(request, reply, request.params.device),
+    }),
   )
-  // For names that can't stand in a path.
-  app.get<{ Querystring: { device?: unknown } }>('/devices', hidden, (request, reply) => {
-    const { device: name } = request.query
-    return typeof name === 'string' ? device(request, reply, name) : reply.redirect('/', 302)
-  })
+  app.get('/devices', hidden, (_request, reply) => reply.redirect('/', 302))
 
   registerDeadLetterPages(app, { questions, assetsFor, send: sendPage, now })
 }
@@ -184,7 +178,7 @@ async function answerDevice({
   mqtt,
   needsToken,
 }: DeviceRequest): Promise<FastifyReply> {
-  const isName = /^[A-Za-z0-9._:@-]{1,128}$/.test(name)
+  const isName = /^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$/.test(name)
   const known = isName ? await questions.device(name) : { ok: false as const, status: 404, detail: '' }
   if (!known.ok) {
     if (known.status === 404) {
@@ -214,6 +208,7 @@ async function answerDevice({
       found={found.ok ? found.value.items : []}
       metrics={metrics}
       metricsLeft={numeric.length - metrics.length}
+      drawsAll={asked.metrics === 'all'}
       texts={texts}
       now={now}
     />

@@ -1,5 +1,6 @@
 // What could not be used: browse, see the bytes, put back.
 import { z } from 'zod'
+import { contentTypeOfCodec } from '../../domain/payload-codecs.ts'
 import { RequestError } from '../../runtime/errors.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { type ApiApp, type ApiContext, goneSignal, tenantOf } from '../context.ts'
@@ -148,18 +149,24 @@ function putBackRoutes(app: ApiApp, { clickhouse, clock, logger }: ApiContext, g
     {
       schema: {
         summary: 'Put one back: as it was kept, or as the body says',
-        description: 'An empty body puts the kept bytes back; any other is the mended payload, in the same codec.',
+        description:
+          'An empty body puts the kept bytes back; any other is the mended payload, in the same codec unless `codec` says another.',
         tags: ['dead letters'],
         params: z.object({ id: z.string() }),
-        querystring: z.strictObject({}),
+        querystring: z.strictObject({
+          codec: z
+            .enum(Object.keys(contentTypeOfCodec))
+            .optional()
+            .meta({ description: 'What it is read as; default: what it was sent as' }),
+        }),
         response: { 200: putBackSchema, 404: problemSchema, 422: problemSchema, 503: problemSchema },
       },
     },
-    async ({ params: { id }, body }, reply) => {
+    async ({ params: { id }, query: { codec: readAs }, body }, reply) => {
       const signal = goneSignal(reply)
       const { device, codec, payload } = await find(clickhouse, id, signal)
       const mended = Buffer.isBuffer(body) && body.length > 0 ? body : Buffer.from(payload, 'base64')
-      const done = await putBack(gateway(), { device, codec, payload: mended }, signal)
+      const done = await putBack(gateway(), { device, codec: readAs ?? codec, payload: mended }, signal)
       await note([markOf({ id, device }, done)])
       return done
     },

@@ -1,5 +1,6 @@
 // One metric's uPlot: mean (or value) as a line, least to most as a band, one crosshair with all other charts of the page. Drag zooms, shift-drag
 // pans, double click goes back; the same by keyboard.
+import { axisWidth, roomFor, valueLabels } from './axis.js'
 import { formatNumber, gapCauseText } from './format.js'
 import { localTime, utcTime } from './page.js'
 
@@ -53,7 +54,12 @@ export function createChart(host, { moves, label, readout, resolution }) {
     },
     axes: [
       { ...axis, space: 88, size: 28, values: (_plot, splits, _axis, _space, step) => timeLabels(splits, step) },
-      { ...axis, space: 40, size: 64, values: (_plot, splits) => splits.map((value) => formatNumber(value)) },
+      {
+        ...axis,
+        space: 40,
+        size: (_plot, labels) => axisWidth(labels),
+        values: (_plot, splits, _axis, _space, step) => valueLabels(splits, step),
+      },
     ],
     series: [
       {},
@@ -110,7 +116,8 @@ export function createChart(host, { moves, label, readout, resolution }) {
   /** @type {readonly Gap[]} */
   let gaps = []
 
-  host.replaceChildren()
+  // What the server drew stays until there is something to draw in its place; until then the plot is there and not seen (weir.css).
+  const drawn = [...host.children]
   /** @type {[number[], (number | null)[], (number | null)[], (number | null)[]]} */
   let data = [[], [], [], []]
   const plot = new uPlot(options, data, host)
@@ -181,12 +188,15 @@ export function createChart(host, { moves, label, readout, resolution }) {
   resized.observe(host)
 
   return {
-    /** @param {[number[], (number | null)[], (number | null)[], (number | null)[]]} columns @param {{ from: number, to: number }} window */
-    show(columns, window) {
+    /** `isWhole`: that there is nothing may be said.
+     * @param {[number[], (number | null)[], (number | null)[], (number | null)[]]} columns @param {{ from: number, to: number }} window
+     * @param {boolean} isWhole */
+    show(columns, window, isWhole) {
+      for (const element of drawn.splice(0)) element.remove()
       data = columns
       shown = window
       plot.setData(data)
-      none.hidden = hasPointWithin(columns[0], window)
+      none.hidden = !isWhole || hasPointWithin(columns[0], window)
       host.dataset.points = String(columns[0].length)
       host.dataset.resolution = resolution()
       if ((plot.cursor.left ?? -1) >= 0) readout(readoutText(plot))
@@ -277,19 +287,6 @@ function drawGaps(plot, gaps, colour) {
 /** @param {number[]} times @param {{ from: number, to: number }} window */
 function hasPointWithin(times, { from, to }) {
   return times.some((at) => at >= from && at <= to)
-}
-
-/** Room above and below, so that a line does not run along the edge and a flat one has a place.
- * @param {number | null} min @param {number | null} max @returns {[number, number]} */
-function roomFor(min, max) {
-  if (min === null || max === null || !Number.isFinite(min) || !Number.isFinite(max)) return [0, 1]
-  if (min === max) {
-    const room = Math.abs(min) > 0 ? Math.abs(min) * 0.05 : 1
-    return [min - room, max + room]
-  }
-  const room = (max - min) * 0.08
-  // Zero is a floor that means something: no room below what is never negative and comes near it.
-  return [min >= 0 && min - room < 0 ? 0 : min - room, max + room]
 }
 
 /** @param {number[]} splits @param {number} step */

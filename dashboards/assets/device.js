@@ -120,6 +120,8 @@ function showState() {
     if (state.kind === 'live' && link.dataset.range === state.name) link.setAttribute('aria-current', 'true')
     else link.removeAttribute('aria-current')
   }
+  const all = root.querySelector('a[data-part="all"]')
+  if (all instanceof HTMLAnchorElement) all.search = `${urlOf(state)}&metrics=all`
   liveButton.setAttribute('aria-pressed', String(state.kind === 'live'))
   backButton.hidden = steps === 0
   const { from, to } = view.window()

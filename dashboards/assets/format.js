@@ -122,10 +122,9 @@ export function limitText(kind) {
   return limitKinds[kind] ?? kind
 }
 
-/** Where a device's page is. The names . and .. can't stand in a path: addresses lose them on their way.
+/** Where a device's page is.
  * @param {string} device @returns {string} */
 export function deviceHref(device) {
-  if (device === '.' || device === '..') return `/devices?device=${device}`
   return `/devices/${encodeURIComponent(device)}`
 }
 

@@ -46,8 +46,7 @@ export function createFound(device) {
     item.dataset.observedAt = String(observedAt)
     if (isFresh) item.className = 'fresh'
     const link = document.createElement('a')
-    const base = deviceHref(device)
-    link.href = `${base}${base.includes('?') ? '&' : '?'}${aroundQuery(observedAt)}`
+    link.href = `${deviceHref(device)}?${aroundQuery(observedAt)}`
     if (!ofFleet) link.dataset.go = ''
     showWhen(link, observedAt)
     const name = document.createElement('b')

@@ -20,6 +20,8 @@ const fleetEveryMs = 20_000
 /** A WebSocket's address has to fit into a request's first 4 KiB. */
 const liveUrlMax = 3_000
 const dayMs = 86_400_000
+/** As fleet.ts has it. */
+const badgeMs = 7 * dayMs
 const recountAfterMs = 3_000
 const recountEveryMs = 60_000
 
@@ -88,20 +90,23 @@ let recount
 /** @param {import('../../api/wire.ts').AnomalyAnswer} anomaly */
 function onAnomaly(anomaly) {
   if (!found.add(anomaly)) return
-  growBadge(anomaly.device)
+  growBadge(anomaly)
   if (anomaly.observedAt >= dayStart()) {
     told.add(anomaly.id)
     showToday()
   }
-  // By then it is in the table.
-  clearTimeout(recount)
-  recount = setTimeout(countToday, recountAfterMs)
+  // By then it is in the table. What was told may have been in it before: a detector that was killed finds its last ones again.
+  recount ??= setTimeout(() => {
+    recount = undefined
+    void countToday()
+    void loadFleet(false)
+  }, recountAfterMs)
 }
 
-/** @param {string} device */
-function growBadge(device) {
+/** @param {import('../../api/wire.ts').AnomalyAnswer} anomaly */
+function growBadge({ device, observedAt }) {
   const name = rows.get(device)?.row.querySelector('.device')
-  if (!name) return
+  if (!name || observedAt < serverNow() - badgeMs) return
   let badge = name.querySelector('.badge')
   if (!badge) {
     badge = document.createElement('span')
@@ -269,8 +274,11 @@ async function loadFleet(bySearch) {
     const next = new DOMParser().parseFromString(html, 'text/html').getElementById('fleet')
     if (!next) return
     const standing = focusInFleet()
-    for (const done of declared) say(done, 'Shown from the table.')
-    unfilled = unfilled.filter((each) => !declared.includes(each))
+    // The fleet is listed without the table too.
+    if (next.dataset.away !== 'true') {
+      for (const done of declared) say(done, 'Shown from the table.')
+      unfilled = unfilled.filter((each) => !declared.includes(each))
+    }
     document.getElementById('fleet')?.replaceWith(document.adoptNode(next))
     if (bySearch) history.replaceState(null, '', query.size > 0 ? `/?${query}` : '/')
     readRows()

@@ -27,7 +27,7 @@ const anomaliesListed = 5
 /** @typedef {{ kind: 'live', ms: number } | { kind: 'fixed', from: number, to: number }} Shown */
 /** @typedef {import('./live.js').LiveReading} LiveReading */
 /** @typedef {import('../../api/wire.ts').AnomalyAnswer} AnomalyAnswer */
-/** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, visible: boolean, latestAt: number, anomalies: AnomalyAnswer[] }} Card */
+/** @typedef {{ metric: string, element: HTMLElement, store: SeriesStore, chart: ReturnType<typeof createChart>, dirty: boolean, blank: boolean, visible: boolean, latestAt: number, anomalies: AnomalyAnswer[] }} Card */
 
 /** @param {{ device: string, host: HTMLElement, texts: HTMLElement | null, shown: Shown, moves: import('./chart.js').Moves,
  *   loaded: (empty: boolean, newestAt: number) => void, failed: (detail: string, isUnreached: boolean) => void }} options */
@@ -36,8 +36,9 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
   const cards = new Map()
   /** Came live lately, oldest first. @type {{ cameAt: number, item: LiveReading }[]} */
   let recent = []
-  /** The table has answered for what is shown now. */
   let hasHistory = false
+  /** The table has answered for what is shown now. */
+  let isWhole = false
   /** Declared by the stream, oldest first. @type {(import('./chart.js').Gap & { declaredAt: number, done: HTMLElement | undefined })[]} */
   let gaps = []
   let newestAt = 0
@@ -75,7 +76,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       resolution: () => store.resolution,
     })
     /** @type {Card} */
-    const card = { metric, element, store, chart, dirty: true, visible: true, latestAt: 0, anomalies: [] }
+    const card = { metric, element, store, chart, dirty: true, blank: true, visible: true, latestAt: 0, anomalies: [] }
     card.latestAt = Number(element.querySelector('[data-part="age"] time')?.getAttribute('data-at') ?? 0)
     newestAt = Math.max(newestAt, card.latestAt)
     const table = part(element, 'table')
@@ -128,6 +129,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       const answer = await (await ask(`/v1/series?${query}`, mine.signal)).json()
       failures = 0
       hasHistory = true
+      isWhole = true
       for (const card of cards.values()) {
         card.store.load(
           answer.series.find((series) => series.metric === card.metric),
@@ -138,6 +140,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
       }
       fillGaps(askedAt, from, to)
       if (answer.resolution === 'raw') for (const { item } of recent) put(item, true)
+      // Those out of sight too: they are read aloud, searched, printed and scrolled to.
+      for (const card of cards.values()) drawCard(card, window())
       draw()
       for (const card of cards.values()) fillTable(card, gaps)
       loaded(isEmpty(), newestAt)
@@ -320,12 +324,19 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     if (slide) slidAt = now
     for (const card of cards.values()) {
       if (!card.visible) continue
-      if (card.dirty) {
-        card.dirty = false
-        card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow)
-        say(part(card.element, 'caption'), captionOf(card.store, hasHistory))
-      } else if (slide) card.chart.slide(shownNow)
+      if (card.dirty) drawCard(card, shownNow)
+      else if (slide && !card.blank) card.chart.slide(shownNow)
     }
+  }
+
+  /** @param {Card} card @param {{ from: number, to: number }} shownNow */
+  function drawCard(card, shownNow) {
+    // Until the table has answered, what the server drew says more than nothing.
+    if (card.blank && !hasHistory && card.store.length === 0) return
+    card.dirty = false
+    card.blank = false
+    card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow, isWhole)
+    say(part(card.element, 'caption'), captionOf(card.store, hasHistory))
   }
   const drawing = setInterval(draw, drawEveryMs)
 
@@ -349,6 +360,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     /** Another stretch of time; what is already there is shown at once, the rest comes. @param {Shown} next */
     show(next) {
       shown = next
+      isWhole = false
       for (const card of cards.values()) card.dirty = true
       draw()
       void load()

@@ -63,6 +63,17 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
     expect(troubles).toEqual([])
     await close()
   })
+
+  it('fill their room on a phone', async () => {
+    const { page, close } = await openPage(browser, { viewport: { width: 390, height: 844 } })
+    await page.goto(weir.http)
+    const items = page.locator('#found li')
+    await waitFor(async () => (await items.count()) === 3, { what: 'something found on each device of the fleet' })
+    const panel = (await page.locator('#found').boundingBox())!
+    const last = (await items.last().boundingBox())!
+    expect(panel.y + panel.height - (last.y + last.height)).toBeLessThan(24)
+    await close()
+  })
 })
 
 describe.skipIf(noBrowser !== undefined)('anomalies as they are found', () => {
@@ -104,7 +115,8 @@ describe.skipIf(noBrowser !== undefined)('anomalies as they are found', () => {
     }
     await waitFor(async () => /^\d+$/.test((await today(overview.page)) ?? ''))
     const before = await ask<AnomaliesAnswer>(`${weir.http}/v1/anomalies?device=press-4`)
-    const height = await overview.page.locator('#found').evaluate('(each) => each.offsetHeight')
+    const height = async (): Promise<number> => (await overview.page.locator('#found').boundingBox())!.height
+    const heightBefore = await height()
     await device.publish('press-4', { pressure: 400 })
     await found(overview.page).filter({ hasText: '400 is above everything' }).waitFor()
     await found(own.page).filter({ hasText: '400 is above everything' }).waitFor()
@@ -119,7 +131,7 @@ describe.skipIf(noBrowser !== undefined)('anomalies as they are found', () => {
     await waitFor(
       async () => (await overview.page.locator('#found li.fresh').count()) === all.length - before.items.length,
     )
-    expect(await overview.page.locator('#found').evaluate('(each) => each.offsetHeight')).toBe(height)
+    expect(await height()).toBe(heightBefore)
     for (const { page, troubles, close } of [overview, own]) {
       expect(await page.evaluate('globalThis.sameDocument')).toBe(true)
       expect(troubles).toEqual([])

@@ -1,5 +1,7 @@
 // The pipeline page and the dead letters in a real browser: moving numbers, limits by cause, what is not known, and a dead letter put back by a form.
+
 import { request } from 'node:http'
+import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import type { DeadLettersAnswer, LatestAnswer } from '../../api/wire.ts'
 import { ask } from '../helpers/ask.ts'
@@ -135,6 +137,31 @@ describe.skipIf(noBrowser !== undefined)('the pipeline', () => {
     await page.getByRole('button', { name: 'Put back as written here' }).click()
     await page.getByText('Put back: 1 accepted, 0 dead-lettered again.').waitFor()
     expect(troubles.filter((each) => !each.includes('422'))).toEqual([])
+    await close()
+  })
+
+  it('a payload in a codec that there is none for is put back as JSON, mended or as it arrived', async () => {
+    const client = await mqtt.connectAsync(`mqtt://${world.weir.mqtt.host}:${world.weir.mqtt.port}`)
+    await client.publishAsync('devices/packed/telemetry/cbor', Buffer.from([0xa1, 0x61, 0x74, 0xf9, 0x44, 0x40]), {
+      qos: 1,
+    })
+    await client.publishAsync('devices/packed/telemetry/line', '{"temperature": 5}', { qos: 1 })
+    await client.endAsync()
+    const items = await waitFor(async () => {
+      const letters = await ask<DeadLettersAnswer>(`${world.weir.http}/v1/dead-letters?device=packed`)
+      return letters.items.length === 2 && letters.items
+    })
+    const { page, troubles, close } = await openPage(world.browser)
+    await page.goto(`${world.weir.http}/dead-letters/${items.find(({ codec }) => codec === 'cbor')!.id}`)
+    expect(await page.locator('#payload').inputValue()).toBe('')
+    await page.locator('#payload').fill('{"temperature": 4}\n{"temperature": 4, "pressure": 1}')
+    await page.locator('.mend').getByLabel('Read it as').selectOption('JSON, one a line')
+    await page.getByRole('button', { name: 'Put back as written here' }).click()
+    await page.getByText('Put back: 3 accepted, 0 dead-lettered again.').waitFor()
+    await page.goto(`${world.weir.http}/dead-letters/${items.find(({ codec }) => codec === 'line')!.id}`)
+    await page.getByRole('button', { name: 'Put back as it arrived' }).click()
+    await page.getByText('Put back: 1 accepted, 0 dead-lettered again.').waitFor()
+    expect(troubles).toEqual([])
     await close()
   })
 

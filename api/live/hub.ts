@@ -112,6 +112,11 @@ export class LiveHub {
     return this.viewers.size
   }
 
+  /** Frames of `latest` that came later than a twentieth of a second after the one before, because time was short. */
+  get heldBackFrameCount(): number {
+    return this.latest.heldBackCount
+  }
+
   /** Bytes that viewers have not taken. */
   get queuedBytes(): number {
     return this.memory.bytes

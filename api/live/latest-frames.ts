@@ -5,8 +5,8 @@ import type { ItemMaker } from './channel.ts'
 import { type Channels, wantsEvery } from './channels.ts'
 import { encodeCursor, type LiveCursor } from './cursor.ts'
 import type { LiveItem } from './frame.ts'
+import { FramePace, frameMs } from './frame-pace.ts'
 import type { LastValues } from './last-values.ts'
-import { frameMs } from './own-frames.ts'
 
 export interface LatestFramesOptions {
   readonly lastValues: LastValues
@@ -19,12 +19,6 @@ export interface LatestFramesOptions {
   readonly onTold: () => void
 }
 
-/**
- * `latest` gets at most twenty frames a second, and handing them out takes at most this part of the time: on a machine that is busy viewers get fewer
- * frames, which say the same in the end, rather than take the time from devices that wait for acknowledgements. Four a second there are all the same.
- */
-const framesShareMax = 0.1
-const frameMsMax = 250
 /** Revisions a frame, the rest with the next one: a device that sends a day late is not everybody's flood. */
 const revisionsPerFrameMax = 200
 
@@ -33,7 +27,7 @@ export class LatestFrames {
   /** Until when it waits for what the table knows. */
   private wholeUntilMs = 0
   private timer: NodeJS.Timeout | undefined
-  private nextFrameMs = 0
+  private readonly pace = new FramePace()
   /** Where the last whole frame ended. */
   private toldUpTo = ''
 
@@ -60,9 +54,14 @@ export class LatestFrames {
     return this.timer !== undefined
   }
 
+  /** Frames that were held back because time was short. */
+  get heldBackCount(): number {
+    return this.pace.heldBackCount
+  }
+
   schedule(): void {
     if (this.timer !== undefined) return
-    this.wait(Math.max(0, this.nextFrameMs - performance.now()))
+    this.wait(this.pace.waitMs(performance.now()))
   }
 
   stop(): void {
@@ -70,10 +69,11 @@ export class LatestFrames {
   }
 
   private wait(ms: number): void {
-    this.timer = setTimeout(() => this.send(), ms)
+    const dueAtMs = performance.now() + ms
+    this.timer = setTimeout(() => this.send(dueAtMs), ms)
   }
 
-  private send(): void {
+  private send(dueAtMs: number): void {
     this.timer = undefined
     const { lastValues, channels, logger } = this.options
     if (!lastValues.isWhole && performance.now() < this.wholeUntilMs) {
@@ -88,8 +88,7 @@ export class LatestFrames {
       logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
       this.dismiss()
     }
-    const tookMs = performance.now() - beganMs
-    this.nextFrameMs = beganMs + Math.min(frameMsMax, Math.max(frameMs, tookMs / framesShareMax))
+    this.pace.told(dueAtMs, beganMs, performance.now() - beganMs)
     if (lastValues.late.size > 0 && channels.latestCount > 0) this.schedule()
   }
 

@@ -92,6 +92,11 @@ export function createApiService(options: ApiServiceOptions): ApiService {
 
   instruments.gauge('weir_live_viewers', 'Live subscriptions', () => hub.viewerCount)
   instruments.gauge('weir_live_slow', 'Viewers let go because they stayed behind', () => hub.slowCount)
+  instruments.gauge(
+    'weir_live_frames_held_back',
+    'Frames of latest that were held back because time was short',
+    () => hub.heldBackFrameCount,
+  )
   instruments.gauge('weir_live_queued_bytes', 'Bytes that viewers have not taken', () => hub.queuedBytes)
 
   async function sample(): Promise<void> {

@@ -2,7 +2,7 @@
 import type { ProcessStatus } from '../runtime/status.ts'
 import type { LimitKind, PipelineAnswer } from './wire.ts'
 
-/** Counters of ingest and live that count somebody or something being turned away. */
+/** Counters of ingest and live that count somebody or something being turned away, or made to wait. */
 const kinds: Readonly<Record<string, LimitKind>> = {
   weir_mqtt_connections_closed_total: 'connection-closed',
   weir_mqtt_publishes_refused_total: 'publish-refused',
@@ -13,6 +13,7 @@ const kinds: Readonly<Record<string, LimitKind>> = {
   weir_gateway_requests_refused_total: 'request-refused',
   weir_live_closes_total: 'viewer-closed',
   weir_live_slow: 'viewer-closed',
+  weir_live_frames_held_back: 'frame-held-back',
 }
 /** Close codes of live viewers that say a limit was hit; slow ones, over whatever transport, have a count of their own. */
 const closeCodes: Readonly<Record<string, string>> = { 1009: 'size', 4000: 'malformed', 4029: 'flood' }
@@ -35,5 +36,6 @@ export function limitsHit(statuses: readonly ProcessStatus[]): PipelineAnswer['l
 
 function causeOf(name: string, { cause = '', code }: Readonly<Record<string, unknown>>): string | undefined {
   if (name === 'weir_live_slow') return 'slow'
+  if (name === 'weir_live_frames_held_back') return 'time'
   return name === 'weir_live_closes_total' ? closeCodes[String(code)] : String(cause)
 }

@@ -173,6 +173,7 @@ export const limitKinds = [
   'socket-closed',
   'request-refused',
   'viewer-closed',
+  'frame-held-back',
 ] as const
 export type LimitKind = (typeof limitKinds)[number]
 export const pipelineSchema = z

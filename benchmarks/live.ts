@@ -23,6 +23,8 @@ const viewers = 500
 const updates = 20
 const frozen = 5
 const tickMs = 50
+/** `--shape` takes one of them. */
+const questions: readonly string[] = ['fan-out', 'delivery', 'ingest']
 const secondsDefault = 5
 const warmSeconds = 1.5
 /** Beyond the tick: PERFORMANCE.md, goal 10. */
@@ -38,53 +40,62 @@ export const live: Benchmark = {
   question: `readings delivered to ${viewers} viewers, how late, and what ingest pays for it`,
   async run(options, report) {
     const seconds = options.seconds ?? secondsDefault
-    report.setting(
-      'fan-out',
-      `${viewers} WebSocket viewers, ${updates} readings a tick, ticks as fast as they are taken`,
-    )
-    const fanOut = await interleave(
-      { name: 'weir', measure: () => measureFanOut('weir', seconds, report) },
-      { name: 'ws', measure: () => measureFanOut('ws', seconds, report) },
-      options.rounds,
-      report,
-    )
-    const of = (side: 'a' | 'b', name: string) => fanOut.map((round) => round[side].figures[name]!)
-    for (const name of ['deliveries/s', 'server µs', 'viewers’ cores']) {
-      report.figure(`weir ${name}`, of('a', name))
-      report.figure(`ws ${name}`, of('b', name))
-    }
-    const ratio = (name: string) => fanOut.map(({ a, b }) => a.figures[name]! / b.figures[name]!)
-    report.ratio('deliveries ÷ ws', ratio('deliveries/s'), { min: 8 })
-    report.ratio(
-      'CPU a delivery: ws ÷ weir',
-      ratio('server µs').map((each) => 1 / each),
-    )
-    await measureDelivery(options, seconds, report)
-    report.setting(
-      'ingest',
-      `50 connections × 100 in flight, QoS 1, first at ${heldPerS / 1000} k/s, then as fast as acknowledged; ${viewers} viewers of ${updates} series, ${frozen} frozen`,
-    )
-    const ingest = await interleave(
-      { name: 'with viewers', measure: (round) => measureIngest(options, { isWatched: true, seconds, round }) },
-      { name: 'alone', measure: (round) => measureIngest(options, { isWatched: false, seconds, round }) },
-      options.rounds,
-      report,
-    )
-    const compare = (name: string, of: (side: Measurement) => number, bar?: { readonly min: number }) =>
-      report.ratio(
-        name,
-        ingest.map(({ a, b }) => of(a) / of(b)),
-        bar,
-      )
-    compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, acked`, ({ figures }) => figures['held/s']!, {
-      min: 0.95,
-    })
-    compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, ack p99`, ({ figures }) => figures['held p99 ms']!)
-    compare('ingest at the limit with viewers ÷ alone, acked', ({ figures }) => figures['acked/s']!)
-    compare('the same a core that viewers and devices leave', (side) => side.figures['acked/s']! / leftCores(side), {
-      min: 0.95,
-    })
+    const { shape } = options
+    if (shape !== undefined && !questions.includes(shape))
+      throw new Error(`--shape ${shape}: the parts are ${questions.join(', ')}`)
+    if (shape === undefined || shape === 'fan-out') await compareFanOut(options, seconds, report)
+    if (shape === undefined || shape === 'delivery') await measureDelivery(options, seconds, report)
+    if (shape === undefined || shape === 'ingest') await compareIngest(options, seconds, report)
   },
+}
+
+async function compareFanOut(options: BenchmarkOptions, seconds: number, report: Report): Promise<void> {
+  report.setting('fan-out', `${viewers} WebSocket viewers, ${updates} readings a tick, ticks as fast as they are taken`)
+  const fanOut = await interleave(
+    { name: 'weir', measure: () => measureFanOut('weir', seconds, report) },
+    { name: 'ws', measure: () => measureFanOut('ws', seconds, report) },
+    options.rounds,
+    report,
+  )
+  const of = (side: 'a' | 'b', name: string) => fanOut.map((round) => round[side].figures[name]!)
+  for (const name of ['deliveries/s', 'server µs', 'viewers’ cores']) {
+    report.figure(`weir ${name}`, of('a', name))
+    report.figure(`ws ${name}`, of('b', name))
+  }
+  const ratio = (name: string) => fanOut.map(({ a, b }) => a.figures[name]! / b.figures[name]!)
+  report.ratio('deliveries ÷ ws', ratio('deliveries/s'), { min: 8 })
+  report.ratio(
+    'CPU a delivery: ws ÷ weir',
+    ratio('server µs').map((each) => 1 / each),
+  )
+}
+
+async function compareIngest(options: BenchmarkOptions, seconds: number, report: Report): Promise<void> {
+  report.setting(
+    'ingest',
+    `50 connections × 100 in flight, QoS 1, first at ${heldPerS / 1000} k/s, then as fast as acknowledged; ${viewers} viewers of ${updates} series, ${frozen} frozen`,
+  )
+  const ingest = await interleave(
+    { name: 'with viewers', measure: (round) => measureIngest(options, { isWatched: true, seconds, round }) },
+    { name: 'alone', measure: (round) => measureIngest(options, { isWatched: false, seconds, round }) },
+    options.rounds,
+    report,
+  )
+  const compare = (name: string, of: (side: Measurement) => number, bar?: { readonly min: number }) =>
+    report.ratio(
+      name,
+      ingest.map(({ a, b }) => of(a) / of(b)),
+      bar,
+    )
+  compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, acked`, ({ figures }) => figures['held/s']!, {
+    min: 0.95,
+  })
+  compare(`ingest at ${heldPerS / 1000} k/s with viewers ÷ alone, ack p99`, ({ figures }) => figures['held p99 ms']!)
+  compare('ingest at the limit with viewers ÷ alone, acked', ({ figures }) => figures['acked/s']!)
+  compare('the same a core that viewers and devices leave', (side) => side.figures['acked/s']! / leftCores(side), {
+    min: 0.95,
+  })
+  compare('readings at the limit a second of Weir’s CPU time', ({ figures }) => 1 / figures['Weir µs']!)
 }
 
 async function measureFanOut(side: 'weir' | 'ws', seconds: number, report: Report): Promise<Measurement> {
@@ -200,12 +211,17 @@ async function measureIngest(
     await load.run({ seconds: warmSeconds })
     all?.freeze(frozen)
     const held = await load.run({ seconds, ratePerS: heldPerS })
-    const { ingest, serve } = weir.pids()
-    const cpuUs = (): number[] => [ownCpuUs(), cpuUsOf(ingest), cpuUsOf(serve)]
+    const { ingest, serve, clickhouse } = weir.pids()
+    const cpuUs = (): number[] => [ownCpuUs(), cpuUsOf(ingest), cpuUsOf(serve), cpuUsOf(clickhouse)]
     const before = cpuUs()
     const frames = all?.frames ?? 0
     const run = await load.run({ seconds })
-    const [own, ofIngest, ofServe] = cpuUs().map((us, i) => us - before[i]!) as [number, number, number]
+    const [own, ofIngest, ofServe, ofStore] = cpuUs().map((us, i) => us - before[i]!) as [
+      number,
+      number,
+      number,
+      number,
+    ]
     await load.stop()
     const framesPerS = ((all?.frames ?? 0) - frames) / run.seconds
     all?.close()
@@ -216,6 +232,8 @@ async function measureIngest(
         'acked/s': run.ackedPerS,
         'ingest µs': ofIngest / run.acknowledged,
         'serve µs': ofServe / run.acknowledged,
+        'store µs': ofStore / run.acknowledged,
+        'Weir µs': (ofIngest + ofServe + ofStore) / run.acknowledged,
         'frames/s': framesPerS,
         'viewers’ cores': own / 1e6 / run.seconds,
         'generator cores': run.generatorCores,

@@ -23,7 +23,7 @@ const loadShareMax = 0.5
 const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape SHAPE] [--roles ROLES] [--json] [--save]
   --rounds   rounds that count, both sides in each (5)
   --seconds  how long each side sends in a round
-  --shape    for ingest the traffic: pipelined, single or many; for kafka one half: log or end-to-end
+  --shape    for ingest the traffic: pipelined, single or many; for kafka one half: log or end-to-end; for live fan-out, delivery or ingest
   --roles    what the measured Weir does, as for weir start: ingest and writer at least, for example
              ingest,writer,api to leave detection out (all); benchmarks that start no Weir take no notice
   --json     one JSON line on stdout at the end; the rest goes to stderr

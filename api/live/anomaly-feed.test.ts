@@ -9,9 +9,12 @@ import { LiveViewer } from '../../tests/helpers/live-viewer.ts'
 import { SseViewer } from '../../tests/helpers/sse.ts'
 import { waitFor } from '../../tests/helpers/wait-for.ts'
 import type { ApiService } from '../api-service.ts'
+import { everyName } from '../parameters.ts'
 import { openWorld, type World } from '../test-world.ts'
 import { anomalySchema, liveGapSchema } from '../wire.ts'
 import { AnomalyFeed } from './anomaly-feed.ts'
+import { Outbox } from './outbox.ts'
+import { Viewer } from './viewer.ts'
 
 let world: World
 const start = Date.UTC(2026, 0, 10) * 1000
@@ -133,4 +136,52 @@ it('says once that a log is away for long, and follows it when it is there', asy
   await waitFor(() => refusals > 4, { what: 'the log to be asked again and again' })
   await feed.stop()
   expect(said).toEqual([{ cause: 'the log is away' }])
+})
+
+it('is told that some can’t be had, when so many are found while it comes back that memory lets them go before its turn', async () => {
+  const { clock } = world
+  const found = (from: number, count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      ...{ topic: 'anomalies', partition: 0, offset: from + i, count: 1, receivedAt: clock.micros + from + i },
+      rows: encodeAnomaly({
+        ...{ tenant: 'default', device: 'flood', metric: 'v', observedAt: start, receivedAt: start, id: `${from + i}` },
+        ...{ detector: 'coverage-net/1', score: 0.99, value: 1, expectedLow: 2, expectedHigh: 3 },
+        ...{ explanation: 'odd', evidence: '{}' },
+      }),
+    }))
+  let more: (() => void) | undefined
+  const log = {
+    committed: async () => new Map(),
+    async *tail() {
+      yield found(0, 150)
+      await new Promise<void>((resolve) => {
+        more = resolve
+      })
+      yield found(150, 450)
+    },
+  } as unknown as EventLog
+  const feed = new AnomalyFeed({ log, clock, logger: silentLogger, stored: async () => [], rememberedMax: 300 })
+  feed.start()
+  await waitFor(() => more !== undefined)
+  const told: string[] = []
+  const outbox = new Outbox({
+    sizeOf: () => 1,
+    write: (frame) => {
+      const { id, cause } = JSON.parse(frame.data()) as { id?: string; cause?: string }
+      told.push(id ?? cause!)
+      return told.length > 1
+    },
+    end: () => {},
+  })
+  const since = { position: new Map([[0, 1]]), receivedAt: new Map([[0, clock.micros + minuteMicros]]) }
+  feed.watch({ tenant: 'default', device: everyName, metric: everyName }, new Viewer(outbox), since)
+  // Its connection is full, with a hundred of them on their way.
+  await waitFor(() => told.length === 1)
+  more!()
+  await feed.stop()
+  outbox.onWritable()
+  const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => String(from + i))
+  await waitFor(() => told.at(-1) === '599')
+  expect(told).toEqual([...numbers(1, 101), 'anomalies-away', ...numbers(300, 600)])
+  outbox.leave()
 })

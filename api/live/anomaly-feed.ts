@@ -19,7 +19,7 @@ import type { Viewer } from './viewer.ts'
 
 const retryMs = 500
 /** Kept for those who come back; a detector that was killed finds its last anomalies again, and viewers have seen these. */
-const rememberedMax = 10_000
+const rememberedMaxDefault = 10_000
 /** Of what a viewer was told out of the table, these newest are not told it again on the same connection, though a detector finds them again. */
 const toldMax = 200
 /** What a viewer has had of readings says this much too late what it has had of anomalies: detection, clocks of several machines. */
@@ -45,6 +45,7 @@ export interface AnomalyFeedOptions {
   readonly stored: AskAnomalies
   readonly clock: Clock
   readonly logger: Logger
+  readonly rememberedMax?: number
 }
 
 interface Found {
@@ -64,6 +65,8 @@ export class AnomalyFeed {
   private readonly watching = new Map<Viewer, Watching>()
   /** By id, in the order of the log. */
   private readonly remembered = new Map<string, Found>()
+  /** Of those that were remembered. */
+  private forgottenCount = 0
   /** All that was found from here on is remembered; what was found before is in the table, or remembered. */
   private rememberedFrom = Number.POSITIVE_INFINITY
   /** The table is asked for one viewer after the other. */
@@ -114,20 +117,30 @@ export class AnomalyFeed {
   /** The table, where memory does not reach back; then memory; and in the turn in which there is no more of it, what comes. */
   private async resume(viewer: Viewer, watching: Watching): Promise<void> {
     const told = new Set<string>()
+    /** The next one to look at, and until when the last ones were found that were looked at. */
+    let next = this.forgottenCount
+    let lookedUpTo = Math.max(watching.sinceAt, this.rememberedFrom)
     if (watching.sinceAt < this.rememberedFrom) await this.tellStored(viewer, watching, told)
     for (;;) {
       if (viewer.gone.aborted) return
+      if (this.forgottenCount > next && this.rememberedFrom > watching.sinceAt + 1) {
+        // So much was found meanwhile that some of it was let go before its turn came.
+        const [from, to] = [toMillis(lookedUpTo), toMillis(this.rememberedFrom)]
+        viewer.gap({ cause: 'anomalies-away', from, to, by: 'receivedAt' }, '')
+      }
+      next = Math.max(next, this.forgottenCount)
+      let number = this.forgottenCount
       const some: Anomaly[] = []
       for (const [id, { anomaly, foundAt }] of this.remembered) {
+        if (number++ < next) continue
+        next = number
+        lookedUpTo = Math.max(lookedUpTo, foundAt)
         if (foundAt <= watching.sinceAt || told.has(id) || watching.told.has(id)) continue
         if (!matchesSeries(watching, anomaly)) continue
         some.push(anomaly)
         if (some.length >= sendAtOnce) break
       }
-      for (const anomaly of some) {
-        told.add(anomaly.id)
-        viewer.send(frameOf({ ...anomaly, observedMicros: anomaly.observedAt }))
-      }
+      for (const anomaly of some) viewer.send(frameOf({ ...anomaly, observedMicros: anomaly.observedAt }))
       if (some.length < sendAtOnce) return this.join(viewer, watching)
       await viewer.writable()
     }
@@ -215,7 +228,7 @@ export class AnomalyFeed {
   private tell(anomaly: Anomaly, foundAt: Micros): void {
     if (this.remembered.has(anomaly.id)) return
     this.remembered.set(anomaly.id, { anomaly, foundAt })
-    if (this.remembered.size > rememberedMax) this.forgetOldest()
+    if (this.remembered.size > (this.options.rememberedMax ?? rememberedMaxDefault)) this.forgetOldest()
     let frame: LiveFrame | undefined
     for (const [viewer, watching] of this.watching) {
       if (foundAt <= watching.sinceAt || watching.told.has(anomaly.id) || !matchesSeries(watching, anomaly)) continue
@@ -227,6 +240,7 @@ export class AnomalyFeed {
   private forgetOldest(): void {
     for (const [id, { foundAt }] of this.remembered) {
       this.remembered.delete(id)
+      this.forgottenCount++
       this.rememberedFrom = Math.max(this.rememberedFrom, foundAt + 1)
       return
     }

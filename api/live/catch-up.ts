@@ -17,6 +17,7 @@ import type { ChunkRing } from './chunk-ring.ts'
 import { encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
 import { isOfThisLog } from './cursor-origin.ts'
 import { LiveFrame, type LiveItem } from './frame.ts'
+import { frameMs } from './frame-pace.ts'
 import {
   encodeHistoryCursor,
   findSeam,
@@ -30,7 +31,7 @@ import {
 import type { LastValues } from './last-values.ts'
 import { LogPages } from './log-pages.ts'
 import { earliestOf, lostAfter, lostBeforeSeam, lostBetween } from './lost.ts'
-import { frameMs, OwnFrames, type OwnFramesOptions } from './own-frames.ts'
+import { OwnFrames, type OwnFramesOptions } from './own-frames.ts'
 import { noSeries } from './series-directory.ts'
 import { TablePages, type TablePagesOptions } from './table-pages.ts'
 import type { Viewer } from './viewer.ts'
@@ -77,7 +78,7 @@ export class CatchUp {
     await begun(viewer.gone)
     if (viewer.gone.aborted) return
     if (since !== 'now' && 'instant' in since) {
-      const seam = await findSeam(log, viewer.gone)
+      const seam = await findSeam(log, this.options.clock, viewer.gone)
       this.declareTableRetention(viewer, since.instant, encodeCursor(seamCursor(seam)))
       return this.readTable(viewer, subscription, { by: 'observed', since: since.instant, after: undefined, seam })
     }
@@ -125,7 +126,7 @@ export class CatchUp {
     const { log, place } = this.options
     if (viewer.gone.aborted) return
     if ('seam' in since) {
-      const seam = await findSeam(log, viewer.gone)
+      const seam = await findSeam(log, this.options.clock, viewer.gone)
       return this.readTable(viewer, subscription, upToAnotherSeam(since, seam, subscription.tenant))
     }
     const older = await this.placeInTable(since, viewer.gone)
@@ -303,7 +304,14 @@ export class CatchUp {
       past.push(receivedAt)
       if ((cursor.within?.get(partition) ?? 0) > 0) within.add(partition)
     }
-    return { by: 'received', past, from: cursor.position, within, after: undefined, seam: await findSeam(log, gone) }
+    return {
+      by: 'received',
+      past,
+      from: cursor.position,
+      within,
+      after: undefined,
+      seam: await findSeam(log, this.options.clock, gone),
+    }
   }
 
   private declareTableRetention(viewer: Viewer, from: Micros, cursor: string): void {

@@ -1,13 +1,15 @@
 // Where a row of the table lies: before the seam, or past a cursor, by its place in the log where it says one, else by when it was received.
 import { deflateRawSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
-import { partitionOf } from '../../domain/event-log.ts'
+import { type EventLog, partitionOf } from '../../domain/event-log.ts'
+import { systemClock } from '../../runtime/clock.ts'
 import type { ReadingRow } from '../queries/readings.ts'
 import { cursorLengthMax } from './cursor.ts'
 import {
   clockDifferenceMax,
   decodeHistoryCursor,
   encodeHistoryCursor,
+  findSeam,
   type HistoryCursor,
   isAfter,
   isBeforeSeam,
@@ -39,6 +41,22 @@ describe('a row lies before the seam', () => {
     expect([row(at, -1), row(at, 49), row(at, 50)].map((each) => isBeforeSeam(emptied, 't', each))).toEqual([
       true,
       true,
+      false,
+    ])
+  })
+})
+
+describe('of a log that was begun anew beside the table of another', () => {
+  const log = {
+    ...{ partitions: 1, hasManyAppenders: false, committed: async () => new Map() },
+    ...{ newest: async () => new Map(), end: async () => new Map([[0, 0]]) },
+  } as unknown as EventLog
+
+  it('what is in the table lies before the seam also while nothing has come yet, and what comes does not', async () => {
+    const begun = await findSeam(log, { ...systemClock, nowMicros: () => at }, new AbortController().signal)
+    expect([row(at - 60_000_000), row(at - 1), row(at + 1)].map((each) => isBeforeSeam(begun, 't', each))).toEqual([
+      true,
+      false,
       false,
     ])
   })

@@ -6,6 +6,7 @@ import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { type EventLog, type LogPosition, type Partition, partitionOf } from '../../domain/event-log.ts'
 import type { Micros } from '../../domain/reading.ts'
 import { RowCursor } from '../../domain/row-format.ts'
+import type { Clock } from '../../runtime/clock.ts'
 import { LogDamagedError } from '../../runtime/errors.ts'
 import type { ReadingKey, ReadingRow } from '../queries/readings.ts'
 import type { ReceivedKey } from '../queries/received-readings.ts'
@@ -23,6 +24,9 @@ export interface Seam {
  * offset says, which may be that of a log that was there before this one.
  */
 export const clockDifferenceMax: Micros = 600_000_000
+
+/** What was received longer ago is in the log, or never will be. */
+const appendMicrosMax: Micros = 10_000_000
 
 /** Above this a cursor is packed: that of a log with 64 partitions would be longer than what we take back, or fits an address. */
 const plainBytesMax = 1_024
@@ -61,11 +65,12 @@ export async function writersPlace(log: EventLog): Promise<LogPosition> {
   }
 }
 
-export async function findSeam(log: EventLog, signal: AbortSignal): Promise<Seam> {
+export async function findSeam(log: EventLog, clock: Clock, signal: AbortSignal): Promise<Seam> {
+  // Of a partition that holds nothing yet. What a log before this one has left in the table lies before the seam; what is on its way into this one does not.
+  const noneYet = log.hasManyAppenders ? -1 : Math.max(0, clock.nowMicros() - appendMicrosMax)
   const place = await writersPlace(log)
   // In this order: what is appended in between lies beyond the place, and makes its partition one that has a row there.
   const newest = await log.newest('readings')
-  const noneYet = log.hasManyAppenders ? -1 : 0
   const receivedBefore = Array.from(
     { length: log.partitions },
     (_, partition) => (newest.get(partition) ?? noneYet) + 1,

@@ -5,20 +5,18 @@
 //   log ──▶ feed ──▶ last values ──▶ hub ──▶ channel (one a subscription) ──▶ viewer ──▶ outbox ──▶ socket
 //     └──────────── own reading of a viewer that catches up ─────────────────▶┘
 import type { Chunk, EventLog, LogPosition } from '../../domain/event-log.ts'
-import type { Micros } from '../../domain/reading.ts'
-import { RowCursor } from '../../domain/row-format.ts'
 import type { ViewerSession } from '../../runtime/access/viewer-access.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import { LimitError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { CatchUp, type LiveStart } from './catch-up.ts'
-import { Channel, ItemMaker, matchesSeries, type Subscription } from './channel.ts'
+import { ItemMaker, type Subscription } from './channel.ts'
+import { Channels } from './channels.ts'
 import { ChunkRing } from './chunk-ring.ts'
-import { cursorAfter, cursorWithin, encodeCursor, hasReached, type LiveCursor } from './cursor.ts'
-import { LiveFrame, type LiveItem } from './frame.ts'
-import { Interest } from './interest.ts'
+import { cursorAfter, hasReached, type LiveCursor } from './cursor.ts'
+import { EveryFrames } from './every-frames.ts'
 import type { LastValues } from './last-values.ts'
-import { NewestSentTable } from './newest-sent.ts'
+import { LatestFrames } from './latest-frames.ts'
 import {
   type ByeReason,
   Outbox,
@@ -27,8 +25,7 @@ import {
   outboxLimits,
   type ViewerTransport,
 } from './outbox.ts'
-import { frameMs, type OwnFrames } from './own-frames.ts'
-import { noSeries } from './series-directory.ts'
+import type { OwnFrames } from './own-frames.ts'
 import { SessionWatch } from './session-watch.ts'
 import { type AskHistory, type AskReceived, patienceMsDefault } from './table-pages.ts'
 import { Viewer } from './viewer.ts'
@@ -48,15 +45,6 @@ export interface LiveHubOptions {
   readonly patienceMs?: number
 }
 
-/**
- * `latest` gets at most twenty frames a second, and handing them out takes at most this part of the time: on a machine that is busy viewers get fewer
- * frames, which say the same in the end, rather than take the time from devices that wait for acknowledgements. Four a second there are all the same.
- */
-const framesShareMax = 0.1
-const frameMsMax = 250
-/** Revisions a frame of `latest`, the rest with the next one: a device that sends a day late is not everybody's flood. */
-const revisionsPerFrameMax = 200
-
 /** A viewer that has read past the hub, and gets what comes by itself until the hub is there too. */
 interface AheadViewer {
   readonly viewer: Viewer
@@ -68,32 +56,20 @@ export class LiveHub {
   slowCount = 0
   private readonly log: EventLog
   private readonly clock: Clock
-  private readonly lastValues: LastValues
   private readonly logger: Logger
   private readonly viewersMax: number
   private readonly limits: OutboxLimits
   private readonly memory = new OutboxMemory()
   private readonly sessions = new SessionWatch()
-  private readonly items: ItemMaker
   private readonly ring: ChunkRing
   private readonly catchUp: CatchUp
   private readonly viewers = new Set<Viewer>()
-  private readonly channels = new Map<string, Channel>()
   private readonly ahead = new Set<AheadViewer>()
-  private readonly interest: Interest
-  private readonly newestSent = new NewestSentTable()
-  /** One of the viewers of `every` came back: what of a series it was sent before is what was known then. */
-  private hasResumed = false
+  private readonly channels: Channels
+  private readonly every: EveryFrames
+  private readonly latest: LatestFrames
   private readonly patienceMs: number
-  /** Until when `latest` waits for what the table knows. */
-  private wholeUntilMs = 0
   private cursor: LiveCursor = { position: new Map(), receivedAt: new Map() }
-  private frameTimer: NodeJS.Timeout | undefined
-  private nextFrameMs = 0
-  /** Where the last whole `latest` frame ended. */
-  private latestCursor = ''
-  private everyChannels = 0
-  private latestChannels = 0
   private isClosed = false
   private hasPlace = false
   private readonly placeWaiters = new Set<() => void>()
@@ -102,21 +78,31 @@ export class LiveHub {
     const { log, clock, lastValues, logger, retentionMs, patienceMs = patienceMsDefault } = options
     this.log = log
     this.clock = clock
-    this.lastValues = lastValues
     this.logger = logger
     this.viewersMax = options.viewersMax ?? 1_000
     this.limits = options.limits ?? outboxLimits
-    this.items = new ItemMaker(lastValues)
-    this.interest = new Interest((channel, id) => matchesSeries(channel.subscription, lastValues.namesOf(id)))
+    const items = new ItemMaker(lastValues)
+    this.channels = new Channels({
+      lastValues,
+      onLatest: (isWanted) => this.latest.collect(isWanted),
+      onEmpty: () => {
+        this.every.forget()
+        items.forget()
+      },
+    })
+    const shared = { lastValues, items, channels: this.channels }
+    this.every = new EveryFrames(shared)
+    const place = (): LiveCursor => this.cursor
+    this.latest = new LatestFrames({ ...shared, logger, place, onTold: () => this.joinThoseReached() })
     this.ring = options.ring ?? new ChunkRing()
     this.patienceMs = patienceMs
     this.catchUp = new CatchUp({
       ...options,
-      items: this.items,
+      items,
       ring: this.ring,
       retentionMs,
       patienceMs,
-      place: () => this.cursor,
+      place,
       begun: (gone) => this.begun(gone),
       meet: (viewer, frames) => this.meet(viewer, frames),
     })
@@ -124,6 +110,11 @@ export class LiveHub {
 
   get viewerCount(): number {
     return this.viewers.size
+  }
+
+  /** Frames of `latest` that came later than a twentieth of a second after the one before, because time was short. */
+  get heldBackFrameCount(): number {
+    return this.latest.heldBackCount
   }
 
   /** Bytes that viewers have not taken. */
@@ -140,7 +131,7 @@ export class LiveHub {
     this.cursor = { position, receivedAt: new Map() }
     this.ring.startAt(position)
     this.hasPlace = true
-    this.wholeUntilMs = performance.now() + this.patienceMs
+    this.latest.begin(this.patienceMs)
     for (const go of [...this.placeWaiters]) go()
   }
 
@@ -153,13 +144,14 @@ export class LiveHub {
   /** The next chunks of the log, right after the last values took them in. */
   accept(chunks: readonly Chunk[]): void {
     this.ring.push(chunks)
-    if (this.everyChannels > 0) this.fanOut(chunks)
+    const { channels } = this
+    if (channels.everyCount > 0) this.every.add(chunks, this.cursor)
     for (const { viewer, frames } of [...this.ahead]) for (const frame of frames.take(chunks)) viewer.send(frame)
     this.cursor = cursorAfter(chunks, this.cursor)
-    if (this.everyChannels > 0) this.flushEvery(encodeCursor(this.cursor))
-    if (this.latestChannels > 0) this.scheduleFrame()
+    if (channels.everyCount > 0) this.every.flush(this.cursor)
+    if (channels.latestCount > 0) this.latest.schedule()
     // After the frames of these chunks, and behind that of `latest`: who was ahead has had what it wants of them.
-    for (const each of [...this.ahead]) this.joinIfReached(each)
+    this.joinThoseReached()
   }
 
   /**
@@ -205,7 +197,7 @@ export class LiveHub {
   /** Says bye to every viewer. */
   close(reason: ByeReason = 'stopping'): void {
     this.isClosed = true
-    clearTimeout(this.frameTimer)
+    this.latest.stop()
     this.dismiss(reason)
   }
 
@@ -238,6 +230,10 @@ export class LiveHub {
     this.joinIfReached(each)
   }
 
+  private joinThoseReached(): void {
+    for (const each of [...this.ahead]) this.joinIfReached(each)
+  }
+
   private joinIfReached(each: AheadViewer): void {
     const { viewer, frames } = each
     const { subscription } = frames
@@ -245,21 +241,14 @@ export class LiveHub {
     // Those of a channel are handed whole chunks: who had rows of the next one takes the rest of it by itself.
     if (viewer.gone.aborted || within !== undefined || !hasReached(this.cursor.position, position)) return
     // What the next frame of `latest` holds of these readings, it has had: it joins behind that.
-    if (subscription.mode === 'latest' && this.frameTimer !== undefined) return
+    if (subscription.mode === 'latest' && this.latest.isDue) return
     this.ahead.delete(each)
     for (const frame of frames.flush()) viewer.send(frame)
     if (viewer.gone.aborted) return
     this.learnReceived(position, receivedAt)
-    const key = new Channel(subscription).key
-    const channel = this.channels.get(key) ?? this.openChannel(subscription)
-    channel.viewers.add(viewer)
-    for (const [id, { observedAt, value }] of frames.newest) this.newestSent.note(id, observedAt, value)
-    if (frames.isResumed && subscription.mode === 'every') this.hasResumed = true
+    this.channels.join(viewer, subscription)
+    this.every.learn(frames.newest, frames.isResumed && subscription.mode === 'every')
     frames.forget()
-    viewer.gone.addEventListener('abort', () => {
-      channel.viewers.delete(viewer)
-      if (channel.viewers.size === 0) this.closeChannel(channel)
-    })
   }
 
   /**
@@ -279,173 +268,4 @@ export class LiveHub {
       receivedAt: new Map([...this.cursor.receivedAt, ...missing]),
     }
   }
-
-  private openChannel(subscription: Subscription): Channel {
-    const channel = new Channel(subscription)
-    this.channels.set(channel.key, channel)
-    this.interest.add(channel)
-    this.countMode(subscription, 1)
-    return channel
-  }
-
-  private closeChannel(channel: Channel): void {
-    if (this.channels.get(channel.key) !== channel) return
-    this.channels.delete(channel.key)
-    this.interest.remove(channel)
-    this.countMode(channel.subscription, -1)
-    if (this.channels.size > 0) return
-    this.newestSent.forget()
-    this.hasResumed = false
-    this.items.forget()
-  }
-
-  private countMode({ mode }: Subscription, more: 1 | -1): void {
-    if (mode === 'every') this.everyChannels += more
-    else this.latestChannels += more
-    if (this.latestChannels > 0 === this.lastValues.collectChanged) return
-    this.latestCursor = encodeCursor(this.cursor)
-    this.lastValues.collectChanged = this.latestChannels > 0
-    this.lastValues.takeChanged()
-    this.lastValues.late.clear()
-  }
-
-  private fanOut(chunks: readonly Chunk[]): void {
-    const { newestSent } = this
-    let before = this.cursor
-    for (const chunk of chunks) {
-      const row = new RowCursor(chunk.rows)
-      let rows = 0
-      let id = noSeries
-      while (row.next()) {
-        rows++
-        if (!row.isSameSeries) id = this.lastValues.identify(chunk.rows, row)
-        // Asked for at each row: a viewer that is let go on the way may take its channel with it.
-        if (id === noSeries || !this.interest.of(id).some(wantsEvery)) continue
-        const { observedAt, receivedAt } = row
-        const value = row.said()
-        if (this.hasResumed && !newestSent.knows(id)) this.recallNewest(id, receivedAt)
-        const item = this.items.make(id, observedAt, value)
-        for (const channel of this.interest.of(id)) {
-          if (!wantsEvery(channel)) continue
-          if (newestSent.isNewest(id, observedAt, value)) channel.add(item)
-          else this.sendRevision(channel, item, { chunk, rows, before, id, observedAt, receivedAt, value })
-        }
-        newestSent.note(id, observedAt, value)
-      }
-      before = cursorAfter([chunk], before)
-      for (const channel of this.channels.values()) if (channel.isFull) channel.flush('', encodeCursor(before))
-    }
-  }
-
-  /** What was received before this row, a viewer that came back was sent. */
-  private recallNewest(id: number, receivedBefore: number): void {
-    const { lastValues, newestSent } = this
-    if (!lastValues.hasValue(id) || lastValues.receivedAtOf(id) >= receivedBefore) return
-    const { observedAt, value } = lastValues.last(id)
-    newestSent.note(id, observedAt, value)
-  }
-
-  /** Frames stay in the order of the log: what came before it in the chunk goes out first, each with the cursor just past it. */
-  private sendRevision(
-    channel: Channel,
-    item: LiveItem,
-    at: {
-      readonly chunk: Chunk
-      readonly rows: number
-      readonly before: LiveCursor
-      readonly id: number
-      readonly observedAt: Micros
-      readonly receivedAt: Micros
-      readonly value: number | string
-    },
-  ): void {
-    const { chunk, rows, before, id, observedAt, receivedAt, value } = at
-    // Within a partition each row is received after the one before it.
-    if (!channel.isEmpty) channel.flush('', encodeCursor(cursorWithin(chunk, rows - 1, before, receivedAt - 1)))
-    const { from, to } = this.items.revised(id, { observedAt, value, from: observedAt, to: observedAt })
-    channel.send(LiveFrame.revision(encodeCursor(cursorWithin(chunk, rows, before, receivedAt)), { item, from, to }))
-  }
-
-  private flushEvery(cursor: string): void {
-    for (const channel of this.channels.values()) if (wantsEvery(channel)) channel.flush('', cursor)
-  }
-
-  private scheduleFrame(): void {
-    if (this.frameTimer !== undefined) return
-    const waitMs = Math.max(0, this.nextFrameMs - performance.now())
-    this.frameTimer = setTimeout(() => this.sendLatest(), waitMs)
-  }
-
-  private sendLatest(): void {
-    this.frameTimer = undefined
-    if (!this.lastValues.isWhole && performance.now() < this.wholeUntilMs) {
-      // What looks like the newest of a series may not be: nobody is told of an older one than the table has.
-      this.frameTimer = setTimeout(() => this.sendLatest(), frameMs)
-      return
-    }
-    const beganMs = performance.now()
-    try {
-      this.tellLatest()
-    } catch (error) {
-      this.logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
-      this.dismissLatest()
-    }
-    const tookMs = performance.now() - beganMs
-    this.nextFrameMs = beganMs + Math.min(frameMsMax, Math.max(frameMs, tookMs / framesShareMax))
-    if (this.lastValues.late.size > 0 && this.latestChannels > 0) this.scheduleFrame()
-  }
-
-  /** They may have been told a part of a frame: they come back with the cursors that they have. */
-  private dismissLatest(): void {
-    for (const channel of [...this.channels.values()]) {
-      if (wantsEvery(channel)) continue
-      for (const viewer of [...channel.viewers]) {
-        try {
-          viewer.bye('failed')
-        } catch (error) {
-          this.logger.error({ error }, 'a live viewer could not be let go')
-        }
-      }
-    }
-  }
-
-  private tellLatest(): void {
-    this.addRevisions()
-    for (const id of this.lastValues.takeChanged()) {
-      let item: LiveItem | undefined
-      for (const channel of this.interest.of(id)) {
-        if (wantsEvery(channel)) continue
-        item ??= this.items.last(id)
-        channel.add(item)
-        // More is to come at this place in the log: who resumes from this frame begins where the one before ended.
-        if (channel.isFull) channel.flush(this.latestCursor, this.latestCursor)
-      }
-    }
-    const before = this.latestCursor
-    const hasMore = this.lastValues.late.size > 0
-    // What is left for the next frame lies before the hub's place.
-    const cursor = hasMore ? before : encodeCursor(this.cursor)
-    this.latestCursor = cursor
-    for (const channel of this.channels.values()) {
-      if (!wantsEvery(channel)) channel.flush(before, cursor)
-    }
-    for (const each of [...this.ahead]) this.joinIfReached(each)
-  }
-
-  private addRevisions(): void {
-    const { late } = this.lastValues
-    let count = 0
-    for (const [id, readings] of late) {
-      if (count++ >= revisionsPerFrameMax) return
-      late.delete(id)
-      const channels = this.interest.of(id).filter((channel) => !wantsEvery(channel))
-      if (channels.length === 0) continue
-      const revised = this.items.revised(id, readings)
-      for (const channel of channels) channel.addRevision(revised)
-    }
-  }
-}
-
-function wantsEvery({ subscription }: Channel): boolean {
-  return subscription.mode === 'every'
 }

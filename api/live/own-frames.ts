@@ -7,11 +7,9 @@ import { RowCursor } from '../../domain/row-format.ts'
 import { frameLengthMax, framesOf, type ItemMaker, matchesSeries, type Subscription } from './channel.ts'
 import { cursorAfter, cursorWithin, encodeCursor, type LiveCursor, rowsSent } from './cursor.ts'
 import { LiveFrame, type LiveItem, type Revised } from './frame.ts'
+import { frameMs } from './frame-pace.ts'
 import { type LastValues, type LateReadings, widen } from './last-values.ts'
 import { noSeries } from './series-directory.ts'
-
-/** `latest` gets at most twenty frames a second. */
-export const frameMs = 50
 
 export interface NewestSent {
   readonly observedAt: Micros

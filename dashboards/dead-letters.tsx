@@ -1,6 +1,6 @@
 // `/dead-letters`: what could not be used, by reason and device. Forms and links alone: everything works without scripts.
 import type { DeadLetterAnswer, DeadLetterReasonsAnswer, DeadLettersAnswer } from '../api/wire.ts'
-import type { Answered } from './ask.ts'
+import type { Answered, NotAnswered } from './ask.ts'
 import type { Assets } from './assets.ts'
 import { letterHref, putBackText } from './dead-letter.tsx'
 import { formatCount } from './format.ts'
@@ -39,11 +39,16 @@ export function DeadLettersPage({ assets, letters, reasons, filter, now }: ListP
         {letters.ok ? (
           <List answer={letters.value} filter={filter} now={now} />
         ) : (
-          <Notice title="They can't be listed now" detail={letters.detail} />
+          <Notice title="They can't be listed now" detail={awayText(letters)} />
         )}
       </section>
     </Page>
   )
+}
+
+/** What is wrong with the question, or what to do. */
+function awayText({ status, detail }: NotAnswered): string {
+  return status === 400 ? detail : `What is kept stays kept: load the page again in a moment. (${detail})`
 }
 
 function Filter({ filter, reasons }: Pick<ListProperties, 'filter' | 'reasons'>): JSX.Element {

@@ -21,6 +21,7 @@ export const {
   lagText,
   limitText,
   newestOfEach,
+  nothingFoundText,
   orDash,
   pointsText,
   ranges,

@@ -19,8 +19,8 @@ interface OverviewProperties {
   readonly rates: RateHistory
   /** Since the day began in UTC: the server does not know the viewer's zone. Undefined: not known. */
   readonly anomaliesToday: number | undefined
-  /** The newest, newest first. */
-  readonly found: readonly AnomalyAnswer[]
+  /** The newest, newest first; undefined: not known now. */
+  readonly found: readonly AnomalyAnswer[] | undefined
   readonly now: number
 }
 
@@ -77,7 +77,13 @@ export function Overview({
           </search>
         </div>
         {'ok' in fleet ? (
-          <Notice title="The fleet can't be listed now" detail={fleet.detail} />
+          // Where the fleet comes to stand once it can be listed.
+          <div id="fleet" data-more="true">
+            <Notice
+              title="The fleet can't be listed now"
+              detail={`What arrives is kept all the same; this page tries again by itself. (${fleet.detail})`}
+            />
+          </div>
         ) : (
           <FleetTable fleet={fleet} query={query} now={now} />
         )}

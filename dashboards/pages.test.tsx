@@ -159,6 +159,21 @@ test('with the store away, both pages say so and keep what is live', async () =>
   expect(device.html).toContain('71.3')
 })
 
+test('what can’t be asked is not called empty, and says what to do', async () => {
+  expect((await get(await pages({ ...usual, '/v1/anomalies': { items: [], next: null } }), '/')).html).toContain(
+    'Nothing odd has been found yet.',
+  )
+  const app = await pages({ ...usual, '/v1/anomalies': away, '/v1/dead-letters': away })
+  const overview = (await get(app, '/')).html
+  expect(overview).not.toContain('Nothing odd')
+  expect(overview).toContain('can’t be asked for now')
+  expect((await get(app, '/dead-letters')).html).toContain('load the page again in a moment')
+  const none = (await get(await pages({ ...usual, '/v1/devices': away }), '/')).html
+  expect(none).toContain('this page tries again by itself')
+  // Where the script puts the fleet once it can be listed.
+  expect(none).toContain('id="fleet"')
+})
+
 test('one point is not called "points"', async () => {
   const one = { device: 'boiler-1', metric: hostile, observedAt: [now - 12_000], value: [71.3] }
   const app = await pages({ ...usual, '/v1/series': { ...(usual['/v1/series'] as object), series: [one] } })

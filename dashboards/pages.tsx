@@ -85,7 +85,7 @@ export async function registerPages(app: FastifyInstance, options: PagesOptions)
         query={query}
         rates={rates}
         anomaliesToday={today.ok ? today.value.total : undefined}
-        found={found.ok ? found.value.items : []}
+        found={found.ok ? found.value.items : undefined}
         now={at}
       />
     )

@@ -41,4 +41,5 @@ export function gapCauseText(cause: string): string
 export function sparkFrom(times: ArrayLike<number>, from: number, to: number): number
 export function trendText(points: number, from: number, to: number): string
 export function limitText(kind: string): string
+export const nothingFoundText: string
 export function newestOfEach<T extends { device: string }>(anomalies: readonly T[], max: number): T[]

@@ -150,6 +150,9 @@ export function gapCauseText(cause) {
   return gapCauses[cause] ?? cause
 }
 
+/** Only where the table has said so. */
+export const nothingFoundText = 'Nothing odd has been found yet.'
+
 /** Of what was found, newest first: the newest of each device, then the others. A device that is odd all day hides nobody.
  * @template {{ device: string }} T @param {readonly T[]} anomalies @param {number} max @returns {T[]} */
 export function newestOfEach(anomalies, max) {

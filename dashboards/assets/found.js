@@ -1,6 +1,6 @@
 // The list of what was found last: as it was when the page was made, and what is found while someone looks on top. Each anomaly once.
-import { aroundQuery, deviceHref, newestOfEach } from './format.js'
-import { ask, localTime, utcTime } from './page.js'
+import { aroundQuery, deviceHref, newestOfEach, nothingFoundText } from './format.js'
+import { ask, localTime, say, utcTime } from './page.js'
 
 /** @typedef {import('../../api/wire.ts').AnomalyAnswer} AnomalyAnswer */
 
@@ -9,6 +9,9 @@ const askedMax = 50
 
 /** Told anomalies that are remembered: a detector that was killed finds its last ones again. */
 const rememberedMax = 2_000
+
+/** While the table can't be asked. */
+const againAfterMs = 5_000
 
 /** @param {string} device of which; '' for the whole fleet */
 export function createFound(device) {
@@ -60,9 +63,10 @@ export function createFound(device) {
   function show() {
     if (!section || !list) return
     const shown = [...fresh, ...known.filter(({ id }) => !fresh.some((each) => each.id === id))].slice(0, max)
+    const none = section.querySelector('[data-part="none"]')
+    if (shown.length === 0) say(none, nothingFoundText)
     if (shown.length === 0) return
     section.hidden = false
-    const none = section.querySelector('[data-part="none"]')
     if (none instanceof HTMLElement) none.hidden = true
     // What stands stays the same element: nothing is read aloud twice, and who has one in focus keeps it.
     const before = new Map([...list.children].map((item) => [item instanceof HTMLElement ? item.dataset.id : '', item]))
@@ -71,7 +75,27 @@ export function createFound(device) {
       list.replaceChildren(...items)
   }
 
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let again
+  /** Those that were found while nobody was connected. */
+  async function load() {
+    clearTimeout(again)
+    const query = new URLSearchParams({ order: 'desc', limit: String(ofFleet ? askedMax : max) })
+    if (device !== '') query.set('device', device)
+    try {
+      /** @type {import('../../api/wire.ts').AnomaliesAnswer} */
+      const { items } = await (await ask(`/v1/anomalies?${query}`, AbortSignal.timeout(10_000))).json()
+      for (const { id } of items) remember(id)
+      known = newestOfEach(items, max)
+      show()
+    } catch {
+      // What is shown stays.
+      again = setTimeout(load, againAfterMs)
+    }
+  }
+
   return {
+    load,
     /** @param {AnomalyAnswer} anomaly @returns {boolean} whether it is a new one */
     add(anomaly) {
       if (device !== '' && anomaly.device !== device) return false
@@ -80,20 +104,6 @@ export function createFound(device) {
       fresh = [anomaly, ...fresh].slice(0, max)
       show()
       return true
-    },
-    /** Those that were found while nobody was connected. */
-    async load() {
-      const query = new URLSearchParams({ order: 'desc', limit: String(ofFleet ? askedMax : max) })
-      if (device !== '') query.set('device', device)
-      try {
-        /** @type {import('../../api/wire.ts').AnomaliesAnswer} */
-        const { items } = await (await ask(`/v1/anomalies?${query}`, AbortSignal.timeout(10_000))).json()
-        for (const { id } of items) remember(id)
-        known = newestOfEach(items, max)
-        show()
-      } catch {
-        // What is shown stays; it is asked again with the next connection.
-      }
     },
   }
 }

@@ -17,6 +17,7 @@ import { readSpark, setNumber, showStages } from './stages.js'
 
 const searchDelayMs = 120
 const fleetEveryMs = 20_000
+const fleetMsMax = 15_000
 /** A WebSocket's address has to fit into a request's first 4 KiB. */
 const liveUrlMax = 3_000
 const dayMs = 86_400_000
@@ -175,13 +176,13 @@ function readRows() {
   }
 }
 
-let strangers = false
+let looksOld = false
 /** @param {import('./live.js').LiveReading[]} items */
 function onReadings(items) {
   for (const item of items) {
     const row = rows.get(item.device)
     if (!row) {
-      strangers = true
+      looksOld = true
       continue
     }
     row.pending.set(item.metric, item)
@@ -261,9 +262,15 @@ async function loadFleet(bySearch) {
   const fleet = document.getElementById('fleet')
   // A row that someone stands on with the keyboard stays where it is.
   if (!bySearch && fleet?.contains(document.activeElement)) return
+  if (!bySearch && loading) {
+    // What is under way is let finish: where it takes long, ending it for a new one would mean that none ever comes.
+    looksOld = true
+    return
+  }
   loading?.abort()
   const mine = new AbortController()
   loading = mine
+  const tooLong = setTimeout(() => mine.abort(), fleetMsMax)
   const declared = unfilled
   const query = new URLSearchParams()
   if (search?.value) query.set('search', search.value)
@@ -286,6 +293,9 @@ async function loadFleet(bySearch) {
     if (liveQuery() !== subscribed) live.reconnect()
   } catch {
     // A newer search took its place, or the server is away: the mark in the header says the latter.
+  } finally {
+    clearTimeout(tooLong)
+    if (loading === mine) loading = undefined
   }
 }
 
@@ -324,8 +334,8 @@ setInterval(() => {
 setInterval(drawRows, 200)
 setInterval(() => {
   if (document.hidden || search?.value) return
-  if (strangers || unfilled.length > 0) {
-    strangers = false
+  if (looksOld || unfilled.length > 0) {
+    looksOld = false
     void loadFleet(false)
   }
 }, 1_500)

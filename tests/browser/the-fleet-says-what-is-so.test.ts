@@ -61,6 +61,45 @@ it.skipIf(noBrowser !== undefined)('one that is older than what the badge counts
   await close()
 })
 
+it.skipIf(noBrowser !== undefined)(
+  'a fleet that takes long to be listed is listed, whatever comes meanwhile',
+  async () => {
+    const { page, close } = await openPage(one.browser)
+    await page.route('**/fragments/fleet*', async (route) => {
+      await new Promise((done) => setTimeout(done, 3_000))
+      await route.continue()
+    })
+    await page.goto(one.weir.http)
+    await page.locator('#link[data-state="live"]').waitFor()
+    const talking = setInterval(() => void one.device.publish('new-to-the-page', { temperature: Math.random() }), 500)
+    await page
+      .locator('tr[data-device="new-to-the-page"]')
+      .waitFor()
+      .finally(() => clearInterval(talking))
+    await page.unrouteAll({ behavior: 'ignoreErrors' })
+    await close()
+  },
+)
+
+it.skipIf(noBrowser !== undefined)('what was found is asked for until the table answers', async () => {
+  const { page, close } = await openPage(one.browser)
+  let isAway = true
+  await page.route('**/v1/anomalies?*', (route) => (isAway ? route.abort() : route.continue()))
+  await page.route(`${one.weir.http}/`, async (route) => {
+    const response = await route.fetch()
+    await route.fulfill({
+      response,
+      body: (await response.text()).replace('Nothing odd has been found yet.', 'Not known.'),
+    })
+  })
+  await page.goto(one.weir.http)
+  await page.locator('#link[data-state="live"]').waitFor()
+  expect(await page.locator('#found .none').textContent()).toContain('Not known.')
+  isAway = false
+  await page.locator('#found .none', { hasText: 'Nothing odd has been found yet.' }).waitFor()
+  await close()
+})
+
 it.skipIf(noBrowser !== undefined)('a gap is called shown from the table once the table has been asked', async () => {
   const { page, tell, close } = await openOverview()
   let isAway = true
@@ -78,6 +117,7 @@ it.skipIf(noBrowser !== undefined)('a gap is called shown from the table once th
   expect(await done.textContent()).toBe('The table is asked.')
   isAway = false
   await waitFor(async () => (await done.textContent()) === 'Shown from the table.')
+  await page.unrouteAll({ behavior: 'ignoreErrors' })
   await close()
 })
 

@@ -79,6 +79,8 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     const card = { metric, element, store, chart, dirty: true, blank: true, visible: true, latestAt: 0, anomalies: [] }
     card.latestAt = Number(element.querySelector('[data-part="age"] time')?.getAttribute('data-at') ?? 0)
     newestAt = Math.max(newestAt, card.latestAt)
+    // Who moves in time before there is anything drawn moves from here.
+    chart.slide(window())
     const table = part(element, 'table')
     table.hidden = false
     table.addEventListener('toggle', () => fillTable(card, gaps))
@@ -324,15 +326,14 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     if (slide) slidAt = now
     for (const card of cards.values()) {
       if (!card.visible) continue
-      if (card.dirty) drawCard(card, shownNow)
-      else if (slide && !card.blank) card.chart.slide(shownNow)
+      // Until the table has answered, what the server drew says more than nothing.
+      if (card.dirty && (!card.blank || hasHistory || card.store.length > 0)) drawCard(card, shownNow)
+      else if (slide) card.chart.slide(shownNow)
     }
   }
 
   /** @param {Card} card @param {{ from: number, to: number }} shownNow */
   function drawCard(card, shownNow) {
-    // Until the table has answered, what the server drew says more than nothing.
-    if (card.blank && !hasHistory && card.store.length === 0) return
     card.dirty = false
     card.blank = false
     card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow, isWhole)
@@ -361,7 +362,10 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
     show(next) {
       shown = next
       isWhole = false
-      for (const card of cards.values()) card.dirty = true
+      for (const card of cards.values()) {
+        card.dirty = true
+        card.chart.slide(window())
+      }
       draw()
       void load()
     },

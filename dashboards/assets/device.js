@@ -206,6 +206,8 @@ openLive(() => new URLSearchParams({ mode: 'every', device, anomalies: 'true' })
   opened() {
     void view.load()
     void found.load()
+  },
+  caughtUp() {
     for (const ms of joinAfterMs) setTimeout(() => view.loadWithin(0), ms)
   },
   anomaly(anomaly) {

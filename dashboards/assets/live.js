@@ -10,6 +10,7 @@ import { ask, showLink } from './page.js'
  * @property {(items: LiveReading[]) => void} readings in the order they came
  * @property {(revision: LiveRevision) => void} [revision] changes what was sent; default: taken as a reading
  * @property {() => void} [opened] each time the connection stands (again): what is not in the stream has to be asked for
+ * @property {() => void} [caughtUp] from here on the stream leaves nothing out
  * @property {(anomaly: import('../../api/wire.ts').AnomalyAnswer) => void} [anomaly] one was found
  * @property {(gap: LiveGap) => void} [gap] readings between these instants were not sent
  */
@@ -223,6 +224,7 @@ export function openLive(query, handlers) {
     if (at) cursor = at
     if (type === 'readings') handlers.readings(data.items)
     else if (type === 'revision') (handlers.revision ?? ((revision) => handlers.readings([revision])))(data)
+    else if (type === 'caught-up') handlers.caughtUp?.()
     else if (type === 'anomaly') handlers.anomaly?.(data.anomaly ?? data)
     else if (type === 'gap' && data.cause !== 'anomalies-away') {
       // Anomalies are asked for with each connection.

@@ -47,6 +47,7 @@ describe.skipIf(noBrowser !== undefined)('a live page', () => {
     readonly values: number[]
     readonly gaps: number
     readonly kinds: string[]
+    readonly isCaughtUp: boolean
   }
   const heard = (page: Page): Promise<Heard> => page.evaluate('globalThis.heard') as Promise<Heard>
   const tableValues = async (page: Page): Promise<number[]> => {
@@ -95,6 +96,7 @@ describe.skipIf(noBrowser !== undefined)('a live page', () => {
     await device.publish('both', { ts: Date.now() - 60_000, counter: 0 })
     const { page } = await visit('/devices/both?range=15m')
     await over(page, 'websocket')
+    await waitFor(async () => (await heard(page)).isCaughtUp)
     await page.evaluate('globalThis.sameDocument = true')
     const counting = count('both', 40)
     await waitFor(async () => (await heard(page)).values.length > 20)
@@ -127,6 +129,7 @@ describe.skipIf(noBrowser !== undefined)('a live page', () => {
     await device.publish('killed', { ts: Date.now() - 60_000, counter: 0 })
     const { page } = await visit('/devices/killed?range=15m')
     await over(page, 'websocket')
+    await waitFor(async () => (await heard(page)).isCaughtUp)
     const counting = count('killed', 100)
     await waitFor(async () => (await heard(page)).values.length > 5)
     await weir.kill('serve')

@@ -70,11 +70,12 @@ export async function leadThrough(page: Page, weir: WeirProcess, { port }: LiveP
 
 /** Notes every reading that live connections hand to the page, by connection. Tries that are given up at once (no cursor, not the first) are left out. */
 export const recordReadings = `(() => {
-  const heard = (globalThis.heard = { values: [], gaps: 0, kinds: [] })
+  const heard = (globalThis.heard = { values: [], gaps: 0, kinds: [], isCaughtUp: false })
   let connections = 0
   const note = (kind, type, text) => {
     const data = JSON.parse(text)
     if ((type ?? data.type) === 'gap') heard.gaps++
+    if ((type ?? data.type) === 'caught-up') heard.isCaughtUp = true
     if ((type ?? data.type) === 'readings') for (const { value } of data.items) heard.values.push(value)
     if ((type ?? data.type) === 'revision') heard.values.push(data.value)
     if (heard.kinds.at(-1) !== kind) heard.kinds.push(kind)
@@ -92,7 +93,7 @@ export const recordReadings = `(() => {
     constructor(...words) {
       super(...words)
       if (isTry(words[0])) return
-      for (const type of ['readings', 'revision', 'gap']) this.addEventListener(type, ({ data }) => note('sse', type, data))
+      for (const type of ['readings', 'revision', 'gap', 'caught-up']) this.addEventListener(type, ({ data }) => note('sse', type, data))
     }
   }
 })()`

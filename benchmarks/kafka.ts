@@ -1,5 +1,6 @@
-// What does the log cost on a real Kafka broker on this machine? Packed chunks against one reading a message, compressed against not, reading again
-// against appending, and the whole product (MQTT to table) on Kafka against the embedded log.
+// What does the log cost on a real Kafka broker on this machine? Packed chunks against one reading a message (by kafkajs' own producer, as one would
+// without Weir, and by ours), compressed against not, and the whole product (MQTT to table) on Kafka against the embedded log and against replay.
+import { Kafka, logLevel } from 'kafkajs'
 import type { EventLog } from '../domain/event-log.ts'
 import { encodeRowPrefix, RowWriter } from '../domain/row-format.ts'
 import { silentLogger } from '../runtime/logger.ts'
@@ -14,6 +15,7 @@ import {
   type Report,
   type Round,
   type Side,
+  spreadOf,
 } from './harness.ts'
 import { startLoad } from './load-process.ts'
 import { cpuUsOf } from './process-figures.ts'
@@ -26,6 +28,8 @@ const rowsAChunk = 1_000
 /** Chunks that wait at once; one reading a message gets as many bytes. */
 const packedInFlight = 16
 const singleInFlight = 4_000
+/** kafkajs' producer sends what one call is given as one batch: it gets the same 4,000 messages in flight. */
+const producerSends = 4
 const replayBytesMax = 4 * 1024 * 1024
 
 export const kafka: Benchmark = {
@@ -35,15 +39,23 @@ export const kafka: Benchmark = {
   async run({ rounds, seconds = secondsDefault, shape, roles }, report) {
     const broker = await startKafka({ isMeasured: true })
     try {
-      if (shape !== 'end-to-end') await measureLog(broker, rounds, seconds, report)
-      if (shape !== 'log') await measureProduct(broker, roles, rounds, seconds, report)
+      const replay = shape === 'end-to-end' ? [] : await measureLog(broker, rounds, seconds, report)
+      if (shape === 'log') return
+      const live = await measureProduct(broker, roles, rounds, seconds, report)
+      const replayRate = spreadOf(replay).median
+      if (replay.length > 0)
+        report.ratio(
+          'replay ÷ live (what the whole product takes in)',
+          live.map((rate) => replayRate / rate),
+          { min: 4 },
+        )
     } finally {
       await broker.dispose()
     }
   },
 }
 
-async function measureLog(broker: TestKafka, rounds: number, seconds: number, report: Report): Promise<void> {
+async function measureLog(broker: TestKafka, rounds: number, seconds: number, report: Report): Promise<number[]> {
   const open = (prefix: string, compression: KafkaCompression): Promise<EventLog> =>
     openKafkaLog({
       endpoint: { brokers: broker.brokers, requestTimeoutMs: 10_000, logger: silentLogger },
@@ -68,23 +80,35 @@ async function measureLog(broker: TestKafka, rounds: number, seconds: number, re
       measure: () => appendFor(log, broker, rows, inFlight, seconds),
     })
     const packed = side('packed  ', plain, rowsAChunk, packedInFlight)
-    for (const each of [packed, side('', gzip, rowsAChunk, packedInFlight), side('', single, 1, singleInFlight)])
+    const byKafkajs: Side = { name: 'kafkajs ', measure: () => produceFor(broker, seconds) }
+    for (const each of [
+      packed,
+      byKafkajs,
+      side('', gzip, rowsAChunk, packedInFlight),
+      side('', single, 1, singleInFlight),
+    ])
       await each.measure(-1)
     const rates = (found: readonly Round[]): number[] =>
       found.map(({ a, b }) => a.figures['readings/s']! / b.figures['readings/s']!)
-    const apart = await interleave(packed, side('one each', single, 1, singleInFlight), rounds, report)
-    report.ratio('packed ÷ one reading a message', rates(apart), { min: 10 })
+    const apart = await interleave(packed, byKafkajs, rounds, report)
+    report.ratio("packed ÷ one reading a message by kafkajs' own producer", rates(apart), { min: 10 })
     for (const name of ['readings/s', 'our µs', 'broker µs'])
       report.figure(
         `packed ${name}`,
         apart.map(({ a }) => a.figures[name]!),
       )
     report.ratio(
+      'packed ÷ one reading a message by ours',
+      rates(await interleave(packed, side('one each', single, 1, singleInFlight), rounds, report)),
+    )
+    report.ratio(
       'gzip ÷ not compressed',
       rates(await interleave(side('gzip    ', gzip, rowsAChunk, packedInFlight), packed, rounds, report)),
     )
     const replay: Side = { name: 'replay  ', measure: () => replayOnce(plain) }
-    report.ratio('replay ÷ live (packed appends)', rates(await interleave(replay, packed, rounds, report)), { min: 4 })
+    const replays = await interleave(replay, packed, rounds, report)
+    report.ratio('replay ÷ packed appends', rates(replays))
+    return replays.map(({ a }) => a.figures['readings/s']!)
   } finally {
     await Promise.all([plain.close(), gzip.close(), single.close()])
   }
@@ -131,6 +155,39 @@ async function appendFor(
   }
 }
 
+/** What one would do without Weir: each reading a message of its own, by the client's producer, as safely (idempotent, all copies). */
+async function produceFor(broker: TestKafka, seconds: number): Promise<Measurement> {
+  const producer = new Kafka({ brokers: [...broker.brokers], logLevel: logLevel.NOTHING }).producer({
+    idempotent: true,
+  })
+  await producer.connect()
+  const value = chunkOf(1)
+  const messages = Array.from({ length: singleInFlight / producerSends }, (_, i) => ({
+    value,
+    partition: i % partitions,
+  }))
+  const began = performance.now()
+  const until = began + seconds * 1_000
+  const cpu = process.cpuUsage()
+  const brokerBefore = cpuUsOf(broker.pid(1))
+  let readings = 0
+  const worker = async (): Promise<void> => {
+    while (performance.now() < until) {
+      await producer.send({ topic: 'single.readings', acks: -1, messages })
+      readings += messages.length
+    }
+  }
+  await Promise.all(Array.from({ length: producerSends }, worker))
+  const { user, system } = process.cpuUsage(cpu)
+  const figures = {
+    'readings/s': readings / ((performance.now() - began) / 1_000),
+    'our µs': (user + system) / readings,
+    'broker µs': (cpuUsOf(broker.pid(1)) - brokerBefore) / readings,
+  }
+  await producer.disconnect()
+  return { figures }
+}
+
 /** Everything that is in the log, from its beginning. */
 async function replayOnce(log: EventLog): Promise<Measurement> {
   const end = await log.end('readings')
@@ -164,7 +221,7 @@ async function measureProduct(
   rounds: number,
   seconds: number,
   report: Report,
-): Promise<void> {
+): Promise<number[]> {
   const onKafka = { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: broker.brokers.join(',') }
   let started = 0
   const side = (name: string, env: () => Readonly<Record<string, string>>): Side => ({
@@ -212,4 +269,5 @@ async function measureProduct(
     found.map(({ a, b }) => a.figures['table/s']! / b.figures['table/s']!),
     { min: 0.4 },
   )
+  return found.map(({ a }) => a.figures['acked/s']!)
 }

@@ -31,6 +31,8 @@ const usage = `usage: npm run bench -- NAME [--rounds N] [--seconds S] [--shape 
 benchmarks: ${Object.keys(benchmarks).join(', ')}`
 
 async function main(): Promise<number> {
+  // Each round's processes are ended with this one: a listener each.
+  process.setMaxListeners(0)
   let parsed: ReturnType<typeof parse>
   let roles: readonly string[] | undefined
   try {

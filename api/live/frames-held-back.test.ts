@@ -145,70 +145,74 @@ it('frames that are held back cost nobody a reading', async () => {
   const settle = async (): Promise<void> => {
     for (let turn = 0; turn < 12; turn++) await new Promise((go) => setImmediate(go))
   }
-  const property = fc.asyncProperty(fc.array(step, { maxLength: 80, size: 'max' }), fc.nat(8), async (steps, costMs) => {
-    const log = new MemoryLog()
-    const lastValues = new LastValues()
-    const hub = new LiveHub({
-      ...{ log: log.asEventLog(), lastValues, clock: systemClock, logger: silentLogger },
-      ...{ history: async () => [], received: async () => [] },
-    })
-    hub.startAt(new Map([[0, 0]]))
-    const visitors = (['latest', 'every', 'latest', 'every'] as const).map((mode) => new Visitor(mode))
-    let handed = 0
-    const hand = (count: number): void => {
-      const chunks = log.chunks.slice(handed, handed + count)
-      handed += chunks.length
-      for (const { rows } of chunks) lastValues.apply(rows)
-      if (chunks.length > 0) hub.accept(chunks)
-    }
-    const pass = (ms: number, late: number): void => {
-      nowMs += ms + late
-      vi.advanceTimersByTime(ms)
-    }
-    const come = (visitor: Visitor): void =>
-      visitor.come(hub, log.chunks.length, () => {
-        nowMs += costMs
+  const property = fc.asyncProperty(
+    fc.array(step, { maxLength: 80, size: 'max' }),
+    fc.nat(8),
+    async (steps, costMs) => {
+      const log = new MemoryLog()
+      const lastValues = new LastValues()
+      const hub = new LiveHub({
+        ...{ log: log.asEventLog(), lastValues, clock: systemClock, logger: silentLogger },
+        ...{ history: async () => [], received: async () => [] },
       })
-    for (const each of steps) {
-      if (each.kind === 'append') log.append(each.rows)
-      else if (each.kind === 'hand') hand(each.count)
-      else if (each.kind === 'pass') pass(each.ms, each.late)
-      else if (each.kind === 'come') come(visitors[each.who]!)
-      else visitors[each.who]!.go()
-      await settle()
-    }
-    for (const visitor of visitors) if (visitor.from !== undefined) come(visitor)
-    for (let time = 0; time < 8; time++) {
-      hand(log.chunks.length)
-      pass(600, 0)
-      await settle()
-    }
-    heldBack += hub.heldBackFrameCount
-    for (const { mode, from, told, unexpected } of visitors) {
-      if (from === undefined) continue
-      expect(unexpected).toEqual([])
-      const owed = log.rows.slice(from).flat()
-      for (const series of ['s0', 's1', 's2']) {
-        const sent = owed.filter((each) => `s${each.series}` === series).map(({ observedMs }) => observedMs)
-        const seen = told.filter((each) => each.series === series)
-        if (mode === 'every') {
-          expect(seen.map(({ observedMs }) => observedMs)).toEqual(sent)
-          continue
-        }
-        const readings = seen.filter(({ isRevision }) => !isRevision).map(({ observedMs }) => observedMs)
-        expect(readings).toEqual([...new Set(readings)].sort((a, b) => a - b))
-        const newest = Math.max(
-          ...log.rows
-            .flat()
-            .filter((each) => `s${each.series}` === series)
-            .map((each) => each.observedMs),
-        )
-        if (sent.includes(newest)) expect(readings.at(-1)).toBe(newest)
+      hub.startAt(new Map([[0, 0]]))
+      const visitors = (['latest', 'every', 'latest', 'every'] as const).map((mode) => new Visitor(mode))
+      let handed = 0
+      const hand = (count: number): void => {
+        const chunks = log.chunks.slice(handed, handed + count)
+        handed += chunks.length
+        for (const { rows } of chunks) lastValues.apply(rows)
+        if (chunks.length > 0) hub.accept(chunks)
       }
-    }
-    for (const visitor of visitors) visitor.go()
-    hub.close()
-  })
+      const pass = (ms: number, late: number): void => {
+        nowMs += ms + late
+        vi.advanceTimersByTime(ms)
+      }
+      const come = (visitor: Visitor): void =>
+        visitor.come(hub, log.chunks.length, () => {
+          nowMs += costMs
+        })
+      for (const each of steps) {
+        if (each.kind === 'append') log.append(each.rows)
+        else if (each.kind === 'hand') hand(each.count)
+        else if (each.kind === 'pass') pass(each.ms, each.late)
+        else if (each.kind === 'come') come(visitors[each.who]!)
+        else visitors[each.who]!.go()
+        await settle()
+      }
+      for (const visitor of visitors) if (visitor.from !== undefined) come(visitor)
+      for (let time = 0; time < 8; time++) {
+        hand(log.chunks.length)
+        pass(600, 0)
+        await settle()
+      }
+      heldBack += hub.heldBackFrameCount
+      for (const { mode, from, told, unexpected } of visitors) {
+        if (from === undefined) continue
+        expect(unexpected).toEqual([])
+        const owed = log.rows.slice(from).flat()
+        for (const series of ['s0', 's1', 's2']) {
+          const sent = owed.filter((each) => `s${each.series}` === series).map(({ observedMs }) => observedMs)
+          const seen = told.filter((each) => each.series === series)
+          if (mode === 'every') {
+            expect(seen.map(({ observedMs }) => observedMs)).toEqual(sent)
+            continue
+          }
+          const readings = seen.filter(({ isRevision }) => !isRevision).map(({ observedMs }) => observedMs)
+          expect(readings).toEqual([...new Set(readings)].sort((a, b) => a - b))
+          const newest = Math.max(
+            ...log.rows
+              .flat()
+              .filter((each) => `s${each.series}` === series)
+              .map((each) => each.observedMs),
+          )
+          if (sent.includes(newest)) expect(readings.at(-1)).toBe(newest)
+        }
+      }
+      for (const visitor of visitors) visitor.go()
+      hub.close()
+    },
+  )
   await fc.assert(property, { numRuns: Number(process.env.WEIR_TEST_RUNS ?? 300) })
   expect(heldBack).toBeGreaterThan(0)
 }, 120_000)

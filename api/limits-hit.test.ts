@@ -8,7 +8,7 @@ it('what live holds back for want of time stands among the limits that were hit,
   instruments.gauge('weir_live_frames_held_back', 'Frames', () => heldBack)
   instruments.gauge('weir_live_slow', 'Viewers', () => 2)
   const limits = async () =>
-    limitsHit([{ process: 'serve', at: 0, parts: [], instruments: await instruments.snapshot() }])
+    limitsHit([{ process: 'serve', at: 0, parts: {}, instruments: await instruments.snapshot() }])
   const slow = { kind: 'viewer-closed', cause: 'slow', count: 2 }
   expect(await limits()).toEqual([slow])
   heldBack = 7

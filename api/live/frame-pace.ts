@@ -9,8 +9,8 @@ export const atEase = { shareMax: 0.1, frameMsMax: 250 } as const
 /** The same where the machine is short of processor. */
 export const pressed = { shareMax: 0.02, frameMsMax: 500 } as const
 /** Below this part of the machine idle it is short; no longer above the second. */
-const pressedBelowIdle = 0.1
-const atEaseAboveIdle = 0.25
+const pressedBelowIdle = 0.2
+const atEaseAboveIdle = 0.35
 const lookMs = 1_000
 
 export class FramePace {

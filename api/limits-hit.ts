@@ -36,6 +36,6 @@ export function limitsHit(statuses: readonly ProcessStatus[]): PipelineAnswer['l
 
 function causeOf(name: string, { cause = '', code }: Readonly<Record<string, unknown>>): string | undefined {
   if (name === 'weir_live_slow') return 'slow'
-  if (name === 'weir_live_frames_held_back') return 'time'
+  if (name === 'weir_live_frames_held_back') return 'busy'
   return name === 'weir_live_closes_total' ? closeCodes[String(code)] : String(cause)
 }

@@ -69,11 +69,10 @@ export class LatestFrames {
   }
 
   private wait(ms: number): void {
-    const dueAtMs = performance.now() + ms
-    this.timer = setTimeout(() => this.send(dueAtMs), ms)
+    this.timer = setTimeout(() => this.send(), ms)
   }
 
-  private send(dueAtMs: number): void {
+  private send(): void {
     this.timer = undefined
     const { lastValues, channels, logger } = this.options
     if (!lastValues.isWhole && performance.now() < this.wholeUntilMs) {
@@ -88,7 +87,7 @@ export class LatestFrames {
       logger.error({ error }, 'the newest values could not be sent to viewers; those who wait for them are let go')
       this.dismiss()
     }
-    this.pace.told(dueAtMs, beganMs, performance.now() - beganMs)
+    this.pace.told(beganMs, performance.now() - beganMs)
     if (lastValues.late.size > 0 && channels.latestCount > 0) this.schedule()
   }
 

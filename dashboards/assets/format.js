@@ -116,7 +116,7 @@ const limitKinds = {
   'socket-closed': 'gateway WebSocket closed',
   'request-refused': 'gateway request refused',
   'viewer-closed': 'live viewer let go',
-  'frame-held-back': 'live frame that came late',
+  'frame-held-back': 'live frame held back',
 }
 /** @param {string} kind @returns {string} */
 export function limitText(kind) {

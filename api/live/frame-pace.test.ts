@@ -4,7 +4,8 @@ import { atEase, FramePace, frameMs, pressed } from './frame-pace.ts'
 /** Distances of frames of which each takes so long. */
 function distances(pace: FramePace, count: number, tookMs: number): number[] {
   return Array.from({ length: count }, () => {
-    const beganAtMs = (nowMs += 10_000)
+    nowMs += 10_000
+    const beganAtMs = nowMs
     pace.told(beganAtMs, tookMs)
     return pace.waitMs(beganAtMs)
   })

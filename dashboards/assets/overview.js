@@ -87,7 +87,7 @@ function showToday() {
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
-let recount
+let recounting
 /** @param {import('../../api/wire.ts').AnomalyAnswer} anomaly */
 function onAnomaly(anomaly) {
   if (!found.add(anomaly)) return
@@ -97,8 +97,9 @@ function onAnomaly(anomaly) {
     showToday()
   }
   // By then it is in the table. What was told may have been in it before: a detector that was killed finds its last ones again.
-  recount ??= setTimeout(() => {
-    recount = undefined
+  if (recounting) return
+  recounting = setTimeout(() => {
+    recounting = undefined
     void countToday()
     void loadFleet(false)
   }, recountAfterMs)

@@ -9,7 +9,7 @@ import { clientFrame, ingestFrame, opcodes, TestSocket } from '../helpers/websoc
 import { describeOnEmbedded, runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
 const budgetMiB = 16
-/** What ingest may grow by: its budget, as much again on its way to the disk, and this for what sockets were read ahead by and garbage not collected yet … */
+/** What ingest may grow by: its budget, as much again on its way to the disk, and this for what was read ahead and for garbage … */
 const stalledMarginMiB = 64
 /** … and while it catches up with all of it: more garbage. What devices push is 240 MiB over MQTT alone, and 300 MiB over sockets. */
 const catchingUpMarginMiB = 192

@@ -1,5 +1,7 @@
 // The gateway on a real port with a real log: `POST /v1/telemetry/{device}`.
 import { connect } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { RunningIngest } from '../tests/helpers/running-ingest.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
@@ -42,6 +44,14 @@ function raw(ingest: RunningIngest, bytes: string | Buffer): Promise<string> {
     socket.on('error', () => {})
     socket.on('close', () => resolve(got))
   })
+}
+
+/** What is held, without what may be let go. */
+function usedBytes(): number {
+  setFlagsFromString('--expose-gc')
+  ;(runInNewContext('gc') as () => void)()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
 }
 
 const upgrade =
@@ -176,6 +186,23 @@ describe('POST /v1/telemetry/{device}', () => {
     ingest.goOn()
     await waitFor(() => ingest.service.totals().durableReadings === 1)
     expect((await post(ingest, '{"a":3}')).status).toBe(200)
+  })
+
+  it('holds a body that comes byte by byte in about its own size', async () => {
+    const ingest = await startGateway()
+    const { host, port } = ingest.gateway
+    const size = 500_000
+    const before = usedBytes()
+    const socket = connect(port, host)
+    socket.write('POST /v1/telemetry/d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n')
+    socket.write('1\r\n \r\n'.repeat(size))
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === size + 1)
+    // An object a byte would be 70 MB.
+    expect(usedBytes() - before).toBeLessThan(20_000_000)
+    socket.write('6\r\n"a":1}\r\n0\r\n\r\n')
+    await waitFor(() => ingest.service.totals().durableReadings === 1)
+    socket.destroy()
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === 0)
   })
 
   it('gives a body that does not come to its end 408', async () => {

@@ -7,6 +7,7 @@ import { RequestError } from '../runtime/errors.ts'
 import type { HttpExchange } from '../runtime/web-server.ts'
 import type { CodecName } from './codecs/codec.ts'
 import { foreignDevice, wrongToken } from './device-auth.ts'
+import { Body } from './gateway-body.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { contentTypes } from './gateway-payloads.ts'
 import { invalidDeviceName, invalidParameter, problemAnswer, rateLimited, unavailable } from './gateway-problems.ts'
@@ -205,46 +206,6 @@ export class TelemetryRequests {
     if (accepted > 0 || deadLettered === 0) {
       exchange.answer({ status: 200, headers: json, body: `{"accepted":${accepted},"deadLettered":${deadLettered}}` })
     } else exchange.answer(problemAnswer(nothingUsable(deadLettered, deadLetterId), { deadLetter: deadLetterId }))
-  }
-}
-
-/** One body on its way: kept in pieces until it is whole; one that comes whole is never copied. */
-class Body {
-  readonly exchange: HttpExchange
-  readonly credential: DeviceCredential
-  readonly device: string
-  readonly codec: CodecName
-  /** When it began, or brought enough to be waited for again. */
-  since: number
-  bytes = 0
-  private stepBytes = 0
-  private pieces: Buffer[] = []
-  private readonly requests: TelemetryRequests
-
-  constructor(requests: TelemetryRequests, of: Pick<Body, 'exchange' | 'credential' | 'device' | 'codec' | 'since'>) {
-    this.requests = requests
-    this.exchange = of.exchange
-    this.credential = of.credential
-    this.device = of.device
-    this.codec = of.codec
-    this.since = of.since
-  }
-
-  onBytes(bytes: Buffer, isLast: boolean): void {
-    if (!this.requests.hold(this, bytes.length)) return
-    this.bytes += bytes.length
-    this.stepBytes += bytes.length
-    if (this.stepBytes >= limits.bodyStepBytes) {
-      this.stepBytes = 0
-      this.since = this.requests.nowMs
-    }
-    if (!isLast) this.pieces.push(Buffer.from(bytes))
-    else this.requests.whole(this, this.pieces.length === 0 ? bytes : Buffer.concat([...this.pieces, bytes]))
-  }
-
-  clear(): void {
-    this.bytes = 0
-    this.pieces = []
   }
 }
 

@@ -1,9 +1,8 @@
 // The gateway on a real port with a real log: `POST /v1/telemetry/{device}`.
 import { connect } from 'node:net'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { RunningIngest } from '../tests/helpers/running-ingest.ts'
+import { usedBytes } from '../tests/helpers/used-bytes.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { ingestLimits } from './limits.ts'
 import { closeGateways, startGateway } from './test-gateway.ts'
@@ -44,14 +43,6 @@ function raw(ingest: RunningIngest, bytes: string | Buffer): Promise<string> {
     socket.on('error', () => {})
     socket.on('close', () => resolve(got))
   })
-}
-
-/** What is held, without what may be let go. */
-function usedBytes(): number {
-  setFlagsFromString('--expose-gc')
-  ;(runInNewContext('gc') as () => void)()
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
 }
 
 const upgrade =

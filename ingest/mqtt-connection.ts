@@ -294,8 +294,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.reader.unblock(blocks.passage)
   }
 
-  onAcknowledged(packetId: number): boolean {
-    return this.ring.answered(packetId)
+  onAcknowledged(kind: number, packetId: number): boolean {
+    return this.ring.answered(kind, packetId)
   }
 
   onSessionClosed(error: Error | undefined): void {

@@ -54,6 +54,10 @@ export class TelemetryRequests {
   }
 
   onRequest(exchange: HttpExchange): void {
+    if (!exchange.isLengthPlain()) {
+      this.refuse(exchange, ambiguousLength())
+      return
+    }
     const known = telemetryPath.exec(exchange.path)
     const { auth, rates, origins } = this.host
     const host = exchange.header('host')
@@ -245,6 +249,12 @@ function unsupportedType(given: string): RequestError {
 function unsupportedEncoding(encoding: string): RequestError {
   const detail = `The content encoding ${JSON.stringify(encoding.slice(0, 100))} is not understood: send the body as it is.`
   return new RequestError(415, 'unsupported-content-encoding', 'Not encoded like this', detail)
+}
+
+function ambiguousLength(): RequestError {
+  const detail =
+    'The length of the body has to be said once: by one Content-Length, or by one Transfer-Encoding, which is chunked.'
+  return new RequestError(400, 'ambiguous-length', 'It is not clear where the body ends', detail)
 }
 
 function bodyTooLarge(): RequestError {

@@ -368,6 +368,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.publishes.onTick()
     if (!this.isOpen) return
     if (this.state === 'connecting') {
+      // While memory is used up its CONNECT waits unread: that is not its silence.
+      if (this.reader.isPaused) this.stateSince = nowMs
       if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return
     }

@@ -2,6 +2,7 @@
 import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { RunningIngest } from '../tests/helpers/running-ingest.ts'
+import { usedBytes } from '../tests/helpers/used-bytes.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { ingestLimits } from './limits.ts'
 import { closeGateways, startGateway } from './test-gateway.ts'
@@ -115,6 +116,9 @@ describe('POST /v1/telemetry/{device}', () => {
     ['a compressed body', 415, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Encoding: gzip'],
     ['a page of another site', 403, 'POST /v1/telemetry/d HTTP/1.1\r\nOrigin: http://evil.example'],
     ['a page without an origin', 403, 'POST /v1/telemetry/d HTTP/1.1\r\nOrigin: null'],
+    ['a second length', 400, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Length: 8'],
+    ['the same length twice', 400, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Length: 7'],
+    ['a second length on another route', 400, 'GET /healthz HTTP/1.1\r\nContent-Length: 8'],
     ['a socket that is not opened', 426, 'GET /v1/ingest HTTP/1.1'],
   ])('refuses %s with %i', async (_name, status, head) => {
     const ingest = await startGateway()
@@ -125,6 +129,18 @@ describe('POST /v1/telemetry/{device}', () => {
     expect(problem.detail.length).toBeGreaterThan(10)
     expect(ingest.service.totals()).toMatchObject({ receivedReadings: 0, refused: 1 })
   })
+
+  it.each(['identity', 'xchunked', 'gzip, chunked', 'chunked, identity', 'chunked\r\nTransfer-Encoding: identity'])(
+    'refuses the transfer encoding %s, which others might read otherwise',
+    async (encoding) => {
+      const ingest = await startGateway()
+      const head = `POST /v1/telemetry/d HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: ${encoding}\r\n\r\n`
+      const got = await raw(ingest, `${head}7\r\n{"a":1}\r\n0\r\n\r\n`)
+      expect(got).toMatch(/^HTTP\/1.1 400 /)
+      expect(got).toContain('/problems/ambiguous-length')
+      expect(ingest.service.totals()).toMatchObject({ receivedReadings: 0, refused: 1 })
+    },
+  )
 
   it('names the content types that there are', async () => {
     const ingest = await startGateway()
@@ -176,6 +192,23 @@ describe('POST /v1/telemetry/{device}', () => {
     ingest.goOn()
     await waitFor(() => ingest.service.totals().durableReadings === 1)
     expect((await post(ingest, '{"a":3}')).status).toBe(200)
+  })
+
+  it('holds a body that comes byte by byte in about its own size', async () => {
+    const ingest = await startGateway()
+    const { host, port } = ingest.gateway
+    const size = 500_000
+    const before = usedBytes()
+    const socket = connect(port, host)
+    socket.write('POST /v1/telemetry/d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n')
+    socket.write('1\r\n \r\n'.repeat(size))
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === size + 1)
+    // An object a byte would be 70 MB.
+    expect(usedBytes() - before).toBeLessThan(20_000_000)
+    socket.write('6\r\n"a":1}\r\n0\r\n\r\n')
+    await waitFor(() => ingest.service.totals().durableReadings === 1)
+    socket.destroy()
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === 0)
   })
 
   it('gives a body that does not come to its end 408', async () => {

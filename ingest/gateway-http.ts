@@ -7,6 +7,7 @@ import { RequestError } from '../runtime/errors.ts'
 import type { HttpExchange } from '../runtime/web-server.ts'
 import type { CodecName } from './codecs/codec.ts'
 import { foreignDevice, wrongToken } from './device-auth.ts'
+import { Body } from './gateway-body.ts'
 import type { GatewayHost } from './gateway-host.ts'
 import { contentTypes } from './gateway-payloads.ts'
 import { invalidDeviceName, invalidParameter, problemAnswer, rateLimited, unavailable } from './gateway-problems.ts'
@@ -53,6 +54,10 @@ export class TelemetryRequests {
   }
 
   onRequest(exchange: HttpExchange): void {
+    if (!exchange.isLengthPlain()) {
+      this.refuse(exchange, ambiguousLength())
+      return
+    }
     const known = telemetryPath.exec(exchange.path)
     const { auth, rates, origins } = this.host
     const host = exchange.header('host')
@@ -208,46 +213,6 @@ export class TelemetryRequests {
   }
 }
 
-/** One body on its way: kept in pieces until it is whole; one that comes whole is never copied. */
-class Body {
-  readonly exchange: HttpExchange
-  readonly credential: DeviceCredential
-  readonly device: string
-  readonly codec: CodecName
-  /** When it began, or brought enough to be waited for again. */
-  since: number
-  bytes = 0
-  private stepBytes = 0
-  private pieces: Buffer[] = []
-  private readonly requests: TelemetryRequests
-
-  constructor(requests: TelemetryRequests, of: Pick<Body, 'exchange' | 'credential' | 'device' | 'codec' | 'since'>) {
-    this.requests = requests
-    this.exchange = of.exchange
-    this.credential = of.credential
-    this.device = of.device
-    this.codec = of.codec
-    this.since = of.since
-  }
-
-  onBytes(bytes: Buffer, isLast: boolean): void {
-    if (!this.requests.hold(this, bytes.length)) return
-    this.bytes += bytes.length
-    this.stepBytes += bytes.length
-    if (this.stepBytes >= limits.bodyStepBytes) {
-      this.stepBytes = 0
-      this.since = this.requests.nowMs
-    }
-    if (!isLast) this.pieces.push(Buffer.from(bytes))
-    else this.requests.whole(this, this.pieces.length === 0 ? bytes : Buffer.concat([...this.pieces, bytes]))
-  }
-
-  clear(): void {
-    this.bytes = 0
-    this.pieces = []
-  }
-}
-
 function codecOf(contentType: string): CodecName | undefined {
   if (contentType === '') return 'json'
   return contentTypes.get(contentType.split(';', 1)[0]!.trim().toLowerCase())
@@ -284,6 +249,12 @@ function unsupportedType(given: string): RequestError {
 function unsupportedEncoding(encoding: string): RequestError {
   const detail = `The content encoding ${JSON.stringify(encoding.slice(0, 100))} is not understood: send the body as it is.`
   return new RequestError(415, 'unsupported-content-encoding', 'Not encoded like this', detail)
+}
+
+function ambiguousLength(): RequestError {
+  const detail =
+    'The length of the body has to be said once: by one Content-Length, or by one Transfer-Encoding, which is chunked.'
+  return new RequestError(400, 'ambiguous-length', 'It is not clear where the body ends', detail)
 }
 
 function bodyTooLarge(): RequestError {

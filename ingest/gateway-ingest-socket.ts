@@ -234,6 +234,8 @@ export class IngestSocket implements SocketHandler, MessageTaker {
   private close(cause: keyof typeof closeCodes): void {
     const { device, peer, socket } = this
     if (socket === undefined) return
+    // Also where the peer is on its way out already: nothing that came behind this is taken.
+    this.socket = undefined
     this.host.events.socketClosed(cause, { path: origin, peer, ...(device !== undefined && { device }) })
     socket.end(closeCodes[cause], cause)
   }

@@ -14,6 +14,8 @@ export interface MqttSocketHost {
   opened(socket: MqttSocket): void
 }
 
+/** What a message that waits costs beside its bytes, roughly: a peer that sends byte by byte must not hold a hundred times what is counted. */
+const messageOverheadBytes = 160
 /** The next write waits until the peer has taken all but this much. */
 const outputBytesLow = 64 * 1024
 
@@ -33,7 +35,7 @@ export class MqttSocket extends Duplex implements SocketHandler {
   opened(connection: ServerSocket): void {
     this.connection = connection
     // The first to hear: what is handed on waits no longer.
-    this.on('data', (chunk: Buffer) => this.count(-chunk.length))
+    this.on('data', (chunk: Buffer) => this.count(-chunk.length - messageOverheadBytes))
     this.host.opened(this)
   }
 
@@ -44,15 +46,15 @@ export class MqttSocket extends Duplex implements SocketHandler {
       this.close('not-binary', 1003)
       return
     }
+    // The stream hands nothing on for nothing.
+    if (bytes.length === 0) return
     const { host } = this
-    if (
-      this.queued + bytes.length > limits.mqttQueueBytesMax ||
-      host.queuedBytes + bytes.length > host.queuedBytesMax
-    ) {
+    const held = bytes.length + messageOverheadBytes
+    if (this.queued + held > limits.mqttQueueBytesMax || host.queuedBytes + held > host.queuedBytesMax) {
       this.close('window', 4008)
       return
     }
-    this.count(bytes.length)
+    this.count(held)
     this.push(Buffer.from(bytes))
   }
 

@@ -3,8 +3,9 @@ import mqtt, { type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, it } from 'vitest'
 import { connectPacket, publishPacket } from '../tests/helpers/mqtt-raw.ts'
 import { type RunningIngest, waitForReadings } from '../tests/helpers/running-ingest.ts'
+import { usedBytes } from '../tests/helpers/used-bytes.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
-import type { TestSocket } from '../tests/helpers/websocket.ts'
+import { clientFrame, opcodes, type TestSocket } from '../tests/helpers/websocket.ts'
 import { ingestLimits } from './limits.ts'
 import { closeGateways, openSocket, startGateway } from './test-gateway.ts'
 
@@ -135,5 +136,27 @@ describe('WebSocket /mqtt', () => {
     expect(most).toBeLessThanOrEqual(ingestLimits.mqttQueueBytesMax)
     await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === 0)
     expect(await ingest.counted('weir_gateway_sockets_closed_total', 'window')).toBe(1)
+  })
+
+  it('counts what a peer costs that sends byte by byte while nothing is read', async () => {
+    const ingest = await startGateway()
+    const socket = await bare(ingest)
+    ingest.stall()
+    // One more than may be in flight, and more behind it than is read ahead.
+    const packets = Array.from({ length: 129 }, (_, i) =>
+      publishPacket({ topic: 'devices/d1/telemetry', payload: `{"v":${i}}`, id: i + 1 }),
+    )
+    for (const each of [...packets, publishPacket({ topic: 'devices/d1/telemetry', payload: ' '.repeat(100_000) })])
+      socket.bytes(each)
+    await waitFor(() => ingest.service.totals().receivedReadings === 128)
+    const before = usedBytes()
+    const one = Buffer.concat(Array.from({ length: 1_000 }, () => clientFrame(opcodes.binary, Buffer.from([0xc0]))))
+    for (let sent = 0; !socket.isClosed && sent < 200_000; sent += 1_000) {
+      socket.socket.write(one)
+      if (sent % 20_000 === 0) await waitFor(() => socket.isClosed || socket.socket.writableLength === 0)
+    }
+    expect(await socket.closed()).toBe(4008)
+    expect(usedBytes() - before).toBeLessThan(2 * ingestLimits.mqttQueueBytesMax)
+    await waitFor(async () => (await ingest.counted('weir_gateway_held_bytes')) === 0)
   })
 })

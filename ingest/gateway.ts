@@ -90,7 +90,7 @@ export class Gateway implements IngestSocketHost, MqttSocketHost {
       connectionsMax: limits.gatewayConnectionsMax,
       onConnectionRefused: (peer) => this.events.requestRefused('connections-max', { peer, path: '' }),
       onRequest: (exchange) => {
-        const health = answerHealth(exchange, () => this.parts())
+        const health = exchange.isLengthPlain() ? answerHealth(exchange, () => this.parts()) : undefined
         if (health === undefined) this.requests.onRequest(exchange)
         else exchange.answer(health)
       },

@@ -44,7 +44,7 @@ describe('AckRing', () => {
             ring.push(kind, packetId, cycle, each.bytes)
             list.push({ kind, id: packetId, cycle, bytes: each.bytes })
           } else if (each.do === 'pass') {
-            ring.pushPassed(each.id, each.bytes)
+            ring.pushPassed(ackKinds.puback, each.id, each.bytes)
             list.push({
               kind: ackKinds.puback,
               id: each.id,
@@ -55,7 +55,7 @@ describe('AckRing', () => {
           } else if (each.do === 'answer') {
             const waiting = list.find((entry) => entry.passed && entry.id === each.id && entry.cycle > 0)
             if (waiting) waiting.cycle = 0
-            expect(ring.answered(each.id)).toBe(waiting !== undefined)
+            expect(ring.answered(ackKinds.puback, each.id)).toBe(waiting !== undefined)
           } else {
             const durable = cycle + each.by - 1
             const stop = list.findIndex((entry) => entry.cycle > durable)

@@ -47,15 +47,15 @@ export class AckRing {
   }
 
   /** A publish that went on to the broker, which answers it. */
-  pushPassed(packetId: number, bytes: number): void {
-    this.push(ackKinds.puback, packetId, fromBroker, bytes)
+  pushPassed(kind: number, packetId: number, bytes: number): void {
+    this.push(kind, packetId, fromBroker, bytes)
   }
 
   /** The broker answered; false when there was no such publish. */
-  answered(packetId: number): boolean {
+  answered(kind: number, packetId: number): boolean {
     const entries = this.entries
     if (entries === undefined) return false
-    const key = ackKinds.puback * 0x1_0000 + packetId
+    const key = kind * 0x1_0000 + packetId
     for (let i = 0; i < this.length; i++) {
       const at = ((this.head + i) & this.mask) * stride
       if (entries[at] === key && entries[at + 1] === fromBroker) {

@@ -138,6 +138,29 @@ describe('with a client library', () => {
     expect(fresh.packets).toEqual([])
   })
 
+  it('a session hears nothing of devices that its owner may no longer speak for', async () => {
+    let speaksFor = ['*']
+    ingest = await runIngest({
+      authenticate: ({ clientId }) => ({
+        ...{ tokenId: clientId, tenant: 'default', device: clientId },
+        speaksFor: clientId === 'gate' ? speaksFor : ['*'],
+      }),
+    })
+    const owner = await connect('owner')
+    const gate = await connect('gate', { clean: false })
+    await gate.subscribeAsync(['devices/gate/commands', 'devices/pump-1/commands', 'devices/pump-2/#'], { qos: 1 })
+    await gate.endAsync()
+    const command = (device: string, payload: string) =>
+      owner.publishAsync(`devices/${device}/commands`, payload, { qos: 1 })
+    for (const device of ['pump-1', 'pump-2', 'gate']) await command(device, 'while it was away')
+    speaksFor = ['pump-2']
+    const again = await connect('gate', { clean: false })
+    await waitFor(() => again.heard.length === 2)
+    for (const device of ['pump-1', 'pump-2', 'gate']) await command(device, 'now')
+    await waitFor(() => again.heard.length === 4)
+    expect(again.heard.map(({ topic }) => topic.split('/')[1])).toEqual(['pump-2', 'gate', 'pump-2', 'gate'])
+  })
+
   it('MQTT 5 clients are told to speak 3.1.1', async () => {
     ingest = await runIngest()
     const { host, port } = ingest.address

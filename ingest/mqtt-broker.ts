@@ -12,7 +12,7 @@ import { type ConnectPacket, encodeConnect } from './mqtt-frames.ts'
 import { LiveFilters } from './mqtt-live-filters.ts'
 import { type BrokerSession, type SessionOwner, SessionStream } from './mqtt-session-stream.ts'
 import { SessionStore } from './mqtt-sessions.ts'
-import { isFilterAllowed, mayPublish, maySubscribe, readMqttTopic } from './mqtt-topic.ts'
+import { isFilterAllowed, isForeign, mayPublish, maySubscribe, readMqttTopic } from './mqtt-topic.ts'
 import type { RateLimits } from './rate-limits.ts'
 
 export interface MqttBroker {
@@ -128,6 +128,8 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
         (!isKnown && filters.size >= ingestLimits.filtersPerConnectionMax)
       ) {
         events.subscriptionRefused({ clientId: client.id, filter: filter.slice(0, 200) })
+        // Of a session that was kept, whose owner may no longer have it: nothing more waits for that.
+        void sessions.removeSubscriptions(client, [filter])
         return done(null, null)
       }
       if (!isKnown) {
@@ -138,7 +140,10 @@ export async function createMqttBroker(options: MqttBrokerOptions): Promise<Mqtt
     },
     authorizeForward(client, packet) {
       if (packet.topic.startsWith('$')) return null
-      const untaken = (ownerOf(client)?.outputBytes ?? 0) + client.conn.writableLength
+      const owner = ownerOf(client)
+      // What waited in a session that was kept, from when its owner might speak for more.
+      if (owner !== undefined && isForeign(owner.credential, packet.topic)) return null
+      const untaken = (owner?.outputBytes ?? 0) + client.conn.writableLength
       if (packet.qos === 0 && untaken > ingestLimits.outputBytesBeforeDropMax) {
         events.messageDropped('slow-reader', { clientId: client.id, topic: packet.topic })
         return null

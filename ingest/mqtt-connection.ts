@@ -294,8 +294,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.reader.unblock(blocks.passage)
   }
 
-  onAcknowledged(packetId: number): boolean {
-    return this.ring.answered(packetId)
+  onAcknowledged(kind: number, packetId: number): boolean {
+    return this.ring.answered(kind, packetId)
   }
 
   onSessionClosed(error: Error | undefined): void {
@@ -368,6 +368,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.publishes.onTick()
     if (!this.isOpen) return
     if (this.state === 'connecting') {
+      // While memory is used up its CONNECT waits unread: that is not its silence.
+      if (this.reader.isPaused) this.stateSince = nowMs
       if (nowMs - this.stateSince > limits.connectWithinMs) this.close('connect-late')
       return
     }

@@ -161,24 +161,32 @@ describe('while the store stalls', () => {
 })
 
 describe('acknowledgements', () => {
-  it('come in the order of the publishes, whether the front or the broker answers', async () => {
-    ingest = await runIngest()
-    const client = await connected('mixed')
-    const message = (id: number) =>
-      id % 3 === 0 ? publishPacket({ topic: 'devices/mixed/attributes', payload: 'v', id }) : reading(id)
-    for (let round = 0; round < 5; round++) {
-      if (round % 2 === 1) ingest.stall()
-      const wanted = upTo(100, round * 100 + 1)
-      client.send(Buffer.concat(wanted.map(message)))
-      if (round % 2 === 1) {
-        await waitFor(() => ingest.service.totals().receivedReadings > 0)
-        ingest.goOn()
+  it.each([
+    { qos: 1, type: 4 },
+    { qos: 2, type: 5 },
+  ] as const)(
+    'of QoS $qos come in the order of the publishes, whether the front or the broker answers',
+    async ({ qos, type }) => {
+      ingest = await runIngest()
+      const client = await connected('mixed')
+      const message = (id: number) =>
+        id % 3 === 0
+          ? publishPacket({ topic: 'devices/mixed/attributes', payload: 'v', id, qos })
+          : publishPacket({ topic: 'devices/mixed/telemetry', payload: `{"x":${id}}`, id, qos })
+      for (let round = 0; round < 5; round++) {
+        if (round % 2 === 1) ingest.stall()
+        const wanted = upTo(100, round * 100 + 1)
+        client.send(Buffer.concat(wanted.map(message)))
+        if (round % 2 === 1) {
+          await waitFor(() => ingest.service.totals().receivedReadings > 0)
+          ingest.goOn()
+        }
+        await waitFor(() => client.packets.length === 100)
+        expect(ids(client, type)).toEqual(wanted)
+        client.packets.length = 0
       }
-      await waitFor(() => client.packets.length === 100)
-      expect(ids(client)).toEqual(wanted)
-      client.packets.length = 0
-    }
-  })
+    },
+  )
 
   it('wait for the log: none before, all after', async () => {
     ingest = await runIngest()

@@ -408,6 +408,23 @@ describe('time', () => {
     await waitFor(() => client.packets.length === 200)
     expect(client.ended).toBe(false)
   })
+
+  it('who comes while memory is used up waits to be read, and is let in after', async () => {
+    ingest = await runIngest({ memoryBytes: 64 * 1024 })
+    const client = await connected('d')
+    ingest.stall()
+    client.send(publishPacket({ topic: 'devices/d/telemetry', payload: '{"x":1}'.padEnd(100_000) }))
+    await waitFor(() => ingest.service.health().state === 'degraded')
+    const late = await open()
+    late.send(connectPacket('late'))
+    await waitFor(() => ingest.service.totals().connections === 2)
+    vi.advanceTimersByTime(60_000)
+    expect(late.ended).toBe(false)
+    ingest.goOn()
+    expect((await late.next()).type).toBe(2)
+    vi.advanceTimersByTime(60_000)
+    expect([late.ended, await causes('connect-late')]).toEqual([false, 0])
+  })
 })
 
 describe('the life of the service', () => {

@@ -2,6 +2,7 @@
 // sends back. Most devices only publish telemetry and never have one.
 import type { DeviceCredential } from '../domain/authority.ts'
 import { ingestLimits as limits } from './limits.ts'
+import { ackKinds } from './mqtt-acks.ts'
 import type { MqttBroker } from './mqtt-broker.ts'
 import { type ConnectPacket, packetSize, packetTypes } from './mqtt-frames.ts'
 import type { BrokerSession, SessionOwner } from './mqtt-session-stream.ts'
@@ -17,7 +18,7 @@ export interface PassageEnd {
   /** Calls back when more may be written. */
   whenWritable(done: () => void): void
   /** The broker acknowledged a passed publish: true when it goes out in the order of the publishes, not now. */
-  onAcknowledged(packetId: number): boolean
+  onAcknowledged(kind: number, packetId: number): boolean
   /** A session that was opened stands, or there is room again. */
   onPassageFree(): void
   onSessionClosed(error: Error | undefined): void
@@ -145,8 +146,10 @@ export class MqttPassage implements SessionOwner {
       case packetTypes.connack:
         return this.forwardsConnack
       case packetTypes.puback:
-        return !this.end.onAcknowledged(bytes.readUInt16BE(at + 2))
+        return !this.end.onAcknowledged(ackKinds.puback, bytes.readUInt16BE(at + 2))
       case packetTypes.pubrec:
+        this.onPassedDone()
+        return !this.end.onAcknowledged(ackKinds.pubrec, bytes.readUInt16BE(at + 2))
       case packetTypes.suback:
       case packetTypes.unsuback:
         this.onPassedDone()

@@ -155,7 +155,7 @@ export class MqttPublishes {
     const passage = this.owner.passageFor(end - at)
     if (passage === undefined) return false
     if (qos === 2 && !passage.noteUnreleased(packetId)) return this.owner.refuse('unreleased')
-    if (qos === 1) this.ring.pushPassed(packetId, end - at)
+    if (qos > 0) this.ring.pushPassed(qos === 1 ? ackKinds.puback : ackKinds.pubrec, packetId, end - at)
     passage.pass(bytes, at, end)
     return true
   }

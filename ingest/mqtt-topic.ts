@@ -62,8 +62,14 @@ export function readMqttTopic(topic: string, open: boolean): MqttTopic {
 export function mayPublish(credential: DeviceCredential, topic: MqttTopic, text: string): boolean {
   if (topic.kind === 'refused') return false
   if (topic.kind === 'telemetry') return maySpeakFor(credential, topic.device)
-  const [root, device = ''] = text.split('/', 2)
-  return root !== 'devices' || maySpeakFor(credential, device)
+  return !isForeign(credential, text)
+}
+
+/** Whether a topic lies below another device's. */
+export function isForeign(credential: DeviceCredential, topic: string): boolean {
+  if (speaksForAll(credential)) return false
+  const [root, device = ''] = topic.split('/', 2)
+  return root === 'devices' && !maySpeakFor(credential, device)
 }
 
 /** Whether a credential may subscribe: nothing that could match below another device's topics. */

@@ -16,6 +16,11 @@ export interface RequestHead {
   /** '' when it is not there; the name in lower case. */
   header(name: string): string
   readonly peer: string
+  /**
+   * Whether the length of the body is said once and in a way that everybody reads alike (RFC 9112 §6.1, §6.3). The library takes the first of several
+   * Content-Length, and any Transfer-Encoding for chunked: a proxy in front that does otherwise would see another request where the body ends.
+   */
+  isLengthPlain(): boolean
 }
 
 export interface Answer {
@@ -297,6 +302,18 @@ class Exchange implements HttpExchange {
 
   header(name: string): string {
     return this.request.getHeader(name)
+  }
+
+  isLengthPlain(): boolean {
+    const { request } = this
+    const transferEncoding = request.getHeader('transfer-encoding')
+    if (transferEncoding === '' && request.getHeader('content-length') === '') return true
+    if (transferEncoding !== '' && transferEncoding.toLowerCase() !== 'chunked') return false
+    let lengths = 0
+    request.forEach((name) => {
+      if (name === 'content-length' || name === 'transfer-encoding') lengths++
+    })
+    return lengths === 1
   }
 
   get peer(): string {

@@ -129,27 +129,32 @@ export function deadLettersOf(log: ScriptedLog) {
   return log.appends
     .filter(({ topic }) => topic === 'dead-letters')
     .flatMap(({ rows, count }) => {
-      const letters = []
-      let at = 0
-      const text = (): Buffer => {
-        let length = 0
-        for (let shift = 0; ; shift += 7) {
-          const byte = rows[at++]!
-          length |= (byte & 127) << shift
-          if (byte < 128) break
-        }
-        at += length
-        return rows.subarray(at - length, at)
-      }
-      while (at < rows.length) {
-        const [tenant, device, id, reason, detail, metric, codec, origin] = Array.from({ length: 8 }, () =>
-          text().toString(),
-        )
-        const receivedAt = Number(rows.readBigInt64LE(at))
-        at += 8
-        letters.push({ tenant, device, id, reason, detail, metric, codec, origin, receivedAt, payload: text() })
-      }
+      const letters = readDeadLetters(rows)
       expect(letters.length).toBe(count)
       return letters
     })
+}
+
+export function readDeadLetters(rows: Buffer) {
+  const letters = []
+  let at = 0
+  const text = (): Buffer => {
+    let length = 0
+    for (let shift = 0; ; shift += 7) {
+      const byte = rows[at++]!
+      length |= (byte & 127) << shift
+      if (byte < 128) break
+    }
+    at += length
+    return rows.subarray(at - length, at)
+  }
+  while (at < rows.length) {
+    const [tenant, device, id, reason, detail, metric, codec, origin] = Array.from({ length: 8 }, () =>
+      text().toString(),
+    )
+    const receivedAt = Number(rows.readBigInt64LE(at))
+    at += 8
+    letters.push({ tenant, device, id, reason, detail, metric, codec, origin, receivedAt, payload: text() })
+  }
+  return letters
 }

@@ -30,6 +30,8 @@ export interface RunningIngest {
   /** Everything durable so far. */
   readings(): Promise<KeptReading[]>
   deadLetterCount(): Promise<number>
+  /** Rows of dead letters, chunk by chunk. */
+  deadLetterRows(): Promise<Buffer[]>
   /** Sum over all labels, or of the one with `cause`. */
   counted(name: string, cause?: string): Promise<number>
   close(): Promise<void>
@@ -86,6 +88,7 @@ export async function runIngest(settings: IngestSettings = {}): Promise<RunningI
     goOn: () => gate.open(),
     readings: () => readings(log),
     deadLetterCount: async () => (await chunks(log, 'dead-letters')).reduce((sum, chunk) => sum + chunk.count, 0),
+    deadLetterRows: async () => (await chunks(log, 'dead-letters')).map(({ rows }) => Buffer.from(rows)),
     async counted(name, cause) {
       const metric = (await instruments.snapshot()).find((each) => each.name === name)
       const values = metric?.values.filter(({ labels }) => cause === undefined || labels.cause === cause) ?? []

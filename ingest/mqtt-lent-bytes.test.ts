@@ -160,7 +160,7 @@ describe('bytes that were lent for one read', () => {
       // Copies for who listens live may be left out, never changed.
       const copies = watcher.packets.filter(({ type }) => type === packetType.publish).map(readPublish)
       expect(copies.length).toBeGreaterThan(0)
-      const payloadsOf = new Map(
+      const payloadsOf = new Map<string, Set<string>>(
         streams.flatMap(({ device, payloads }) =>
           [device, twinOf(device)].map((name) => [`devices/${name}/telemetry`, payloads] as const),
         ),

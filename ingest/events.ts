@@ -24,6 +24,7 @@ export type CloseCause =
   | 'memory'
   | 'slow-reader'
   | 'taken-over'
+  | 'left-behind'
   | 'connections-max'
   | 'revoked'
   | 'tls'

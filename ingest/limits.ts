@@ -16,6 +16,8 @@ export const ingestLimits = {
   sessionWithinMs: 10_000,
   /** From an answer that ends a connection to the end, when the peer does not close by itself. */
   lingerMs: 500,
+  /** What a peer sent and went away is taken within this time; what is still without room then is lost, and counted. */
+  leftWithinMs: 10_000,
 
   /**
    * What a device may owe of its rate (WEIR_RATE_LIMIT_READINGS_PER_S) when it comes anew and can't be made to wait: with telemetry as its will (beyond

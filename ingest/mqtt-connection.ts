@@ -74,6 +74,8 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
   private keepaliveMs = 0
   /** When the wait began for CONNECT, for its answer, for the session, or for the peer to close. */
   private stateSince: number
+  /** When the peer went; -1: it is there. */
+  private goneAt = -1
   private pingedAt = 0
   private pingsToAnswer = 0
 
@@ -86,9 +88,9 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.reader = new PacketReader(socket, this)
     this.output = new MqttOutput(socket, this)
     this.publishes = new MqttPublishes(this, host, this.reader, this.ring)
-    socket.on('error', () => this.end())
-    socket.on('end', () => this.end())
-    socket.on('close', () => this.end())
+    socket.on('error', () => this.onPeerGone())
+    socket.on('end', () => this.onPeerGone())
+    socket.on('close', () => this.onPeerGone())
     if (host.isReadingStopped) this.reader.pause()
   }
 
@@ -131,6 +133,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     this.output.uncork()
     this.charge()
     this.flushReady()
+    this.endIfGone()
   }
 
   /** Acknowledgements that need not wait go out; for the others the host calls when they are durable. */
@@ -292,6 +295,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
 
   onPassageFree(): void {
     this.reader.unblock(blocks.passage)
+    this.endIfGone()
   }
 
   onAcknowledged(kind: number, packetId: number): boolean {
@@ -336,12 +340,13 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
   }
 
   whenWritable(done: () => void): void {
-    this.output.whenWritable(done)
+    if (this.goneAt < 0) this.output.whenWritable(done)
+    else done()
     this.flushReady()
   }
 
   write(bytes: Buffer): void {
-    if (this.state !== 'closed' && this.state !== 'lingering') this.output.write(bytes)
+    if (this.isOpen && this.goneAt < 0) this.output.write(bytes)
   }
 
   onOutputFull(): void {
@@ -367,6 +372,10 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     }
     this.publishes.onTick()
     if (!this.isOpen) return
+    if (this.goneAt >= 0) {
+      if (nowMs - this.goneAt > limits.leftWithinMs) this.close('left-behind', 'what it sent last had no room in time')
+      return
+    }
     if (this.state === 'connecting') {
       // While memory is used up its CONNECT waits unread: that is not its silence.
       if (this.reader.isPaused) this.stateSince = nowMs
@@ -403,6 +412,29 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     if (this.admitted !== undefined && !this.host.auth.stands(this.admitted)) this.close('revoked')
   }
 
+  /**
+   * It closed, or was lost. What it sent before is taken all the same, though nothing tells it so: a publish of QoS 0 and a goodbye come in one go, and may
+   * wait behind a session that is opened, behind credit, or for the device's rate.
+   */
+  private onPeerGone(): void {
+    // The broker has its goodbye, and everything that it sent before it.
+    if (this.state === 'closed' || (this.state === 'lingering' && this.passage !== undefined)) return
+    if (!this.isOpen) {
+      this.end()
+      return
+    }
+    if (this.goneAt < 0) {
+      this.goneAt = this.host.nowMs
+      this.output.close()
+      this.reader.unblock(blocks.output)
+    }
+    this.endIfGone()
+  }
+
+  private endIfGone(): void {
+    if (this.goneAt >= 0 && this.isOpen && !this.reader.isWaiting && !this.passage?.isBusy) this.end()
+  }
+
   refuse(cause: CloseCause): false {
     this.close(cause)
     return false
@@ -435,6 +467,7 @@ export class MqttConnection implements PassageEnd, PacketTaker, OutputOwner, Pub
     if (this.state === 'closed') return
     this.flush(this.host.accepter.durableCycle)
     this.passage?.close()
+    this.passage = undefined
     this.state = 'lingering'
     this.stateSince = this.host.nowMs
     this.socket.end()

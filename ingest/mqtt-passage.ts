@@ -65,6 +65,11 @@ export class MqttPassage implements SessionOwner {
     return this.session !== undefined && !this.isReady
   }
 
+  /** The broker has something that it has not dealt with. */
+  get isBusy(): boolean {
+    return this.passed > 0
+  }
+
   open(connect: ConnectPacket, forwardsConnack: boolean): void {
     this.forwardsConnack = forwardsConnack
     this.session = this.broker.openSession(this, connect)

@@ -62,6 +62,11 @@ export class PacketReader {
     return !this.held.isEmpty && this.blockedBy === 0
   }
 
+  /** Something is held that a block keeps from being taken. */
+  get isWaiting(): boolean {
+    return !this.held.isEmpty && this.blockedBy !== 0
+  }
+
   isLate(nowMs: number): boolean {
     return !this.held.isEmpty && nowMs - this.packetSince > limits.packetWithinMs
   }
@@ -94,6 +99,7 @@ export class PacketReader {
       this.walkHeld()
       if (!this.taker.isOpen) return
       this.taker.afterWalk()
+      if (!this.taker.isOpen) return
     }
     this.resume()
   }

@@ -14,6 +14,10 @@ export const payloadRowsBytesMax = 4 * 1024 * 1024
 export const rejectionsMax = 16
 /** A name that is not allowed is quoted up to here. */
 const quotedCharactersMax = 60
+const tooManyReadings: Rejection = {
+  reason: 'too-many-readings',
+  detail: `the payload has more than ${payloadReadingsMax} readings, or more than ${payloadRowsBytesMax} bytes of them: send it in parts`,
+}
 
 export class PayloadSink implements ReadingSink {
   series!: SeriesCache
@@ -32,7 +36,8 @@ export class PayloadSink implements ReadingSink {
   private startLength = 0
   private startCount = 0
   private startLast = 0
-  private overflowed = false
+  /** Why nothing of this payload is used. */
+  private abandoned: Rejection | undefined
   private markedLength = 0
   private markedCount = 0
   private markedLast = 0
@@ -48,7 +53,7 @@ export class PayloadSink implements ReadingSink {
     this.elementAt = withoutClock
     this.accepted = 0
     this.clockless = false
-    this.overflowed = false
+    this.abandoned = undefined
     this.startLength = writer.length
     this.startCount = writer.count
     this.startLast = writer.receivedAt
@@ -61,16 +66,14 @@ export class PayloadSink implements ReadingSink {
 
   /** To be called once the codec is done. */
   finish(): void {
-    if (!this.overflowed) return
+    const { abandoned } = this
+    if (abandoned === undefined) return
     this.writer.truncate(this.startLength, this.startCount, this.startLast)
     this.accepted = 0
     this.rejected = 0
     this.rejections.length = 0
     this.rejectionCounts.length = 0
-    this.reject(
-      'too-many-readings',
-      `the payload has more than ${payloadReadingsMax} readings, or more than ${payloadRowsBytesMax} bytes of them: send it in parts`,
-    )
+    this.reject(abandoned.reason, abandoned.detail)
   }
 
   /** Stamped on the next row that is written. */
@@ -160,8 +163,12 @@ export class PayloadSink implements ReadingSink {
 
   private isFull(): boolean {
     if (this.accepted < payloadReadingsMax && this.writer.length - this.startLength < payloadRowsBytesMax) return false
-    this.overflowed = true
+    this.abandoned = tooManyReadings
     return true
+  }
+
+  abandon(reason: RejectReason, detail: string): void {
+    this.abandoned = { reason, detail }
   }
 
   private prefixOf(metric: string, observedAt: Micros): Buffer | undefined {

@@ -26,6 +26,8 @@ export interface ReadingSink {
   text(metric: string, observedAt: Micros, text: string): void
   /** Something that can't be used. `count`: how many readings it stands for; `metric` where the rest of the payload is usable. */
   reject(reason: RejectReason, detail: string, metric?: string, count?: number): void
+  /** Nothing of this payload is used, whatever else is said of it: it is refused whole. */
+  abandon(reason: RejectReason, detail: string): void
   /** The latest instant that is believed. */
   readonly observedAtMax: Micros
 

@@ -97,6 +97,13 @@ export class RowWriter {
     this.receivedAt = receivedAt
   }
 
+  /** Makes every row so much later: they were stamped before it was known how far the log had come. */
+  raiseReceivedAt(micros: number): void {
+    const row = new RowCursor(this.rows())
+    while (row.next()) setInt64(this.view, row.end - 8, row.receivedAt + micros)
+    this.receivedAt += micros
+  }
+
   /** What was written so far; shares memory with the writer. */
   rows(): Buffer {
     return this.bytes.subarray(0, this.length)

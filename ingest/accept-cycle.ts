@@ -44,6 +44,10 @@ export class PartitionChunks {
     return this.writer.count > 0 ? [...this.closed, this.writer] : this.closed
   }
 
+  raiseReceivedAt(micros: number): void {
+    for (const writer of this.chunks()) writer.raiseReceivedAt(micros)
+  }
+
   reset(): void {
     this.closed = []
     this.writer = this.first

@@ -109,6 +109,8 @@ class LogAccepter implements Accepter {
   private readonly committer: CycleCommitter
   /** The last receivedAt of each partition; rows are stamped above it. */
   private readonly receivedAtLast: Float64Array
+  /** The first receivedAt stamped in each partition while the log did not tell how far it had come; undefined: it has told. */
+  private firstUnsure: Float64Array | undefined
   /** One for all partitions, since ids are made of it. */
   private deadLetterAtLast = 0
   private now = 0
@@ -122,9 +124,13 @@ class LogAccepter implements Accepter {
     this.log = log
     this.clock = clock
     this.receivedAtLast = new Float64Array(log.partitions)
+    this.firstUnsure = log.state().state === 'ok' ? undefined : new Float64Array(log.partitions)
     this.goOnAbove()
     // One that was away when we started tells only now what it holds.
-    log.onState(() => this.goOnAbove())
+    log.onState(({ state }) => {
+      if (state === 'ok') this.raiseUnsure()
+      this.goOnAbove()
+    })
     this.committer = new CycleCommitter({
       log,
       clock,
@@ -142,6 +148,21 @@ class LogAccepter implements Accepter {
     for (let partition = 0; partition < log.partitions; partition++) {
       receivedAtLast[partition] = Math.max(receivedAtLast[partition]!, log.receivedAtMax('readings', partition))
       this.deadLetterAtLast = Math.max(this.deadLetterAtLast, log.receivedAtMax('dead-letters', partition))
+    }
+  }
+
+  /**
+   * The log has told how far it had come: what was accepted before, and it has not taken yet, goes above that. By a clock that was set back
+   * meanwhile a correction would else be older than what it corrects, and the table would keep the old value.
+   */
+  private raiseUnsure(): void {
+    const { log, receivedAtLast, firstUnsure } = this
+    this.firstUnsure = undefined
+    for (const [partition, first] of firstUnsure?.entries() ?? []) {
+      const micros = log.receivedAtMax('readings', partition) + 1 - first
+      if (first === 0 || micros <= 0) continue
+      this.committer.raiseReceivedAt(partition, micros)
+      receivedAtLast[partition]! += micros
     }
   }
 
@@ -173,6 +194,7 @@ class LogAccepter implements Accepter {
     sink.finish()
     const { accepted } = sink
     if (accepted > 0) {
+      if (this.firstUnsure?.[partition] === 0) this.firstUnsure[partition] = sink.receivedAtNext - accepted
       this.receivedAtLast[partition] = sink.receivedAtNext - 1
       cycle.readings += accepted
       cycle.bytes += sink.writtenBytes

@@ -117,6 +117,12 @@ export class CycleCommitter {
     return this.refusal ? { state: this.refusal.state, detail: this.refusal.detail } : { state: 'ok' }
   }
 
+  /** Of readings that the log has not taken yet. Not to be called while it may hold some of them. */
+  raiseReceivedAt(partition: number, micros: number): void {
+    this.gathering.rows[partition]!.raiseReceivedAt(micros)
+    if (this.committing) this.committing.rows[partition]!.raiseReceivedAt(micros)
+  }
+
   async drain(deadline: AbortSignal): Promise<void> {
     const upTo = this.gathering.beganAt === 0 ? this.gathering.number - 1 : this.gathering.number
     while (this.durableCycle < upTo && !deadline.aborted) {

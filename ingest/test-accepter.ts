@@ -1,6 +1,6 @@
 // The accepter over a log whose appends the test decides on, for the tests of accept.ts.
 import { expect } from 'vitest'
-import type { EventLog, LogTopic } from '../domain/event-log.ts'
+import type { EventLog, LogState, LogTopic } from '../domain/event-log.ts'
 import { RowCursor } from '../domain/row-format.ts'
 import { createInstruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -19,7 +19,7 @@ interface Append {
 }
 
 /** Appends wait for the test's word, or pass at once. */
-export class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedAtMax' | 'onState'> {
+export class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 'receivedAtMax' | 'state' | 'onState'> {
   readonly partitions: number
   readonly appends: Append[] = []
   /** Asked for each append: undefined waits for the test. */
@@ -54,7 +54,21 @@ export class ScriptedLog implements Pick<EventLog, 'partitions' | 'append' | 're
     })
   }
 
-  onState(): void {}
+  private standing: LogState = { state: 'ok' }
+  private readonly listeners: ((state: LogState) => void)[] = []
+
+  state(): LogState {
+    return this.standing
+  }
+
+  onState(listener: (state: LogState) => void): void {
+    this.listeners.push(listener)
+  }
+
+  turn(state: LogState): void {
+    this.standing = state
+    for (const listener of this.listeners) listener(state)
+  }
 
   receivedAtMax(): number {
     return this.receivedAtHighest

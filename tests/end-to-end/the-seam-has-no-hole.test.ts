@@ -274,26 +274,67 @@ type Latest = ReadonlyMap<
 >
 
 /** The table's readings, once it has all that was sent, each as it was sent last. */
-async function stored({ http }: WeirProcess, sent: AllSent): Promise<Kept> {
+async function stored({ http, data }: WeirProcess, sent: AllSent): Promise<Kept> {
   let stages = ''
-  return waitFor(
-    async () => {
-      const kept = new Map<string, ReadingItem>()
-      // Whether what is missing waits for the writer is the first that a red run is asked.
-      stages = JSON.stringify((await ask<PipelineAnswer>(`${http}/v1/pipeline`)).stages)
-      for await (const item of allReadings(http, { device: 'seam-*', from: '0' }))
-        kept.set(`${item.device} ${item.metric} ${item.observedAt}`, item)
-      for (const [key, { values }] of sent) {
-        const item = kept.get(key)
-        if (!item) throw new Error(`${key} is not in the table`)
-        const value = item.value ?? item.text
-        if (value !== values.at(-1)) throw new Error(`${key} is ${value} in the table, not ${values.at(-1)}`)
-      }
-      expect(kept.size).toBe(sent.size)
-      return kept
-    },
-    { withinMs: 120_000, everyMs: 250, what: () => `all acknowledged readings in the table, with ${stages}` },
+  let wrong: readonly Sent[] = []
+  try {
+    return await waitFor(
+      async () => {
+        const kept = new Map<string, ReadingItem>()
+        // Whether what is missing waits for the writer is the first that a red run is asked.
+        stages = JSON.stringify((await ask<PipelineAnswer>(`${http}/v1/pipeline`)).stages)
+        const askedAt = performance.now()
+        for await (const item of allReadings(http, { device: 'seam-*', from: '0' }))
+          kept.set(`${item.device} ${item.metric} ${item.observedAt}`, item)
+        const tookMs = Math.round(performance.now() - askedAt)
+        const missing = [...sent].filter(([key]) => !kept.has(key)).map(([, each]) => each)
+        const old = [...sent].filter(([key, { values }]) => kept.has(key) && said(kept.get(key)!) !== values.at(-1))
+        wrong = [...old.map(([, each]) => each), ...missing]
+        // Missing to the end, with old values among them: a tail that is not stored yet. Old values alone: something else.
+        if (wrong.length > 0)
+          throw new Error(
+            `${missing.length} of ${sent.size} readings missing (${messages(missing)}), ${old.length} with an older value (${messages(old.map(([, each]) => each))}); it took ${tookMs} ms to read them`,
+          )
+        expect(kept.size).toBe(sent.size)
+        return kept
+      },
+      { withinMs: 120_000, everyMs: 250, what: () => `all acknowledged readings in the table, with ${stages}` },
+    )
+  } catch (error) {
+    const stories = await Promise.all(wrong.slice(0, 3).map((each) => versionsOf(data, each)))
+    const { message } = error as Error
+    throw new Error([message, ...stories].join('\n  '), { cause: error })
+  }
+}
+
+/** Which of each device's messages say them last. */
+function messages(all: readonly Sent[]): string {
+  const byDevice = new Map<number, number[]>()
+  for (const { device, indexes } of all) byDevice.set(device, [...(byDevice.get(device) ?? []), indexes.at(-1)!])
+  const words = [...byDevice].map(
+    ([device, indexes]) => `seam-${device}: ${Math.min(...indexes)} to ${Math.max(...indexes)}`,
   )
+  return words.join(', ') || 'none'
+}
+
+/** Every row that the table holds of an identity: tells a correction that lost against what it corrects from one that never came. */
+async function versionsOf(data: string, { series, observedAt, indexes, values }: Sent): Promise<string> {
+  const [device, metric] = series.split(' ') as [string, string]
+  const rows = await queryStore<{ value: number | null; text: string; received: string; logOffset: number }>(
+    data,
+    `SELECT value, text, toString(receivedAt) AS received, logOffset FROM weir.readings WHERE device = '${device}' AND metric = '${metric}' AND observedAt = fromUnixTimestamp64Milli(${observedAt}) ORDER BY receivedAt`,
+  ).catch((error: Error) => error.message)
+  const verdict =
+    typeof rows === 'string'
+      ? 'the table can not be asked'
+      : rows.some(({ value, text }) => (text === '' ? value : text) === values.at(-1))
+        ? 'the newest is THERE NOW: it came late, or it LOST AGAINST AN OLDER ONE if it is not the last of these'
+        : 'the newest is NOT in the table: it waits in the log if the writer lags, else it is LOST'
+  return `${series} of ${observedAt}, sent as ${values} by messages ${indexes}: ${verdict}; rows ${JSON.stringify(rows)}`
+}
+
+function said({ value, text }: ReadingItem): number | string | undefined {
+  return value ?? text
 }
 
 /** What /v1/latest says, once that is what was sent. */

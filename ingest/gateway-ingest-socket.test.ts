@@ -28,6 +28,20 @@ describe('WebSocket /v1/ingest', () => {
     }
   })
 
+  it('takes nothing behind a message that it closes for, and says so once, though the peer closes in the same segment', async () => {
+    const ingest = await startGateway()
+    const socket = openSocket(ingest)
+    await socket.hello()
+    const frames = [5, 4, 6, 3, 7].map((id) =>
+      clientFrame(opcodes.binary, ingestFrame(id, 0, '', `{"ts":${id},"a":${id}}`)),
+    )
+    socket.socket.write(Buffer.concat([...frames, clientFrame(opcodes.close, Buffer.from([0x03, 0xe8]))]))
+    await socket.closed()
+    await waitFor(() => ingest.service.totals().durableReadings > 0)
+    expect((await ingest.readings()).map(({ value }) => value)).toEqual([5])
+    expect(await ingest.counted('weir_gateway_sockets_closed_total', 'order')).toBe(1)
+  })
+
   it('says hello and acknowledges up to what is durable, in one send', async () => {
     const ingest = await startGateway()
     const socket = openSocket(ingest)

@@ -43,6 +43,23 @@ describe('what can not be used', () => {
     expect(letters[0]!.payload.equals(letters[1]!.payload)).toBe(true)
   })
 
+  it('of a line that is no JSON is that line alone, though its beginning would have been a reading too many', async () => {
+    const { accepter, accept, settled, route } = startAccepter()
+    const lines = accepter.route('default', 'd1', 'ndjson', route.origin)
+    // Names that are known are read from the bytes as they come, and taken back where it turns out that they are no JSON.
+    accept('{"a":0,"b":0}', lines)
+    const full = '{"a":1}\n'.repeat(payloadReadingsMax - 1)
+    accept(`${full}{"a":1,"b":2,}`, lines)
+    expect([accepter.lastAccepted, accepter.lastDeadLettered, accepter.lastReason]).toEqual([
+      payloadReadingsMax - 1,
+      1,
+      'malformed-payload',
+    ])
+    accept(`${full}{"a":1,"b":2}`, lines)
+    expect([accepter.lastAccepted, accepter.lastReason]).toEqual([0, 'too-many-readings'])
+    await settled()
+  })
+
   it('of an element with a bad instant is one dead letter, counted as the readings that it held', async () => {
     const { accepter, log, accept, settled } = startAccepter()
     accept('[{"ts":"soon","a":1,"b":{"c":2,"d":null}},{"a":5}]')

@@ -188,7 +188,10 @@ export class TelemetryRequests {
     const stray = new URLSearchParams(exchange.query).keys().next().value
     if (stray !== undefined) return invalidParameter(stray, 'is not a parameter of this route, which has none')
     const encoding = exchange.header('content-encoding')
-    if (encoding !== '' && encoding !== 'identity') return unsupportedEncoding(encoding)
+    if (encoding !== '' && encoding.toLowerCase() !== 'identity') return unsupportedEncoding(encoding)
+    // The library takes chunks off and lets any other coding of a transfer pass as it is.
+    const transfer = exchange.header('transfer-encoding')
+    if (transfer !== '' && transfer.toLowerCase() !== 'chunked') return unsupportedEncoding(transfer)
     if (this.count >= limits.requestsInFlightMax) return unavailable.memoryUsed()
     return this.host.refusal()
   }
@@ -268,6 +271,7 @@ function bodyTooSlow(): RequestError {
 }
 
 function nothingUsable(deadLettered: number, id: string): RequestError {
-  const detail = `None of ${deadLettered} could be used. The body is kept: GET /v1/dead-letters/${id} says why.`
+  const where = `GET /v1/dead-letters/${id} on the API’s port (WEIR_HTTP_PORT)`
+  const detail = `None of ${deadLettered} could be used. The body is kept: ${where} says why.`
   return new RequestError(422, 'nothing-usable', 'Nothing of it could be used', detail)
 }

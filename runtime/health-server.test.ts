@@ -1,4 +1,6 @@
 // The port that operators and health checks ask, whatever the roles.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { Server } from 'node:http'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { waitFor } from '../tests/helpers/wait-for.ts'
@@ -73,6 +75,43 @@ describe('the health port', () => {
       expect(await answer.json()).toMatchObject({ detail: `${path} takes no parameters; there is ?verbose=1` })
       expect((await fetch(`${url}${path}?`)).status).toBe(200)
     }
+  })
+
+  it('says what went wrong when the state of the processes cannot be had, and goes on', async () => {
+    let isBroken = true
+    const server = await begin(() => {
+      if (isBroken) throw new Error('the children do not answer')
+      return [statusOf({ log: { state: 'ok' } })]
+    })
+    for (const path of ['/readyz', '/metrics', '/status']) {
+      const answer = await fetch(`${server.url()}${path}`)
+      expect(answer.status).toBe(500)
+      expect(answer.headers.get('content-type')).toMatch(/^application\/problem\+json/)
+      expect(await answer.json()).toMatchObject({ status: 500, detail: expect.stringContaining('do not answer') })
+    }
+    expect((await fetch(`${server.url()}/healthz`)).status).toBe(200)
+    isBroken = false
+    expect((await fetch(`${server.url()}/readyz`)).status).toBe(200)
+  })
+
+  it('is degraded, and listens on, when a connection could not be taken; the next one that is heard mends it', async () => {
+    const server = await begin(() => [])
+    let listening: Server | undefined
+    const seen = (message: unknown): void => {
+      listening = (message as { readonly server: Server }).server
+    }
+    subscribe('http.server.request.start', seen)
+    try {
+      await fetch(`${server.url()}/healthz`)
+    } finally {
+      unsubscribe('http.server.request.start', seen)
+    }
+    expect(server.health()).toEqual({ state: 'ok' })
+    // What Node says where no descriptor is free.
+    listening!.emit('error', Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' }))
+    expect(server.health()).toEqual({ state: 'degraded', detail: 'The health port had trouble: accept EMFILE' })
+    expect((await fetch(`${server.url()}/healthz`)).status).toBe(200)
+    expect(server.health()).toEqual({ state: 'ok' })
   })
 
   it('lets go of those that ask and take no answer, so that others are heard', async () => {

@@ -75,11 +75,9 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
           }
           const [path, query] = splitUrl(request.url ?? '/')
           const answered = query === '' ? answer(path) : Promise.resolve(withoutParameters(path, query))
-          answered.then(
-            ({ code, type, body }) =>
-              response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store' }).end(body),
-            (error: Error) => response.destroy(error),
-          )
+          answered.catch(failed).then(({ code, type, body }) => {
+            response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store' }).end(body)
+          })
         },
       )
       created.maxConnections = connectionsMax
@@ -117,6 +115,13 @@ export function createHealthServer({ host, port, status, clock }: HealthServerOp
 function splitUrl(url: string): readonly [path: string, query: string] {
   const at = url.indexOf('?')
   return at < 0 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)]
+}
+
+/** A fault of ours: whoever watches hears of it, and may ask again. */
+function failed({ message }: Error): Answer {
+  const detail = `The state of the processes could not be put together: ${message.slice(0, 200)}. Ask again; the log of weir start may say more.`
+  const problem = { type: '/problems/internal-error', title: 'Something failed on our side', status: 500, detail }
+  return { code: 500, type: 'application/problem+json', body: JSON.stringify(problem) }
 }
 
 /** As every other route of Weir: what would do nothing is refused, not ignored. */

@@ -22,7 +22,10 @@ describe('a web server', () => {
     const server = createWebServer({
       connectionsMax,
       onConnectionRefused: (peer) => refused.push(peer),
-      onRequest: (exchange) => exchange.answer({ status: 200, body: 'well' }),
+      onRequest: (exchange) =>
+        exchange.answer(
+          exchange.path === '/last' ? { status: 404, body: 'no', close: true } : { status: 200, body: 'well' },
+        ),
       sockets: {
         '/socket': {
           messageBytesMax: 1_024,
@@ -72,6 +75,20 @@ describe('a web server', () => {
     await waitFor(() => strangers.every(({ socket }) => socket.closed), { withinMs: endedWithinMs, what: 'their end' })
     clearInterval(trickling)
     expect(server.connectionCount).toBe(0)
+  })
+
+  it('gives HEAD the head alone, so that the next answer on the connection is read as one', async () => {
+    const { port } = await start(10)
+    const both = open(port, `HEAD / HTTP/1.1\r\nHost: x\r\n\r\n${asked}`)
+    await waitFor(() => both.socket.closed, { withinMs: 20_000 })
+    const [before, first, second, ...more] = both.heard().split('HTTP/1.1 200 OK\r\n')
+    expect([before, more]).toEqual(['', []])
+    expect(first).toMatch(/content-length: 4\r\n/i)
+    expect(first).toMatch(/\r\n\r\n$/)
+    expect(second).toMatch(/\r\n\r\nwell$/)
+    const last = open(port, 'HEAD /last HTTP/1.1\r\nHost: x\r\n\r\n')
+    await waitFor(() => last.socket.closed, { withinMs: 20_000 })
+    expect(last.heard()).toMatch(/^HTTP\/1.1 404 [^\n]*\r\n(?:[^\r]+\r\n)+\r\n$/)
   })
 
   it('closes those beyond its limit, and has room again when others went or became WebSockets', async () => {

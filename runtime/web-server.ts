@@ -337,7 +337,13 @@ class Exchange implements HttpExchange {
     response.cork(() => {
       response.writeStatus(`${status} ${STATUS_CODES[status] ?? ''}`)
       for (const name of Object.keys(headers)) response.writeHeader(name, headers[name]!)
-      response.end(body, close)
+      // A body after such a head would be read as the next answer.
+      if (this.method !== 'HEAD' || close) response.end(this.method === 'HEAD' ? '' : body, close)
+      else {
+        // Given the length, or nothing in its place, the library waits for that many bytes and closes at the next request.
+        response.writeHeader('content-length', String(Buffer.byteLength(body)))
+        response.endWithoutBody()
+      }
     })
   }
 }

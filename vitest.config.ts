@@ -36,6 +36,9 @@ const canRunKafka =
     (process.env.PATH ?? '').split(delimiter).some((folder) => existsSync(join(folder, name))),
   )
 
+// As the store's own process is started with: where tests have the engine in theirs, slow questions must not hold every thread.
+process.env.UV_THREADPOOL_SIZE ??= '16'
+
 export default defineConfig({
   test: {
     globalSetup: 'tests/helpers/global-setup.ts',

@@ -25,6 +25,7 @@ import { LogFeed } from './live/log-feed.ts'
 import type { AskHistory, AskReceived } from './live/table-pages.ts'
 import { PipelineRates } from './pipeline-rates.ts'
 import { askReceivedAnomalies } from './queries/anomalies.ts'
+import { catchUpSettings } from './queries/question.ts'
 import { askReadings } from './queries/readings.ts'
 import { askReceivedReadings } from './queries/received-readings.ts'
 import { askStoredSeries } from './queries/stored-series.ts'
@@ -67,7 +68,12 @@ export function createApiService(options: ApiServiceOptions): ApiService {
   const lastValues = new LastValues()
   const withLogOffset = log.hasManyAppenders
   const history: AskHistory = (question, signal) =>
-    askReadings(clickhouse, { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc', withLogOffset }, signal)
+    askReadings(
+      clickhouse,
+      { ...question, to: Number.MAX_SAFE_INTEGER - 1, order: 'asc', withLogOffset },
+      signal,
+      catchUpSettings,
+    )
   const received: AskReceived = (question, signal) =>
     askReceivedReadings(clickhouse, { ...question, withLogOffset }, signal)
   const retentionMs = config.retentionRaw

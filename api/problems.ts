@@ -30,10 +30,25 @@ const pathLengthMax = 100
 
 /** ClickHouse's TIMEOUT_EXCEEDED and MEMORY_LIMIT_EXCEEDED. */
 const costCodes = new Set(['159', '241'])
+/** ClickHouse's TOO_MANY_SIMULTANEOUS_QUERIES. */
+const busyCode = '202'
+/** A question may take ten seconds: a place is free before long. */
+const busyRetrySeconds = 5
 
 /** The store can't be asked at the moment, or not for so much. */
 function storeProblem(error: RetryableError | RejectedError): RequestError & { readonly retryAfterSeconds: number } {
-  const isTooCostly = costCodes.has(String((error.cause as { code?: unknown } | undefined)?.code))
+  const code = String((error.cause as { code?: unknown } | undefined)?.code)
+  if (code === busyCode)
+    return Object.assign(
+      new RequestError(
+        503,
+        'store-busy',
+        'The table is busy with other questions',
+        'All places for questions are held by others that take long, and none became free in time. Nothing is wrong with this question: ask again in a few seconds. If it stays so, somebody asks for too much: shorter ranges, fewer series and coarser resolutions take less. Readings are still taken in and kept, and /v1/latest and live go on.',
+      ),
+      { cause: error, retryAfterSeconds: busyRetrySeconds },
+    )
+  const isTooCostly = costCodes.has(code)
   const problem = isTooCostly
     ? new RequestError(
         503,

@@ -123,6 +123,33 @@ describe('without the store', () => {
     await api.stop()
   })
 
+  it('a question that finds all places of the store held by others says so, and is answered once one is free', async () => {
+    const { api, url } = await world.startApi(world.clickhouse)
+    const leaving = new AbortController()
+    const others = Array.from({ length: 4 }, () =>
+      world.clickhouse
+        .query('SELECT sum(sleepEachRow(0.05)) AS held FROM numbers(1200) SETTINGS max_block_size = 1', {
+          signal: leaving.signal,
+        })
+        .catch(() => 'ended'),
+    )
+    // Until all four have begun.
+    const found = await waitFor(
+      async () => {
+        const answer = await ask(`${url}/v1/readings`)
+        return answer.status === 503 && answer
+      },
+      { withinMs: 40_000 },
+    )
+    expect([found.retryAfter, problemSchema.parse(found.body).type]).toEqual(['5', '/problems/store-busy'])
+    expect(problemSchema.parse(found.body).detail).toMatch(/held by others.*ask again/s)
+    expect((await ask(`${url}/v1/latest`)).status).toBe(200)
+    leaving.abort()
+    expect(await Promise.all(others)).toEqual(Array(4).fill('ended'))
+    await waitFor(async () => (await ask(`${url}/v1/readings`)).status === 200)
+    await api.stop()
+  })
+
   it('a question ends in the store when its asker goes away', async () => {
     const running = async () => {
       const { rows } = await world.clickhouse.query<{ n: number }>(

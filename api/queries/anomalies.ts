@@ -2,7 +2,7 @@
 import type { Micros } from '../../domain/reading.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { anomaliesTable, folded } from '../../storage/tables.ts'
-import { instant, questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
+import { catchUpSettings, instant, questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
 
 export interface AnomalyRow {
   readonly id: string
@@ -89,7 +89,7 @@ export async function askReceivedAnomalies(
         limit,
         ...(after && { afterReceivedAt: after.receivedAt, afterId: after.id }),
       },
-      settings: questionSettings,
+      settings: catchUpSettings,
       signal,
     },
   )

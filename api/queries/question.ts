@@ -66,4 +66,9 @@ export const questionSettings = {
   max_execution_time: 10,
   max_memory_usage: 1_000_000_000,
   max_threads: 2,
+  // With the time to answer it stays below `answerMsMax`: whoever waits hears that others hold the places.
+  queue_max_wait_ms: 4_000,
 } as const
+
+/** Of those who follow live: they keep their turn in the queue, and say themselves when it has taken too long. */
+export const catchUpSettings = { ...questionSettings, queue_max_wait_ms: 0 } as const

@@ -1,6 +1,6 @@
 // Raw readings in order of time, a page at a time; each once, whatever was sent again or corrected.
 import type { Micros } from '../../domain/reading.ts'
-import type { ClickHouse } from '../../storage/open-clickhouse.ts'
+import type { ClickHouse, QueryOptions } from '../../storage/open-clickhouse.ts'
 import { folded, readingsTable } from '../../storage/tables.ts'
 import { questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
 
@@ -34,6 +34,7 @@ export async function askReadings(
   clickhouse: ClickHouse,
   question: ReadingsQuestion,
   signal: AbortSignal,
+  settings: QueryOptions['settings'] = questionSettings,
 ): Promise<readonly ReadingRow[]> {
   const { order, after, limit, withLogOffset } = question
   // The bound that the key gives narrows what is read; the key itself decides among readings of the same instant.
@@ -61,7 +62,7 @@ export async function askReadings(
         limit,
         ...(after && { afterObservedAt: after.observedAt, afterDevice: after.device, afterMetric: after.metric }),
       },
-      settings: questionSettings,
+      settings,
       signal,
     },
   )

@@ -3,7 +3,7 @@
 import type { Micros } from '../../domain/reading.ts'
 import type { ClickHouse } from '../../storage/open-clickhouse.ts'
 import { folded, readingsTable } from '../../storage/tables.ts'
-import { instant, questionSettings, type SeriesQuestion, seriesCondition } from './question.ts'
+import { catchUpSettings, instant, type SeriesQuestion, seriesCondition } from './question.ts'
 import type { ReadingKey, ReadingRow } from './readings.ts'
 
 export interface ReceivedKey extends ReadingKey {
@@ -48,7 +48,7 @@ export async function askReceivedReadings(
           afterObservedAt: after.observedAt,
         }),
       },
-      settings: questionSettings,
+      settings: catchUpSettings,
       signal,
     },
   )

@@ -176,7 +176,9 @@ export class Engine {
     statement.signal.addEventListener('abort', end, { once: true })
     this.endings.add(ending)
     try {
-      const release = await this.lanes[statement.lane].enter(ending.signal)
+      // ClickHouse's own name for it.
+      const waitMsMax = Number(statement.settings.get('queue_max_wait_ms') ?? 0)
+      const release = await this.lanes[statement.lane].enter(ending.signal, waitMsMax)
       const done = this.inSession(statement, ending.signal, work)
       this.running.add(done)
       try {

@@ -14,18 +14,14 @@ export class Lane {
     this.waitingMax = waitingMax
   }
 
-  /** Resolves with the way out, to be called once. */
-  async enter(signal: AbortSignal): Promise<() => void> {
+  /** Resolves with the way out, to be called once. `waitMsMax`: who has not come in by then is refused; 0: waits for as long as it takes. */
+  async enter(signal: AbortSignal, waitMsMax = 0): Promise<() => void> {
     signal.throwIfAborted()
     if (this.inside >= this.insideMax) {
       if (this.waiting.length >= this.waitingMax) {
-        throw new EngineError(
-          202,
-          'TOO_MANY_SIMULTANEOUS_QUERIES',
-          `Too many ${this.what}: ${this.insideMax} run and ${this.waitingMax} wait; try again later`,
-        )
+        throw this.full(`${this.insideMax} run and ${this.waitingMax} wait`)
       }
-      await this.turn(signal)
+      await this.turn(signal, waitMsMax)
     } else this.inside++
     return () => {
       const next = this.waiting.shift()
@@ -34,18 +30,32 @@ export class Lane {
     }
   }
 
-  private turn(signal: AbortSignal): Promise<void> {
+  private turn(signal: AbortSignal, waitMsMax: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const go = (): void => {
+      const settle = (): void => {
+        clearTimeout(timer)
         signal.removeEventListener('abort', leave)
+      }
+      const go = (): void => {
+        settle()
         resolve()
       }
       const leave = (): void => {
+        settle()
         this.waiting.splice(this.waiting.indexOf(go), 1)
-        reject(signal.reason)
+        reject(
+          signal.aborted
+            ? signal.reason
+            : this.full(`${this.insideMax} run, and none of them ended within ${waitMsMax} ms`),
+        )
       }
+      const timer = waitMsMax > 0 ? setTimeout(leave, waitMsMax) : undefined
       this.waiting.push(go)
       signal.addEventListener('abort', leave, { once: true })
     })
+  }
+
+  private full(how: string): EngineError {
+    return new EngineError(202, 'TOO_MANY_SIMULTANEOUS_QUERIES', `Too many ${this.what}: ${how}; try again later`)
   }
 }

@@ -116,7 +116,6 @@ describe('POST /v1/telemetry/{device}', () => {
     ['another content type', 415, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded'],
     ['a content type without a codec', 415, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Type: application/vnd.x'],
     ['a compressed body', 415, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Encoding: gzip'],
-    ['a body compressed on its way', 415, 'POST /v1/telemetry/d HTTP/1.1\r\nTransfer-Encoding: gzip, chunked'],
     ['a page of another site', 403, 'POST /v1/telemetry/d HTTP/1.1\r\nOrigin: http://evil.example'],
     ['a page without an origin', 403, 'POST /v1/telemetry/d HTTP/1.1\r\nOrigin: null'],
     ['a second length', 400, 'POST /v1/telemetry/d HTTP/1.1\r\nContent-Length: 8'],
@@ -125,8 +124,7 @@ describe('POST /v1/telemetry/{device}', () => {
     ['a socket that is not opened', 426, 'GET /v1/ingest HTTP/1.1'],
   ])('refuses %s with %i', async (_name, status, head) => {
     const ingest = await startGateway()
-    const body = head.includes('chunked') ? '\r\n7\r\n{"a":1}\r\n0\r\n\r\n' : 'Content-Length: 7\r\n\r\n{"a":1}'
-    const got = await raw(ingest, `${head}\r\nHost: 127.0.0.1\r\n${body}`)
+    const got = await raw(ingest, `${head}\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\n{"a":1}`)
     expect(got).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
     const problem = JSON.parse(got.slice(got.indexOf('\r\n\r\n')))
     expect(problem).toMatchObject({ status, type: expect.stringMatching(/^\/problems\/[a-z-]+$/) })

@@ -189,9 +189,6 @@ export class TelemetryRequests {
     if (stray !== undefined) return invalidParameter(stray, 'is not a parameter of this route, which has none')
     const encoding = exchange.header('content-encoding')
     if (encoding !== '' && encoding.toLowerCase() !== 'identity') return unsupportedEncoding(encoding)
-    // The library takes chunks off and lets any other coding of a transfer pass as it is.
-    const transfer = exchange.header('transfer-encoding')
-    if (transfer !== '' && transfer.toLowerCase() !== 'chunked') return unsupportedEncoding(transfer)
     if (this.count >= limits.requestsInFlightMax) return unavailable.memoryUsed()
     return this.host.refusal()
   }

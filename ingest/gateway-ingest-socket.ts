@@ -174,7 +174,10 @@ export class IngestSocket implements SocketHandler, MessageTaker {
   }
 
   onAuthChanged(): void {
-    if (this.credential !== undefined && !this.host.auth.stands(this.credential)) this.close('revoked')
+    if (this.credential === undefined || this.host.auth.stands(this.credential)) return
+    // What came before was sent while it stood.
+    this.host.takeGathered()
+    this.close('revoked')
   }
 
   /** True when the debt is paid: what waited is said. */
@@ -234,7 +237,7 @@ export class IngestSocket implements SocketHandler, MessageTaker {
   private close(cause: keyof typeof closeCodes): void {
     const { device, peer, socket } = this
     if (socket === undefined) return
-    // Also where the peer is on its way out already: nothing that came behind this is taken.
+    // Nothing more is taken from here on, even where the peer closed first and the library has nothing left to end.
     this.socket = undefined
     this.host.events.socketClosed(cause, { path: origin, peer, ...(device !== undefined && { device }) })
     socket.end(closeCodes[cause], cause)

@@ -43,7 +43,7 @@ export class PayloadSink implements ReadingSink {
   private markedLast = 0
   private markedReceivedAt = 0
   private markedAccepted = 0
-  private markedOverflowed = false
+  private markedAbandoned: Rejection | undefined
 
   /** `receivedAt`: for the first row; each further one is a microsecond later. */
   open(series: SeriesCache, writer: RowWriter, receivedAt: Micros, now: Micros): void {
@@ -134,14 +134,14 @@ export class PayloadSink implements ReadingSink {
     this.markedLast = this.writer.receivedAt
     this.markedReceivedAt = this.receivedAt
     this.markedAccepted = this.accepted
-    this.markedOverflowed = this.overflowed
+    this.markedAbandoned = this.abandoned
   }
 
   rewind(): void {
     this.writer.truncate(this.markedLength, this.markedCount, this.markedLast)
     this.receivedAt = this.markedReceivedAt
     this.accepted = this.markedAccepted
-    this.overflowed = this.markedOverflowed
+    this.abandoned = this.markedAbandoned
     this.elementAt = withoutClock
   }
 

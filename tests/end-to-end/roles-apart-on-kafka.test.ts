@@ -142,7 +142,11 @@ describe('roles apart on Kafka', () => {
       withinMs: 60_000,
       what: 'the others to go on with every partition',
     })
-    expect((await queryStore<{ n: number }>(data, 'SELECT count() AS n FROM weir.readings'))[0]!.n).toBe(0)
+    // Its store may be up before its tables are made.
+    const stored = async () =>
+      (await queryStore<{ n: number }>(data, "SELECT count() AS n FROM system.tables WHERE name = 'readings'"))[0]!.n >
+        0 && (await queryStore<{ n: number }>(data, 'SELECT count() AS n FROM weir.readings'))[0]!
+    expect(await waitFor(stored, { withinMs: 30_000, what: 'the tables of its store' })).toEqual({ n: 0 })
     await other.stop()
   }, 150_000)
 

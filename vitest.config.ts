@@ -69,7 +69,7 @@ export default defineConfig({
           ...(isAllOnKafka && { globalSetup: kafkaSetup }),
           testTimeout: 600_000,
           hookTimeout: 300_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 1 },
         },
       },

@@ -40,11 +40,16 @@ export async function putBack(
   // A proxy, or something else altogether.
   if (!isOfType(answer, 'application/problem+json'))
     throw away(`What answers at ${gateway.url} is no gateway of Weir (${answer.status}).`)
-  const problem = JSON.parse(text) as { title: string; detail: string; type: string }
+  const problem = JSON.parse(text) as { title: string; detail: string; type: string; deadLetter?: string }
   // A gateway that does not know us (its admin token, or its name, is another), or asks to wait: no fault of what is put back.
   if ([401, 403, 421, 429, 503].includes(answer.status)) throw away(problem.detail)
   if (answer.status === 415) throw withoutCodec(codec)
-  throw new RequestError(answer.status, problem.type.replace('/problems/', ''), problem.title, problem.detail)
+  // The gateway sends its peers to another port, which is this one.
+  const detail =
+    problem.deadLetter === undefined
+      ? problem.detail
+      : `None of it could be used. It is kept once more: GET /v1/dead-letters/${problem.deadLetter} says why.`
+  throw new RequestError(answer.status, problem.type.replace('/problems/', ''), problem.title, detail)
 }
 
 function isOfType({ headers }: Response, mediaType: string): boolean {

@@ -1,5 +1,6 @@
 // What queries about readings have in common: which series, between which instants, and what a question may cost. Names and instants are always
 // bound, never spliced.
+import { availableParallelism } from 'node:os'
 import type { Micros, Tenant } from '../../domain/reading.ts'
 import { RejectedError } from '../../storage/classify-error.ts'
 import { foldedSettings } from '../../storage/tables.ts'
@@ -60,12 +61,15 @@ export function isWithoutTables(error: unknown): error is RejectedError {
   return error instanceof RejectedError && (error.code === 60 || error.code === 81)
 }
 
+/** The store may be on this machine: on two cores one of them is left to whoever takes readings. */
+export const questionThreadsMax = availableParallelism() > 3 ? 2 : 1
+
 /** What one question of a person may take. The store runs it behind the writer's inserts by itself. */
 export const questionSettings = {
   ...foldedSettings,
   max_execution_time: 10,
   max_memory_usage: 1_000_000_000,
-  max_threads: 2,
+  max_threads: questionThreadsMax,
   // With the time to answer it stays below `answerMsMax`: whoever waits hears that others hold the places.
   queue_max_wait_ms: 4_000,
 } as const

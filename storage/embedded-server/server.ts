@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { totalmem } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { listenError } from '../../runtime/listen-error.ts'
@@ -129,10 +129,13 @@ export function createEmbeddedServer(options: EmbeddedServerOptions): EmbeddedSe
   }
 }
 
+/** On two cores a second thread costs whoever takes readings its caches, however low its priority: p99 of acknowledgements 3.8 times instead of 1.2. */
+const queryThreadsMax = Math.min(4, Math.max(1, Math.floor(availableParallelism() / 2)))
+
 /** People's queries: few threads, below everything else's priority, and an end. They may say otherwise themselves. */
 function queryDefaults(memoryBytesMax: number): ReadonlyMap<string, string> {
   const defaults = new Map([
-    ['max_threads', '2'],
+    ['max_threads', String(queryThreadsMax)],
     ['max_execution_time', '60'],
     // As many as run at once fit, and inserts fit beside them.
     ['max_memory_usage', String(Math.floor(memoryBytesMax / 5))],

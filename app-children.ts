@@ -176,6 +176,7 @@ function appendToKafka(world: OpenLogWorld): AnomaliesTo {
   let log: EventLog | undefined
   let refusal: Error | undefined
   let opening: Promise<void> = Promise.resolve()
+  let deadline: AbortSignal | undefined
   const open = async (): Promise<void> => {
     const { openLog } = await import('./stream/log/open-log.ts')
     while (!log && !signal.aborted) {
@@ -197,11 +198,13 @@ function appendToKafka(world: OpenLogWorld): AnomaliesTo {
     async start() {
       opening = open()
     },
-    async drain() {},
+    async drain(until) {
+      deadline = until
+    },
     async stop() {
       stopping.abort()
       await opening
-      await log?.close()
+      await log?.close(deadline)
     },
     health(): Health {
       if (refusal) return { state: 'failed', detail: refusal.message }

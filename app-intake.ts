@@ -22,6 +22,7 @@ export class Intake implements Service {
   private log: EventLog | undefined
   private ingest: IngestService | undefined
   private registry: DeviceRegistry | undefined
+  private deadline: AbortSignal | undefined
 
   constructor(config: Config, logger: Logger, instruments: Instruments, stopSignal: AbortSignal) {
     this.stopSignal = stopSignal
@@ -45,13 +46,15 @@ export class Intake implements Service {
   }
 
   async drain(deadline: AbortSignal): Promise<void> {
+    this.deadline = deadline
     await this.ingest?.drain(deadline)
   }
 
   async stop(): Promise<void> {
     await this.ingest?.stop()
     this.registry?.close()
-    await this.log?.close()
+    // What detection finds as it ends is appended until here.
+    await this.log?.close(this.deadline)
   }
 
   async append(topic: LogTopic, partition: number, rows: Uint8Array, count: number): Promise<void> {

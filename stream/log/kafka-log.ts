@@ -15,7 +15,7 @@ import type {
   Partition,
   SubscribeOptions,
 } from '../../domain/event-log.ts'
-import { RetryableError } from '../../runtime/errors.ts'
+import { RetryableError, StartError } from '../../runtime/errors.ts'
 import { linkSignals } from '../../runtime/linked-signal.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
@@ -78,8 +78,10 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   const { patienceMs = patienceMsDefault } = options
   const began = performance.now()
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<void>((resolve) => {
+  const late = new Promise<void>((resolve, reject) => {
     const look = (): void => {
+      // One that is frozen answers nothing that could be ended.
+      if (options.signal?.aborted) return reject(new StartError('Stopped before Kafka was there'))
       const waitedMs = performance.now() - began
       // A cluster that is there and slow may still say that it can't work.
       if (waitedMs >= patienceMs * (log.isAway ? 1 : slowShare)) resolve()
@@ -258,8 +260,8 @@ class KafkaLog implements EventLog {
     this.listeners.push(listener)
   }
 
-  close(): Promise<void> {
-    this.closing ??= this.closeOnce()
+  close(deadline?: AbortSignal): Promise<void> {
+    this.closing ??= this.closeOnce(deadline)
     return this.closing
   }
 
@@ -300,11 +302,11 @@ class KafkaLog implements EventLog {
     for (const listener of this.listeners) listener(state)
   }
 
-  private async closeOnce(): Promise<void> {
-    await this.producer?.close()
+  /** All at once: each may wait for a cluster that is away, and together they have what a stop may take. */
+  private async closeOnce(deadline: AbortSignal | undefined): Promise<void> {
     this.ending.abort()
-    await Promise.all([...this.held].map((each) => each.close()))
-    await this.asking.close()
+    const held = [...this.held].map((each) => each.close())
+    await Promise.all([this.producer?.close(deadline), ...held, this.asking.close()])
   }
 
   private async *follow(

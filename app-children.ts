@@ -173,6 +173,7 @@ async function anomaliesTo(
 function appendToKafka(world: OpenLogWorld): AnomaliesTo {
   const stopping = new AbortController()
   const { signal } = stopping
+  const brokers = `Kafka at ${(world.config.kafkaBrokers ?? []).join(', ')}`
   let log: EventLog | undefined
   let refusal: Error | undefined
   let opening: Promise<void> = Promise.resolve()
@@ -209,12 +210,12 @@ function appendToKafka(world: OpenLogWorld): AnomaliesTo {
     health(): Health {
       if (refusal) return { state: 'failed', detail: refusal.message }
       const state = log?.state()
-      if (state === undefined) return { state: 'starting', detail: 'Kafka has not answered yet' }
-      return state.state === 'ok' ? { state: 'ok' } : { state: 'degraded', detail: state.reason }
+      if (state === undefined) return { state: 'starting', detail: `${brokers} has not answered yet` }
+      return state.state === 'ok' ? { state: 'ok' } : { state: 'failed', detail: state.reason }
     },
   }
   const append: AppendAnomalies = async (partition, rows, count) => {
-    if (!log) throw new RetryableError(refusal?.message ?? 'Kafka has not answered yet')
+    if (!log) throw new RetryableError(refusal?.message ?? `${brokers} has not answered yet`)
     const receivedAt = Math.max(world.clock.nowMicros(), log.receivedAtMax('anomalies', partition) + 1)
     await log.append('anomalies', partition, rows, count, receivedAt)
   }

@@ -54,6 +54,8 @@ type WriterTopic = LogTopic
 const topics = Object.keys(tables) as readonly WriterTopic[]
 const lagRefreshMs = 1_000
 const slowInsertMsDefault = 10_000
+/** A leader that moves, a coordinator that loads: seconds. From then on nothing is stored until somebody brings the log back. */
+const logTroubleMsMax = 10_000
 /** The schema is not what it should be (UNKNOWN_TABLE, UNKNOWN_DATABASE): somebody has emptied the store under us. */
 const schemaMissingCodes = new Set([60, 81])
 
@@ -69,6 +71,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
   let isMigrated = false
   /** Each topic could be read at least once. */
   let isLogReached = false
+  let logTroubledAt: number | undefined
   let lagChunks = 0
   let lagTimer: NodeJS.Timeout | undefined
   options.instruments.gauge(
@@ -198,8 +201,14 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
 
   function logTrouble(): Health | undefined {
     const detail = loops.map((loop) => loop.trouble()).find((trouble) => trouble !== undefined)
-    isLogReached ||= detail === undefined
-    return detail === undefined ? undefined : { state: isLogReached ? 'degraded' : 'starting', detail }
+    if (detail === undefined) {
+      isLogReached = true
+      logTroubledAt = undefined
+      return undefined
+    }
+    logTroubledAt ??= performance.now()
+    const isLong = performance.now() - logTroubledAt >= logTroubleMsMax
+    return { state: !isLogReached ? 'starting' : isLong ? 'failed' : 'degraded', detail }
   }
 
   function saySlowInserts(): void {

@@ -227,10 +227,10 @@ describe.skipIf(missing)('one Kafka broker', () => {
     const prefix = newPrefix()
     const log = await open(prefix)
     const chunkBytes = 16 * 1024
-    const [queueBytes, fetchBytes, lateBytes] = [32 * chunkBytes, 16 * chunkBytes, 8 * chunkBytes]
     const [chunks, inRequest, late] = [512, 8, 3]
+    // Two batches a fetch, with what is around rows: of one that is cut off, nothing can be read.
+    const [queueBytes, fetchBytes, lateBytes] = [32 * chunkBytes, 2 * inRequest * chunkBytes + 4_096, 8 * chunkBytes]
     const rowsOf = (each: number, bytes: number): Buffer => Buffer.alloc(bytes, `${each}:`)
-    // In batches that are well below what is fetched at once.
     for (let from = 0; from < chunks; from += inRequest)
       await Promise.all(
         Array.from({ length: inRequest }, (_, i) => log.append('readings', 0, rowsOf(from + i, chunkBytes), 1, 1)),

@@ -81,7 +81,7 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   const late = new Promise<void>((resolve, reject) => {
     const look = (): void => {
       // One that is frozen answers nothing that could be ended.
-      if (options.signal?.aborted) return reject(new StartError('Stopped before Kafka was there'))
+      if (options.signal?.aborted) reject(new StartError('Stopped before Kafka was there'))
       const waitedMs = performance.now() - began
       // A cluster that is there and slow may still say that it can't work.
       if (waitedMs >= patienceMs * (log.isAway ? 1 : slowShare)) resolve()

@@ -234,7 +234,11 @@ describe('waits for Kafka', () => {
           const waiting = Object.values(found.body.parts).filter(({ state }) => state !== 'ok')
           return waiting.length > 0 && waiting.every(({ detail }) => /Kafka/.test(detail ?? '')) && found
         },
-        { withinMs: 60_000, everyMs: 200, what: () => `${roles[i]} to say what it waits for; it logged ${each.stderr()}` },
+        {
+          withinMs: 60_000,
+          everyMs: 200,
+          what: () => `${roles[i]} to say what it waits for; it logged ${each.stderr()}`,
+        },
       )
       console.log(roles[i], JSON.stringify(body, undefined, 1))
     }

@@ -11,6 +11,9 @@ import type { Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import { openLog } from './stream/log/open-log.ts'
 
+/** Of the time that a stop may take, where other processes end after this one: a log that takes nothing must not cost them theirs. */
+const shareOfDrain = 0.5
+
 /** The log is opened (and checked) first, because what listens can be given something. */
 export class Intake implements Service {
   readonly name = 'ingest'
@@ -47,7 +50,9 @@ export class Intake implements Service {
 
   async drain(deadline: AbortSignal): Promise<void> {
     this.deadline = deadline
-    await this.ingest?.drain(deadline)
+    const { roles, drainMs } = this.config
+    const hasOthers = roles.some((role) => role !== 'ingest')
+    await this.ingest?.drain(hasOthers ? AbortSignal.timeout(drainMs * shareOfDrain) : deadline)
   }
 
   async stop(): Promise<void> {

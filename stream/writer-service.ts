@@ -35,6 +35,8 @@ export interface WriterServiceOptions {
   readonly backOff?: BackOff
   /** An insert that takes longer is said to: the store hangs, or is overloaded. */
   readonly slowInsertMs?: number
+  /** A log that gives nothing for longer than it takes a leader to move. */
+  readonly logTroubleMsMax?: number
   readonly standStillMs?: number
   /** How long rows that the store refused wait before they are offered again. */
   readonly rejectedRetryMs?: number
@@ -54,8 +56,8 @@ type WriterTopic = LogTopic
 const topics = Object.keys(tables) as readonly WriterTopic[]
 const lagRefreshMs = 1_000
 const slowInsertMsDefault = 10_000
-/** A leader that moves, a coordinator that loads: seconds. From then on nothing is stored until somebody brings the log back. */
-const logTroubleMsMax = 10_000
+/** From then on nothing is stored until somebody brings the log back. */
+const logTroubleMsMaxDefault = 10_000
 /** The schema is not what it should be (UNKNOWN_TABLE, UNKNOWN_DATABASE): somebody has emptied the store under us. */
 const schemaMissingCodes = new Set([60, 81])
 
@@ -79,7 +81,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     'Age of the oldest durable chunk that is not in the table yet',
     () => totals().storedLagMs / 1000,
   )
-  const slowInsertMs = options.slowInsertMs ?? slowInsertMsDefault
+  const { slowInsertMs = slowInsertMsDefault, logTroubleMsMax = logTroubleMsMaxDefault } = options
 
   const loops = topics.map(
     (topic) =>

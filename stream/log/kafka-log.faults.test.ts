@@ -264,7 +264,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(read.every(isWhole)).toBe(true)
   })
 
-  it('while the broker is frozen a commit is refused in time, again and again, and who closes waits for none of them', async () => {
+  it('while the broker is frozen commits and questions are given up in time, again and again, and who closes waits for none of them', async () => {
     const prefix = newPrefix()
     // Above all that is waited for here.
     const endpoint = { ...optionsFor(kafka.brokers, prefix).endpoint, requestTimeoutMs: 300_000 }
@@ -277,6 +277,7 @@ describe.skipIf(missing)('one Kafka broker', () => {
     await reader.commit(positionAfter(chunks.slice(0, 1)))
     process.kill(kafka.pid(1), 'SIGSTOP')
     try {
+      const asked = log.end('readings').catch((error: Error) => error)
       // The second asks anew who leads the group.
       for (let times = 0; times < 2; times++) {
         const refused = await inTime(
@@ -289,6 +290,10 @@ describe.skipIf(missing)('one Kafka broker', () => {
       await inTime(reader.close(), 'the reader to close')
       expect(await inTime(underWay, 'a commit to be given up')).toBeInstanceOf(RetryableError)
       await inTime(group.close(), 'the log to close')
+      expect(await inTime(asked, 'a question to be given up')).toMatchObject({
+        name: 'RetryableError',
+        message: expect.stringContaining(kafka.brokers[0]!),
+      })
       const waiting = log.append('readings', 2, Buffer.from('3'), 1, 3).catch((error: Error) => error)
       await inTime(log.close(AbortSignal.abort()), 'the log to close without what it was given')
       expect(await waiting).toMatchObject({ message: expect.stringContaining('it may be stored or not') })

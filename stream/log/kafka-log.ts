@@ -27,7 +27,7 @@ import { KafkaReader } from './kafka-reader.ts'
 import type { KafkaCompression } from './kafka-records.ts'
 import { readNewest, untilAnswered, untilTopicsAreThere } from './kafka-start.ts'
 import { topicName } from './kafka-topics.ts'
-import { BackOff } from './kafka-wait.ts'
+import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaLogOptions {
   readonly endpoint: KafkaEndpoint
@@ -64,6 +64,7 @@ const tailBytesMax = 1024 * 1024
 const tailLingerMs = 10
 const groupLingerMs = 50
 const askTriesMax = 3
+const askMsMax = 10_000
 const ok: LogState = { state: 'ok' }
 
 /**
@@ -363,8 +364,14 @@ class KafkaLog implements EventLog {
     }
   }
 
-  /** A few tries: who asks for a figure does not wait for ever. */
-  private async ask<Answer>(question: () => Promise<Answer>): Promise<Answer> {
+  /** Who asks for a figure does not wait for ever: a broker that is frozen breaks no connection. */
+  private ask<Answer>(question: () => Promise<Answer>): Promise<Answer> {
+    const what = `an answer of Kafka at ${this.options.endpoint.brokers.join(', ')}`
+    return within(askMsMax, this.askAgain(question), what)
+  }
+
+  /** A few tries. */
+  private async askAgain<Answer>(question: () => Promise<Answer>): Promise<Answer> {
     const backOff = new BackOff(this.ending.signal)
     for (let attempt = 1; ; attempt++) {
       try {

@@ -7,6 +7,7 @@ import { systemClock } from './runtime/clock.ts'
 import { type Config, devicesFile } from './runtime/config.ts'
 import { RetryableError } from './runtime/errors.ts'
 import type { Instruments } from './runtime/instruments.ts'
+import { linkSignals } from './runtime/linked-signal.ts'
 import type { Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import { openLog } from './stream/log/open-log.ts'
@@ -52,7 +53,9 @@ export class Intake implements Service {
     this.deadline = deadline
     const { roles, drainMs } = this.config
     const hasOthers = roles.some((role) => role !== 'ingest')
-    await this.ingest?.drain(hasOthers ? AbortSignal.timeout(drainMs * shareOfDrain) : deadline)
+    const own = linkSignals([deadline], hasOthers ? drainMs * shareOfDrain : undefined)
+    await this.ingest?.drain(own.signal)
+    own.release()
   }
 
   async stop(): Promise<void> {

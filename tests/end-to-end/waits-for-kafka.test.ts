@@ -101,9 +101,15 @@ describe('waits for Kafka', () => {
       expect(status).toBe(503)
       expect(body).toMatchObject({ status: 'not-ready', parts: { log: { state: 'failed' } } })
     }
-    const { body } = await readiness(weir.http)
-    expect(body.parts.writer).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
-    expect(body.parts.api).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
+    for (const part of ['writer', 'api'])
+      await waitFor(
+        async () => {
+          const { state, detail } = (await readiness(weir.http)).body.parts[part]!
+          expect(state).toBe('starting')
+          return detail?.includes('Kafka')
+        },
+        { withinMs: 20_000, what: `the ${part} to name Kafka` },
+      )
     expect((await fetch(`${weir.http}/healthz`)).status).toBe(200)
     expect(await post(0).then(async (answer) => [answer.status, await answer.text()])).toEqual([
       503,

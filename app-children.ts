@@ -173,9 +173,11 @@ async function anomaliesTo(
 function appendToKafka(world: OpenLogWorld): AnomaliesTo {
   const stopping = new AbortController()
   const { signal } = stopping
+  const brokers = `Kafka at ${(world.config.kafkaBrokers ?? []).join(', ')}`
   let log: EventLog | undefined
   let refusal: Error | undefined
   let opening: Promise<void> = Promise.resolve()
+  let deadline: AbortSignal | undefined
   const open = async (): Promise<void> => {
     const { openLog } = await import('./stream/log/open-log.ts')
     while (!log && !signal.aborted) {
@@ -197,21 +199,23 @@ function appendToKafka(world: OpenLogWorld): AnomaliesTo {
     async start() {
       opening = open()
     },
-    async drain() {},
+    async drain(until) {
+      deadline = until
+    },
     async stop() {
       stopping.abort()
       await opening
-      await log?.close()
+      await log?.close(deadline)
     },
     health(): Health {
       if (refusal) return { state: 'failed', detail: refusal.message }
       const state = log?.state()
-      if (state === undefined) return { state: 'starting', detail: 'Kafka has not answered yet' }
-      return state.state === 'ok' ? { state: 'ok' } : { state: 'degraded', detail: state.reason }
+      if (state === undefined) return { state: 'starting', detail: `${brokers} has not answered yet` }
+      return state.state === 'ok' ? { state: 'ok' } : { state: 'failed', detail: state.reason }
     },
   }
   const append: AppendAnomalies = async (partition, rows, count) => {
-    if (!log) throw new RetryableError(refusal?.message ?? 'Kafka has not answered yet')
+    if (!log) throw new RetryableError(refusal?.message ?? `${brokers} has not answered yet`)
     const receivedAt = Math.max(world.clock.nowMicros(), log.receivedAtMax('anomalies', partition) + 1)
     await log.append('anomalies', partition, rows, count, receivedAt)
   }

@@ -7,9 +7,13 @@ import { systemClock } from './runtime/clock.ts'
 import { type Config, devicesFile } from './runtime/config.ts'
 import { RetryableError } from './runtime/errors.ts'
 import type { Instruments } from './runtime/instruments.ts'
+import { linkSignals } from './runtime/linked-signal.ts'
 import type { Logger } from './runtime/logger.ts'
 import type { Health, Service } from './runtime/service.ts'
 import { openLog } from './stream/log/open-log.ts'
+
+/** Of the time that a stop may take, where other processes end after this one: a log that takes nothing must not cost them theirs. */
+const shareOfDrain = 0.5
 
 /** The log is opened (and checked) first, because what listens can be given something. */
 export class Intake implements Service {
@@ -22,6 +26,7 @@ export class Intake implements Service {
   private log: EventLog | undefined
   private ingest: IngestService | undefined
   private registry: DeviceRegistry | undefined
+  private deadline: AbortSignal | undefined
 
   constructor(config: Config, logger: Logger, instruments: Instruments, stopSignal: AbortSignal) {
     this.stopSignal = stopSignal
@@ -45,13 +50,19 @@ export class Intake implements Service {
   }
 
   async drain(deadline: AbortSignal): Promise<void> {
-    await this.ingest?.drain(deadline)
+    this.deadline = deadline
+    const { roles, drainMs } = this.config
+    const hasOthers = roles.some((role) => role !== 'ingest')
+    const own = linkSignals([deadline], hasOthers ? drainMs * shareOfDrain : undefined)
+    await this.ingest?.drain(own.signal)
+    own.release()
   }
 
   async stop(): Promise<void> {
     await this.ingest?.stop()
     this.registry?.close()
-    await this.log?.close()
+    // What detection finds as it ends is appended until here.
+    await this.log?.close(this.deadline)
   }
 
   async append(topic: LogTopic, partition: number, rows: Uint8Array, count: number): Promise<void> {

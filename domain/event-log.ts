@@ -79,8 +79,11 @@ export interface EventLog {
   /** Called on each change of `state()`. */
   onState(listener: (state: LogState) => void): void
 
-  /** Waits for appends under way; later appends are refused. */
-  close(): Promise<void>
+  /**
+   * Waits for appends under way; later appends are refused. What another machine holds is not waited for beyond `deadline`: such an append rejects, and
+   * may be kept or not.
+   */
+  close(deadline?: AbortSignal): Promise<void>
 }
 
 export interface SubscribeOptions {

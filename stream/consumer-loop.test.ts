@@ -333,6 +333,36 @@ describe('ConsumerLoop', () => {
     expect(seen).toEqual([1])
   })
 
+  it('drain ends at its deadline also where the log keeps a commit unanswered, and what it was of is read again', async () => {
+    let asked = 0
+    const mute: EventLog = Object.assign(Object.create(log), {
+      subscribe: async (...given: Parameters<EventLog['subscribe']>): Promise<LogConsumer> => {
+        const consumer = await log.subscribe(...given)
+        const commit = (): Promise<void> => {
+          asked++
+          return new Promise(() => {})
+        }
+        return { ...consumer, commit }
+      },
+    })
+    const seen: number[] = []
+    const handle: BatchHandler = async (batch) => {
+      seen.push(...numbersOf(batch))
+    }
+    const loop = await loopWith(handle, limits, mute)
+    await append(1)
+    await waitFor(() => asked === 1)
+    const deadline = new AbortController()
+    const drained = loop.drain(deadline.signal)
+    deadline.abort()
+    await drained
+    await loop.stop()
+    expect(crashes).toEqual([])
+    await loopWith(handle)
+    await waitFor(() => seen.length === 2)
+    expect([seen, asked]).toEqual([[1, 1], 1])
+  })
+
   it('backs off longer each time, up to a bound, never at one and the same moment', () => {
     const policy = { firstMs: 100, longestMs: 5_000, random: () => 0 }
     expect([0, 1, 2, 6, 60].map((attempt) => backOffMs(policy, attempt))).toEqual([50, 100, 200, 2_500, 2_500])

@@ -273,7 +273,7 @@ export class ConsumerLoop {
         if (!isHandled) await handle(batch, signal)
         isHandled = true
         // Of this batch alone: where other partitions stood before, a person may have set back since.
-        await this.consumer!.commit(positionAfter(batch.chunks))
+        await unlessAborted(this.consumer!.commit(positionAfter(batch.chunks)), signal)
         if (attempt > 0) events.resumed(attempt + 1)
         return
       } catch (error) {
@@ -309,5 +309,20 @@ export class ConsumerLoop {
 
   private wake(): void {
     for (const go of [...this.sleepers]) go()
+  }
+}
+
+/** A log that is away may keep an answer for longer than a stop may take. A commit that is given up may have been taken: it was of what is handled. */
+async function unlessAborted(answer: Promise<void>, signal: AbortSignal): Promise<void> {
+  let end = (): void => {}
+  const ended = new Promise<never>((_resolve, reject) => {
+    end = () => reject(new RetryableError('stopped before the log answered'))
+  })
+  signal.addEventListener('abort', end, { once: true })
+  if (signal.aborted) end()
+  try {
+    await Promise.race([answer, ended])
+  } finally {
+    signal.removeEventListener('abort', end)
   }
 }

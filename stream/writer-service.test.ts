@@ -19,7 +19,7 @@ import { type ClickHouseProcess, startClickHouse } from '../tests/helpers/clickh
 import { type CountedReads, countReads } from '../tests/helpers/counted-reads.ts'
 import { waitFor } from '../tests/helpers/wait-for.ts'
 import { openEmbeddedLog } from './log/embedded-log.ts'
-import { createWriterService, type WriterService } from './writer-service.ts'
+import { createWriterService, type WriterService, type WriterServiceOptions } from './writer-service.ts'
 
 const start = Date.UTC(2026, 0, 1) * 1000
 const backOff = { firstMs: 20, longestMs: 100, random: Math.random }
@@ -70,7 +70,9 @@ describe('the writer', () => {
     await rm(directory, { recursive: true, force: true })
   })
 
-  function newWriter(more: { retentionRawMs?: number; slowInsertMs?: number } = {}): WriterService {
+  function newWriter(
+    more: Partial<Pick<WriterServiceOptions, 'log' | 'retentionRawMs' | 'slowInsertMs' | 'logTroubleMsMax'>> = {},
+  ): WriterService {
     const logger: Logger = {
       ...silentLogger,
       error: (fields, message) => errors.push(`${message} ${JSON.stringify(fields)}`),
@@ -281,6 +283,37 @@ describe('the writer', () => {
     }
     await allStored()
     await waitFor(() => writer.health().state === 'ok')
+  })
+
+  it('a log that gives nothing makes it less than well, and not ready when that lasts', async () => {
+    await writer.stop()
+    let trouble: string | undefined = 'Kafka does not answer for the group; trying again'
+    const away: EventLog = Object.assign(Object.create(log), {
+      subscribe: async (...given: Parameters<EventLog['subscribe']>) =>
+        Object.assign(await log.subscribe(...given), { trouble: () => trouble }),
+    })
+    const states: string[] = []
+    const seen = (state: string): Promise<unknown> =>
+      waitFor(() => {
+        const health = writer.health()
+        if (health.state !== states.at(-1)) states.push(health.state)
+        expect(health.detail).toBe(trouble)
+        return health.state === state
+      })
+    writer = newWriter({ log: away, logTroubleMsMax: 500 })
+    await writer.start()
+    await seen('starting')
+    trouble = undefined
+    await waitFor(() => writer.health().state === 'ok')
+    states.length = 0
+    trouble = 'Kafka can’t be read; trying again'
+    await seen('failed')
+    expect(states).toEqual(['degraded', 'failed'])
+    trouble = undefined
+    await seen('ok')
+    // The next trouble begins anew.
+    trouble = 'Kafka can’t be read; trying again'
+    expect(writer.health()).toEqual({ state: 'degraded', detail: trouble })
   })
 
   it('drain stores what was read', async () => {

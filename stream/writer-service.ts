@@ -35,6 +35,8 @@ export interface WriterServiceOptions {
   readonly backOff?: BackOff
   /** An insert that takes longer is said to: the store hangs, or is overloaded. */
   readonly slowInsertMs?: number
+  /** A log that gives nothing for longer than it takes a leader to move. */
+  readonly logTroubleMsMax?: number
   readonly standStillMs?: number
   /** How long rows that the store refused wait before they are offered again. */
   readonly rejectedRetryMs?: number
@@ -54,6 +56,8 @@ type WriterTopic = LogTopic
 const topics = Object.keys(tables) as readonly WriterTopic[]
 const lagRefreshMs = 1_000
 const slowInsertMsDefault = 10_000
+/** From then on nothing is stored until somebody brings the log back. */
+const logTroubleMsMaxDefault = 10_000
 /** The schema is not what it should be (UNKNOWN_TABLE, UNKNOWN_DATABASE): somebody has emptied the store under us. */
 const schemaMissingCodes = new Set([60, 81])
 
@@ -69,6 +73,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
   let isMigrated = false
   /** Each topic could be read at least once. */
   let isLogReached = false
+  let logTroubledAt: number | undefined
   let lagChunks = 0
   let lagTimer: NodeJS.Timeout | undefined
   options.instruments.gauge(
@@ -76,7 +81,7 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
     'Age of the oldest durable chunk that is not in the table yet',
     () => totals().storedLagMs / 1000,
   )
-  const slowInsertMs = options.slowInsertMs ?? slowInsertMsDefault
+  const { slowInsertMs = slowInsertMsDefault, logTroubleMsMax = logTroubleMsMaxDefault } = options
 
   const loops = topics.map(
     (topic) =>
@@ -198,8 +203,14 @@ export function createWriterService(options: WriterServiceOptions): WriterServic
 
   function logTrouble(): Health | undefined {
     const detail = loops.map((loop) => loop.trouble()).find((trouble) => trouble !== undefined)
-    isLogReached ||= detail === undefined
-    return detail === undefined ? undefined : { state: isLogReached ? 'degraded' : 'starting', detail }
+    if (detail === undefined) {
+      isLogReached = true
+      logTroubledAt = undefined
+      return undefined
+    }
+    logTroubledAt ??= performance.now()
+    const isLong = performance.now() - logTroubledAt >= logTroubleMsMax
+    return { state: !isLogReached ? 'starting' : isLong ? 'failed' : 'degraded', detail }
   }
 
   function saySlowInserts(): void {

@@ -139,7 +139,8 @@ export class KafkaMember implements LogConsumer {
 
   private async closeOnce(): Promise<void> {
     const { connection, reader, groupId } = this.options
-    await this.committing
+    // Not for ever: what is not committed is read again.
+    await within(leaveMsMax, this.committing, 'a last commit').catch(() => {})
     this.ending.abort()
     this.interrupt?.()
     this.wakeWaiters()
@@ -351,7 +352,7 @@ export class KafkaMember implements LogConsumer {
         return
       }
       try {
-        const broker = await this.coordinator()
+        const broker = await within(commitWaitMsMax, this.coordinator(), `finding who leads ${groupId}`)
         const answer = broker.offsetCommit({
           groupId,
           groupGenerationId: generation,

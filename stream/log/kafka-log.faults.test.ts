@@ -14,6 +14,7 @@ import { createAdmin } from './kafka-client.ts'
 import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
 import { bytesInFlightMax } from './kafka-producer.ts'
 import { ensureTopics } from './kafka-topics.ts'
+import { within } from './kafka-wait.ts'
 
 const never = new AbortController().signal
 /** WEIR_TEST_STORM_SECONDS=60 for a longer one. */
@@ -106,6 +107,9 @@ function expectKept(acknowledged: readonly string[][], found: readonly string[][
   })
   return twice
 }
+
+/** Far below what a request may take there. */
+const inTime = <Answer>(answer: Promise<Answer>, what: string): Promise<Answer> => within(30_000, answer, what)
 
 const acks = (acknowledged: readonly string[][]): number => acknowledged.reduce((sum, list) => sum + list.length, 0)
 
@@ -217,6 +221,94 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(refused).toBeInstanceOf(LimitError)
     expect(await Promise.all(taken)).toEqual(taken.map((_, i) => i))
     expect(await log.append('readings', 3, Buffer.from('again'), 1, 1)).toBe(fits)
+  })
+
+  it('who reads slowly is fetched ahead for up to its bound, other partitions go on, and nothing is missing or comes twice', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    const chunkBytes = 16 * 1024
+    const [chunks, inRequest, late] = [512, 8, 3]
+    // Two batches a fetch, with what is around rows: of one that is cut off, nothing can be read.
+    const [queueBytes, fetchBytes, lateBytes] = [32 * chunkBytes, 2 * inRequest * chunkBytes + 4_096, 8 * chunkBytes]
+    const rowsOf = (each: number, bytes: number): Buffer => Buffer.alloc(bytes, `${each}:`)
+    for (let from = 0; from < chunks; from += inRequest)
+      await Promise.all(
+        Array.from({ length: inRequest }, (_, i) => log.append('readings', 0, rowsOf(from + i, chunkBytes), 1, 1)),
+      )
+    const { endpoint } = optionsFor([`127.0.0.1:${proxy.port}`], prefix)
+    const reading = await open(prefix, { endpoint, mode: 'read', queueBytes, fetchBytes })
+    const before = proxy.bytesAnswered
+    const reader = keep(await reading.subscribe('slow', 'readings'))
+    const read: Chunk[] = []
+    /** What came and is not read yet, and what brokers say besides. */
+    const waiting = (): number => proxy.bytesAnswered - before - read.reduce((sum, { rows }) => sum + rows.length, 0)
+    const full = queueBytes + fetchBytes
+    const besides = 32 * chunkBytes
+    await waitFor(() => waiting() >= queueBytes, { withinMs: clusterMsMax, what: 'its queue to fill' })
+    // Nobody reads: what comes now is of another partition.
+    for (let i = 0; i < late; i++) await log.append('readings', 1, rowsOf(i, lateBytes), 1, 1)
+    await waitFor(() => waiting() > full + chunkBytes, { withinMs: clusterMsMax, what: 'another partition to go on' })
+    for (let times = 0; times < 100; times++) {
+      read.push(...(await reader.read(1, never)))
+      await pause(10)
+      expect(waiting()).toBeLessThan(full + late * lateBytes + besides)
+    }
+    const of = (partition: number): Chunk[] => read.filter((chunk) => chunk.partition === partition)
+    expect(of(1), 'not kept waiting by the one that is full').toHaveLength(late)
+    expect(of(0).length).toBeLessThan(chunks)
+    while (read.length < chunks + late) read.push(...(await reader.read(1e6, never)))
+    const offsets = (count: number): number[] => Array.from({ length: count }, (_, offset) => offset)
+    expect([of(0), of(1)].map((found) => found.map(({ offset }) => offset))).toEqual([offsets(chunks), offsets(late)])
+    const isWhole = ({ rows, partition, offset }: Chunk): boolean =>
+      rowsOf(offset, partition === 0 ? chunkBytes : lateBytes).equals(rows)
+    expect(read.every(isWhole)).toBe(true)
+  })
+
+  it('while the broker is frozen commits and questions are given up in time, again and again, and who closes waits for none of them', async () => {
+    const prefix = newPrefix()
+    // Above all that is waited for here.
+    const endpoint = { ...optionsFor(kafka.brokers, prefix).endpoint, requestTimeoutMs: 300_000 }
+    const log = await open(prefix, { endpoint })
+    for (let i = 0; i < 3; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, i)
+    const group = await open(prefix, { endpoint, mode: 'read' })
+    const reader = await group.subscribe('frozen', 'readings')
+    const chunks: Chunk[] = []
+    while (chunks.length < 3) chunks.push(...(await reader.read(1e6, never)))
+    await reader.commit(positionAfter(chunks.slice(0, 1)))
+    process.kill(kafka.pid(1), 'SIGSTOP')
+    try {
+      const asked = log.end('readings').catch((error: Error) => error)
+      // The second asks anew who leads the group.
+      for (let times = 0; times < 2; times++) {
+        const refused = await inTime(
+          reader.commit(positionAfter(chunks)).catch((error: Error) => error),
+          'a commit to be refused',
+        )
+        expect(refused).toBeInstanceOf(RetryableError)
+      }
+      const underWay = reader.commit(positionAfter(chunks)).catch((error: Error) => error)
+      await inTime(reader.close(), 'the reader to close')
+      expect(await inTime(underWay, 'a commit to be given up')).toBeInstanceOf(RetryableError)
+      await inTime(group.close(), 'the log to close')
+      expect(await inTime(asked, 'a question to be given up')).toMatchObject({
+        name: 'RetryableError',
+        message: expect.stringContaining(kafka.brokers[0]!),
+      })
+      const waiting = log.append('readings', 2, Buffer.from('3'), 1, 3).catch((error: Error) => error)
+      await inTime(log.close(AbortSignal.abort()), 'the log to close without what it was given')
+      expect(await waiting).toMatchObject({ message: expect.stringContaining('it may be stored or not') })
+    } finally {
+      process.kill(kafka.pid(1), 'SIGCONT')
+    }
+    // Taken late or not at all, but never behind what the group had come to.
+    const again = await open(prefix)
+    expect([1, 3]).toContain((await again.committed('frozen', 'readings')).get(2))
+    const next = keep(await again.subscribe('frozen', 'readings'))
+    expect(await again.append('readings', 2, Buffer.from('4'), 1, 4)).toBeGreaterThanOrEqual(3)
+    const left: Chunk[] = []
+    while (!left.some((chunk) => text(chunk) === '4')) left.push(...(await next.read(1e6, never)))
+    expect([1, 3]).toContain(left[0]!.offset)
+    await next.commit(positionAfter(left))
   })
 
   it(

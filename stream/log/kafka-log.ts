@@ -15,7 +15,7 @@ import type {
   Partition,
   SubscribeOptions,
 } from '../../domain/event-log.ts'
-import { RetryableError } from '../../runtime/errors.ts'
+import { RetryableError, StartError } from '../../runtime/errors.ts'
 import { linkSignals } from '../../runtime/linked-signal.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { logTopics } from './frame-format.ts'
@@ -27,7 +27,7 @@ import { KafkaReader } from './kafka-reader.ts'
 import type { KafkaCompression } from './kafka-records.ts'
 import { readNewest, untilAnswered, untilTopicsAreThere } from './kafka-start.ts'
 import { topicName } from './kafka-topics.ts'
-import { BackOff } from './kafka-wait.ts'
+import { BackOff, within } from './kafka-wait.ts'
 
 export interface KafkaLogOptions {
   readonly endpoint: KafkaEndpoint
@@ -64,6 +64,7 @@ const tailBytesMax = 1024 * 1024
 const tailLingerMs = 10
 const groupLingerMs = 50
 const askTriesMax = 3
+const askMsMax = 10_000
 const ok: LogState = { state: 'ok' }
 
 /**
@@ -78,8 +79,10 @@ export async function openKafkaLog(options: KafkaLogOptions): Promise<EventLog> 
   const { patienceMs = patienceMsDefault } = options
   const began = performance.now()
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<void>((resolve) => {
+  const late = new Promise<void>((resolve, reject) => {
     const look = (): void => {
+      // One that is frozen answers nothing that could be ended.
+      if (options.signal?.aborted) reject(new StartError('Stopped before Kafka was there'))
       const waitedMs = performance.now() - began
       // A cluster that is there and slow may still say that it can't work.
       if (waitedMs >= patienceMs * (log.isAway ? 1 : slowShare)) resolve()
@@ -258,8 +261,8 @@ class KafkaLog implements EventLog {
     this.listeners.push(listener)
   }
 
-  close(): Promise<void> {
-    this.closing ??= this.closeOnce()
+  close(deadline?: AbortSignal): Promise<void> {
+    this.closing ??= this.closeOnce(deadline)
     return this.closing
   }
 
@@ -300,11 +303,11 @@ class KafkaLog implements EventLog {
     for (const listener of this.listeners) listener(state)
   }
 
-  private async closeOnce(): Promise<void> {
-    await this.producer?.close()
+  /** All at once: each may wait for a cluster that is away, and together they have what a stop may take. */
+  private async closeOnce(deadline: AbortSignal | undefined): Promise<void> {
     this.ending.abort()
-    await Promise.all([...this.held].map((each) => each.close()))
-    await this.asking.close()
+    const held = [...this.held].map((each) => each.close())
+    await Promise.all([this.producer?.close(deadline), ...held, this.asking.close()])
   }
 
   private async *follow(
@@ -361,8 +364,14 @@ class KafkaLog implements EventLog {
     }
   }
 
-  /** A few tries: who asks for a figure does not wait for ever. */
-  private async ask<Answer>(question: () => Promise<Answer>): Promise<Answer> {
+  /** Who asks for a figure does not wait for ever: a broker that is frozen breaks no connection. */
+  private ask<Answer>(question: () => Promise<Answer>): Promise<Answer> {
+    const what = `an answer of Kafka at ${this.options.endpoint.brokers.join(', ')}`
+    return within(askMsMax, this.askAgain(question), what)
+  }
+
+  /** A few tries. */
+  private async askAgain<Answer>(question: () => Promise<Answer>): Promise<Answer> {
     const backOff = new BackOff(this.ending.signal)
     for (let attempt = 1; ; attempt++) {
       try {

@@ -117,19 +117,26 @@ export class KafkaProducer {
     return this.lane(topic, partition).receivedAtMax
   }
 
-  /** Waits for what is on its way, but not for ever: a cluster that is away may stay away. */
-  async close(): Promise<void> {
+  /** Waits for what is on its way, but not for ever, and not beyond the deadline: a cluster that is away may stay away. */
+  async close(deadline?: AbortSignal): Promise<void> {
     if (!this.isClosing) {
       this.isClosing = true
-      if (this.bytesWaiting()) {
-        const giveUp = setTimeout(() => this.giveUp(), closeWaitMs)
-        await new Promise<void>((resolve) => this.idle.push(resolve))
-        clearTimeout(giveUp)
-      }
+      if (this.bytesWaiting()) await this.untilIdle(deadline)
       this.ending.abort()
       clearInterval(this.timer)
       await this.options.connection.close()
     } else if (this.bytesWaiting()) await new Promise<void>((resolve) => this.idle.push(resolve))
+  }
+
+  private async untilIdle(deadline: AbortSignal | undefined): Promise<void> {
+    const isIdle = new Promise<void>((resolve) => this.idle.push(resolve))
+    const giveUp = (): void => this.giveUp()
+    const timer = setTimeout(giveUp, closeWaitMs)
+    deadline?.addEventListener('abort', giveUp, { once: true })
+    if (deadline?.aborted) giveUp()
+    await isIdle
+    clearTimeout(timer)
+    deadline?.removeEventListener('abort', giveUp)
   }
 
   private bytesWaiting(): boolean {

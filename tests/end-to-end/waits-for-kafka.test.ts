@@ -1,4 +1,7 @@
 // Kafka away: everything comes up all the same, says what it waits for, acknowledges nothing, and goes on by itself. At the start, and in the middle.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { silentLogger } from '../../runtime/logger.ts'
 import { createAdmin } from '../../stream/log/kafka-client.ts'
@@ -9,14 +12,31 @@ import { readiness } from '../helpers/readiness.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
+/** A stop is promised to end within this time; what it may take to finish is set to half of it. */
+const endMsMax = 10_000
+const stopping = { WEIR_DRAIN_MS: '5000' }
+const roles = ['ingest', 'writer', 'detector', 'api'] as const
+type Role = (typeof roles)[number]
+/** What can't do its job without Kafka. */
+const waitingParts: Readonly<Record<Role, readonly string[]>> = {
+  ingest: ['log'],
+  writer: ['writer'],
+  detector: ['anomalies-log', 'detector'],
+  api: ['api'],
+}
+
 describe('waits for Kafka', () => {
   let kafka: TestKafka
   let weir: WeirProcess
+  const root = mkdtempSync(join(tmpdir(), 'weir-test-waits-'))
   beforeAll(async () => {
     kafka = await startKafka()
     await kafka.kill(1)
   }, 180_000)
-  afterAll(() => kafka?.dispose())
+  afterAll(async () => {
+    await kafka?.dispose()
+    rmSync(root, { recursive: true, force: true })
+  })
 
   const post = (value: number): Promise<Response> =>
     fetch(`${weir.urls.gateway}/v1/telemetry/gate`, {
@@ -30,9 +50,44 @@ describe('waits for Kafka', () => {
     return items.map(({ value }) => value!)
   }
 
+  /** Each in a process of its own; the two that need a store share one. */
+  const startAlone = (role: Role, untilListening: readonly string[] = []): Promise<WeirProcess> =>
+    startWeir({
+      roles: [role],
+      data: join(root, role === 'writer' || role === 'api' ? 'store' : role),
+      env: {
+        WEIR_LOG: 'kafka',
+        WEIR_KAFKA_BROKERS: kafka.brokers.join(','),
+        WEIR_KAFKA_PREFIX: 'alone.',
+        WEIR_KAFKA_SESSION_TIMEOUT: '2s',
+        WEIR_HEALTH_PORT: '0',
+        ...stopping,
+      },
+      ...(untilListening.length > 0 && { untilListening }),
+    })
+  const healthOf = ({ urls }: WeirProcess) => readiness(urls.health!.replace(/\/$/, ''))
+  /** Published, and taken in: nothing that is sent behind it is answered before it was looked at. */
+  const publishUnacknowledged = async (to: WeirProcess): Promise<RawMqtt> => {
+    const device = await RawMqtt.connected(to.mqtt, 'in-hand')
+    device.send(publishPacket({ topic: 'devices/in-hand/telemetry', payload: '{"v": 2}', qos: 1, id: 2 }))
+    device.send(Buffer.from([0xc0, 0])) // PINGREQ
+    expect((await device.next()).type, 'alive, and nothing is acknowledged').toBe(packetType.pingresp)
+    return device
+  }
+  const expectUnacknowledged = async (device: RawMqtt): Promise<void> => {
+    await device.closed()
+    expect(device.packets.map(({ type }) => type)).toEqual([])
+    device.destroy()
+  }
+
   it('at the start: ports listen, /readyz names what is waited for, nothing is acknowledged', async () => {
     weir = await startWeir({
-      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
+      env: {
+        WEIR_LOG: 'kafka',
+        WEIR_KAFKA_BROKERS: kafka.brokers.join(','),
+        WEIR_KAFKA_SESSION_TIMEOUT: '2s',
+        ...stopping,
+      },
       untilListening: ['http', 'mqtt', 'gateway'],
     })
     for (const url of [weir.http, weir.urls.gateway!]) {
@@ -46,9 +101,15 @@ describe('waits for Kafka', () => {
       expect(status).toBe(503)
       expect(body).toMatchObject({ status: 'not-ready', parts: { log: { state: 'failed' } } })
     }
-    const { body } = await readiness(weir.http)
-    expect(body.parts.writer).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
-    expect(body.parts.api).toMatchObject({ state: 'starting', detail: expect.stringContaining('Kafka') })
+    for (const part of ['writer', 'api'])
+      await waitFor(
+        async () => {
+          const { state, detail } = (await readiness(weir.http)).body.parts[part]!
+          expect(state).toBe('starting')
+          return detail?.includes('Kafka')
+        },
+        { withinMs: 20_000, what: `the ${part} to name Kafka` },
+      )
     expect((await fetch(`${weir.http}/healthz`)).status).toBe(200)
     expect(await post(0).then(async (answer) => [answer.status, await answer.text()])).toEqual([
       503,
@@ -124,7 +185,6 @@ describe('waits for Kafka', () => {
     } finally {
       publisher.stop()
     }
-    await weir.stop()
   }, 150_000)
 
   it('a detector that Kafka refuses (topics that can not work) says so, and goes on when they are mended', async () => {
@@ -164,28 +224,60 @@ describe('waits for Kafka', () => {
     await detector.stop()
   }, 180_000)
 
-  it('a stop while Kafka is away comes to its end', async () => {
+  it('told to stop while it is away: it ends in order and in time, and acknowledges nothing of what it could not keep', async () => {
     await kafka.kill(1)
-    weir = await startWeir({
-      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
-      untilListening: ['http', 'mqtt'],
-    })
-    await weir.stop()
-  }, 60_000)
+    const device = await publishUnacknowledged(weir)
+    const posted = post(3).then(
+      ({ status }) => status,
+      () => 'cut off',
+    )
+    await weir.stop(endMsMax)
+    await expectUnacknowledged(device)
+    expect([503, 'cut off']).toContain(await posted)
+    expect(weir.stderr(), 'others have time of their own').not.toMatch(/did not end in time/)
+  }, 120_000)
 
-  it('and so does one while Kafka is frozen: nothing breaks, and nothing answers', async () => {
+  it('each role alone, without Kafka from the start: each part that waits says for what, and a stop ends in time', async () => {
+    const started = await Promise.all(roles.map((role) => startAlone(role, ['health'])))
+    for (const [i, each] of started.entries()) {
+      await waitFor(
+        async () => {
+          const { status, body } = await healthOf(each)
+          const waiting = Object.entries(body.parts).filter(([, { state }]) => state !== 'ok')
+          expect([status, waiting.map(([part]) => part).sort()]).toEqual([503, waitingParts[roles[i]!]])
+          return waiting.every(([, { detail }]) => detail?.includes(kafka.brokers[0]!))
+        },
+        { withinMs: 60_000, everyMs: 200, what: () => `${roles[i]} to name Kafka; it logged ${each.stderr()}` },
+      )
+      expect(each.stdout()).not.toMatch(/^ready$/m)
+    }
+    await Promise.all(started.map((each) => each.stop(endMsMax)))
     await kafka.revive(1)
-    weir = await startWeir({
-      env: { WEIR_LOG: 'kafka', WEIR_KAFKA_BROKERS: kafka.brokers.join(','), WEIR_KAFKA_SESSION_TIMEOUT: '2s' },
-    })
-    const device = await RawMqtt.connected(weir.mqtt, 'early')
+  }, 180_000)
+
+  it('and while Kafka is frozen, which breaks nothing and answers nothing', async () => {
+    const started = await Promise.all(roles.map((role) => startAlone(role)))
+    const [ingest] = started as [WeirProcess]
+    const before = await RawMqtt.connected(ingest.mqtt, 'in-hand')
+    await before.publish('devices/in-hand/telemetry', '{"v": 1}')
+    before.destroy()
     process.kill(kafka.pid(1), 'SIGSTOP')
-    device.send(publishPacket({ topic: 'devices/early/telemetry', payload: '{"v": 2}', qos: 1, id: 2 }))
     try {
-      await weir.stop()
+      const device = await publishUnacknowledged(ingest)
+      await Promise.all(started.map((each) => each.stop(endMsMax)))
+      await expectUnacknowledged(device)
     } finally {
       process.kill(kafka.pid(1), 'SIGCONT')
-      device.destroy()
+    }
+  }, 180_000)
+
+  it('and while it is frozen from the start', async () => {
+    process.kill(kafka.pid(1), 'SIGSTOP')
+    try {
+      const started = await Promise.all(roles.map((role) => startAlone(role, ['health'])))
+      await Promise.all(started.map((each) => each.stop(endMsMax)))
+    } finally {
+      process.kill(kafka.pid(1), 'SIGCONT')
     }
   }, 180_000)
 })

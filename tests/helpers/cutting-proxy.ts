@@ -14,6 +14,8 @@ export type IsMeant = (sent: Buffer) => boolean | undefined
 
 export class CuttingProxy {
   cuts = 0
+  /** Of answers, over all connections. */
+  bytesAnswered = 0
   /** Answers that are still to be cut. */
   answersLeft = 0
   readonly port: number
@@ -88,6 +90,7 @@ export class CuttingProxy {
       } else if (!server.write(data)) pauseUntilDrained(client, server)
     })
     server.on('data', (data) => {
+      this.bytesAnswered += data.length
       if (isMeant && this.answersLeft > 0) {
         this.answersLeft--
         cut()

@@ -106,6 +106,7 @@ describe('a group that retention passed is reset', () => {
       committed: 3,
       lost: 3,
       isPastEnd: false,
+      isOtherLog: false,
     })
   }, 180_000)
 

@@ -396,6 +396,7 @@ describe.skipIf(missing)('a Kafka broker that somebody works on', () => {
     await reader.commit(positionAfter(await readOf(reader, 5)))
     await makeAnew(prefix, log, () => isTold(reader))
     await expect(reader.read(1e6, never)).rejects.toThrow(OffsetOutOfRangeError)
+    await expect(reader.read(1e6, never)).rejects.toMatchObject({ otherLogIn: 2 })
     await expect(reader.read(1e6, never)).rejects.toThrow(/`weir offsets reset any` has it read from its oldest chunk$/)
     expect(reader.trouble()).toMatch(another)
     expect(alarms).toContain('reading from Kafka stops')

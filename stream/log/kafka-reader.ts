@@ -309,6 +309,7 @@ export class KafkaReader {
       const hint = group === undefined ? '' : `; \`weir offsets reset ${group}\` has it read from its oldest chunk`
       throw new OffsetOutOfRangeError(
         `chunk ${record.offset} in partition ${partition} of ${name} is not the one that was read there: the topic was made anew, or Kafka has lost chunks, and what lies before ${next} now was not all read${hint}`,
+        { otherLogIn: partition },
       )
     }
   }

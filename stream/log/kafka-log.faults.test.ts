@@ -10,10 +10,12 @@ import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import { CuttingProxy } from '../../tests/helpers/cutting-proxy.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { pause, waitFor } from '../../tests/helpers/wait-for.ts'
-import { createAdmin } from './kafka-client.ts'
+import { createAdmin, KafkaConnection } from './kafka-client.ts'
 import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
 import { isOutOfRange, KafkaOffsets, planReset } from './kafka-offsets.ts'
 import { bytesInFlightMax } from './kafka-producer.ts'
+import { encodeBatch } from './kafka-records.ts'
+import { produce } from './kafka-requests.ts'
 import { ensureTopics } from './kafka-topics.ts'
 
 const never = new AbortController().signal
@@ -418,6 +420,29 @@ describe.skipIf(missing)('one Kafka broker', () => {
       })(),
     ).rejects.toThrow(/^chunk 4 in partition 0 of .*readings is not the one that was read there/)
     expect(read).toEqual(['0', '1', '2', '3', '4'])
+  })
+
+  it('a message of somebody else stops a reader, and no longer once a person has set the group behind it', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    await log.append('readings', 2, Buffer.from('0'), 1, 1)
+    const stranger = keep(new KafkaConnection(optionsFor(kafka.brokers, prefix).endpoint, [`${prefix}readings`]))
+    const broker = await stranger.anyBroker()
+    const { producerId, producerEpoch } = await broker.initProducerId({ transactionTimeout: 60_000 })
+    const records = [{ value: Buffer.from('hello'), headers: {} }]
+    const identity = { producerId: BigInt(producerId), producerEpoch, firstSequence: 0 }
+    const batch = encodeBatch({ records, ...identity, compression: 'none', at: Date.now() })
+    const topics = [{ topic: `${prefix}readings`, partitions: [{ partition: 2, batch }] }]
+    await produce(broker, { timeoutMs: 30_000, topics })
+    await log.append('readings', 2, Buffer.from('2'), 1, 2)
+    const stopped = keep(await log.subscribe('any', 'readings'))
+    expect((await readOf(stopped, 1)).map(text)).toEqual(['0'])
+    await expect(stopped.read(1e6, never)).rejects.toThrow(/message 1 in partition 2 of readings is not from Weir/)
+    await stopped.close()
+    const offsets = offsetsOf(prefix)
+    const found = await offsets.read('any', 'readings')
+    await offsets.write(found, [planReset(found.partitions[2]!, 2)])
+    expect((await readOf(keep(await log.subscribe('any', 'readings')), 1)).map(text)).toEqual(['2'])
   })
 
   it('a member that takes over goes on behind what was committed, to the chunk; also where retention has come up to it', async () => {

@@ -160,7 +160,8 @@ function describeGroup({ group, topic, members, partitions }: GroupOffsets): str
   return [`${group}, ${topic}: ${who}`, ...partitions.map(describePartition)].join('\n')
 }
 
-function describePartition({ partition, oldest, end, committed, lost, isPastEnd }: PartitionOffsets): string {
+function describePartition(offsets: PartitionOffsets): string {
+  const { partition, oldest, end, committed, lost, isPastEnd, isOtherLog } = offsets
   const stands = committed === undefined ? 'begins at the oldest' : `at ${committed}`
   const waiting = end - Math.max(oldest, committed ?? oldest)
   const verdict =
@@ -168,7 +169,9 @@ function describePartition({ partition, oldest, end, committed, lost, isPastEnd 
       ? `WRONG: ${lost} chunks were removed before they were read`
       : isPastEnd
         ? 'WRONG: past the end: Kafka has lost chunks, or the topic was made anew'
-        : `${waiting} to read`
+        : isOtherLog
+          ? 'WRONG: not what was read before it: Kafka has lost chunks, or the topic was made anew'
+          : `${waiting} to read`
   return `  partition ${partition}: holds ${oldest} to ${end}, ${stands}: ${verdict}`
 }
 

@@ -38,9 +38,15 @@ export class LogDamagedError extends Error {
   }
 }
 
-/** Retention has passed the asked-for place. */
+/** Retention has passed the asked-for place, or another log lies there than the one that was read. */
 export class OffsetOutOfRangeError extends Error {
   override readonly name = 'OffsetOutOfRangeError'
+  /** The partition where another log lies: of what is there nothing was read, however far it reaches. */
+  readonly otherLogIn: number | undefined
+  constructor(message: string, options: { otherLogIn?: number } = {}) {
+    super(message)
+    this.otherLogIn = options.otherLogIn
+  }
 }
 
 /** Something outside ourselves keeps us from starting (a port taken, a directory in use): one sentence, exit code 1. */

@@ -252,6 +252,34 @@ describe('detection', () => {
     expect(third.totals().readings).toBe(200)
   })
 
+  it('looks at all of a partition where another log lies than the one that it had read, and again at no other', async () => {
+    await appendRounds(20, 300)
+    const first = newRun('one', async () => {}, 1e9)
+    await first.start(() => {})
+    await isAtEnd(first, 6_000)
+    await first.stop()
+    const devices = Array.from({ length: 20 }, (_, device) => partitionOf('default', `d${device}`, log.partitions))
+    const inPartition = 300 * devices.filter((partition) => partition === devices[0]).length
+    expect(inPartition).toBeLessThan(6_000)
+    let faults = 1
+    const found = withFaults(log, {
+      read: () => {
+        if (faults-- > 0) throw new OffsetOutOfRangeError('another log', { otherLogIn: devices[0]! })
+      },
+    })
+    const second = newRun('one', async () => {}, 1e9, { log: found })
+    await second.start(() => {})
+    await isAtEnd(second, inPartition)
+    await second.stop()
+    // Its places are good by now.
+    const third = newRun('one', async () => {}, 1e9)
+    await third.start(() => {})
+    await appendRounds(20, 10)
+    await isAtEnd(third, 200)
+    expect([second.totals().readings, third.totals().readings]).toEqual([inPartition, 200])
+    expect(second.totals().missedChunks).toBe(0)
+  })
+
   it('waits for a log that can not be opened again just now, says so, and goes on', async () => {
     await appendRounds(20, 600)
     let isGone = false

@@ -86,6 +86,8 @@ export class DetectorRun {
   private isFromBeginning = false
   /** What the group committed is of another log. */
   private isOtherLog = false
+  /** … in these partitions. */
+  private readonly begunAnew = new Set<Partition>()
   /** No snapshot before `start`. */
   private snapshotDueAt = Number.POSITIVE_INFINITY
   private snapshotTimer: NodeJS.Timeout | undefined
@@ -230,7 +232,8 @@ export class DetectorRun {
 
   private startAt(partition: Partition, committed: Offset | undefined): Offset | 'beginning' {
     const reached = this.position.get(partition)
-    if (!this.isOtherLog && committed !== undefined && committed > (reached ?? 0)) {
+    const isOther = this.isOtherLog || this.begunAnew.has(partition)
+    if (!isOther && committed !== undefined && committed > (reached ?? 0)) {
       this.toldUpTo.set(partition, committed)
       this.options.logger.info(
         { partition, from: reached ?? 'the beginning', to: committed },
@@ -243,10 +246,25 @@ export class DetectorRun {
   /** Next it is opened from the beginning of what the log still holds: takeChunks() passes over what was read, and sees what is missing. */
   private async beginAgain(cause: OffsetOutOfRangeError): Promise<void> {
     this.options.logger.info({ cause: cause.message }, 'detection opens the log again')
-    this.isFromBeginning = true
+    // Others go on where they were: one where another log lies as well is found out in its turn.
+    if (cause.otherLogIn !== undefined) this.forgetPlace(cause.otherLogIn)
+    else this.isFromBeginning = true
     const { consumer } = this
     this.consumer = undefined
     await consumer?.close().catch(() => {})
+  }
+
+  /** What was read in this partition is not what lies there now; what was learned stays. */
+  private forgetPlace(partition: Partition): void {
+    this.options.logger.error(
+      { partition },
+      'the log is not the one that detection had read: it is read from its beginning',
+    )
+    this.position.delete(partition)
+    this.toldUpTo.delete(partition)
+    this.begunAnew.add(partition)
+    if (this.last?.partition === partition) this.last = undefined
+    this.uncommitted = undefined
   }
 
   /** Another log than the one that the snapshot is of: it begins anew, with what was learned. */

@@ -58,6 +58,12 @@ export function decodeMessage(
   }
 }
 
+/** Undefined for a message that is not from Weir. */
+export function receivedAtOf({ headers: given }: ReadRecord): number | undefined {
+  const found = given[headers.receivedAt]
+  return found && Number(found)
+}
+
 export function receivedAtMaxOf({ headers: given }: ReadRecord): number {
   return Number(given[headers.receivedAtMax] ?? 0)
 }

@@ -5,6 +5,7 @@
 //
 // - A partition that stays ours from one generation to the next goes on as if nothing had happened; another is dropped with what waited to be read.
 // - Positions only go forward while a partition is ours; a commit for one that is not is left out, and its chunks are read again by its new owner.
+// - A position is committed with a mark of what was read below it, by which whoever reads next knows another log (kafka-marks.ts).
 
 import type {
   Chunk,
@@ -20,6 +21,7 @@ import { RetryableError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { KafkaConnection } from './kafka-client.ts'
 import { describeError, reasonOf } from './kafka-errors.ts'
+import { decodeMark, encodeMark, type MarkedOffset, ReadMarks } from './kafka-marks.ts'
 import type { KafkaReader } from './kafka-reader.ts'
 import {
   decodeAssignment,
@@ -69,6 +71,7 @@ export class KafkaMember implements LogConsumer {
   private memberId = ''
   /** Where the group stands, for the partitions that are ours. */
   private readonly owned = new Map<Partition, Offset>()
+  private readonly marks = new ReadMarks()
   private lastGeneration = -1
   private found: KafkaBroker | undefined
   private readonly ending = new AbortController()
@@ -109,8 +112,10 @@ export class KafkaMember implements LogConsumer {
     }
   }
 
-  read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]> {
-    return this.options.reader.read(bytesMax, signal)
+  async read(bytesMax: number, signal: AbortSignal): Promise<readonly Chunk[]> {
+    const chunks = await this.options.reader.read(bytesMax, signal)
+    for (const chunk of chunks) if (chunk.offset >= (this.owned.get(chunk.partition) ?? 0)) this.marks.add(chunk)
+    return chunks
   }
 
   commit(position: LogPosition): Promise<void> {
@@ -243,7 +248,7 @@ export class KafkaMember implements LogConsumer {
     const come = partitions.filter((each) => !stay.includes(each))
     if (come.length === 0) return
     const committed = await this.committedOf(come)
-    const wanted = new Map(come.map((each) => [each, this.options.startAt(each, committed.get(each))]))
+    const wanted = new Map(come.map((each) => [each, this.options.startAt(each, committed.get(each)?.offset)]))
     const starts = new Map([...wanted].filter((each): each is [Partition, Offset] => typeof each[1] === 'number'))
     const fresh = come.filter((each) => !committed.has(each) || wanted.get(each) === 'beginning')
     const first = fresh.length > 0 ? await connection.offsets(name, fresh, 'first') : new Map<Partition, Offset>()
@@ -252,11 +257,13 @@ export class KafkaMember implements LogConsumer {
       else if (offset > 0 && !committed.has(partition)) this.sayUnread(partition, offset)
     }
     for (const partition of come) {
-      const offset = committed.get(partition) ?? first.get(partition)
+      const { offset, mark } = committed.get(partition) ?? { offset: first.get(partition), mark: undefined }
       if (offset === undefined)
         throw new RetryableError(`Kafka does not say where partition ${partition} of ${name} begins`)
       this.owned.set(partition, offset)
-      reader.assign(partition, starts.get(partition) ?? offset)
+      const start = starts.get(partition) ?? offset
+      if (start === first.get(partition)) reader.assign(partition, start)
+      else reader.assign(partition, start, { mark: start === offset ? mark : undefined })
     }
   }
 
@@ -274,7 +281,7 @@ export class KafkaMember implements LogConsumer {
     this.options.reader.release(partition)
   }
 
-  private async committedOf(partitions: readonly Partition[]): Promise<Map<Partition, Offset>> {
+  private async committedOf(partitions: readonly Partition[]): Promise<Map<Partition, MarkedOffset>> {
     const broker = await this.coordinator()
     return fetchCommitted(broker, this.options.groupId, this.options.name, partitions)
   }
@@ -357,12 +364,13 @@ export class KafkaMember implements LogConsumer {
           groupId,
           groupGenerationId: generation,
           memberId,
-          topics: [
-            { topic: name, partitions: due.map(([partition, offset]) => ({ partition, offset: String(offset) })) },
-          ],
+          topics: [{ topic: name, partitions: due.map(([partition, offset]) => this.marked(partition, offset)) }],
         })
         await within(commitWaitMsMax, answer, `a commit of ${groupId}`)
-        for (const [partition, offset] of due) if (this.owned.has(partition)) this.owned.set(partition, offset)
+        for (const [partition, offset] of due) {
+          if (this.owned.has(partition)) this.owned.set(partition, offset)
+          this.marks.forget(partition, offset)
+        }
         return
       } catch (error) {
         const reason = reasonOf(error)
@@ -377,6 +385,11 @@ export class KafkaMember implements LogConsumer {
         this.interrupt?.()
       }
     }
+  }
+
+  private marked(partition: Partition, offset: Offset): { partition: number; offset: string; metadata?: string } {
+    const mark = this.marks.below(partition, offset)
+    return { partition, offset: String(offset), ...(mark !== undefined && { metadata: encodeMark(mark) }) }
   }
 
   private wakeWaiters(): void {
@@ -394,11 +407,13 @@ export async function fetchCommitted(
   groupId: string,
   name: string,
   partitions: readonly Partition[],
-): Promise<Map<Partition, Offset>> {
+): Promise<Map<Partition, MarkedOffset>> {
   const topics = [{ topic: name, partitions: partitions.map((partition) => ({ partition })) }]
   const { responses } = await broker.offsetFetch({ groupId, topics })
   const found = responses.flatMap((response) => response.partitions)
   return new Map(
-    found.filter(({ offset }) => Number(offset) >= 0).map(({ partition, offset }) => [partition, Number(offset)]),
+    found
+      .filter(({ offset }) => Number(offset) >= 0)
+      .map(({ partition, offset, metadata }) => [partition, { offset: Number(offset), mark: decodeMark(metadata) }]),
   )
 }

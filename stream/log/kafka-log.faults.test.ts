@@ -10,9 +10,12 @@ import { type Logger, silentLogger } from '../../runtime/logger.ts'
 import { CuttingProxy } from '../../tests/helpers/cutting-proxy.ts'
 import { kafkaMissing, startKafka, type TestKafka } from '../../tests/helpers/kafka.ts'
 import { pause, waitFor } from '../../tests/helpers/wait-for.ts'
-import { createAdmin } from './kafka-client.ts'
+import { createAdmin, KafkaConnection } from './kafka-client.ts'
 import { type KafkaLogOptions, openKafkaLog } from './kafka-log.ts'
+import { isOutOfRange, KafkaOffsets, planReset } from './kafka-offsets.ts'
 import { bytesInFlightMax } from './kafka-producer.ts'
+import { encodeBatch } from './kafka-records.ts'
+import { produce } from './kafka-requests.ts'
 import { ensureTopics } from './kafka-topics.ts'
 import { within } from './kafka-wait.ts'
 
@@ -410,6 +413,160 @@ describe.skipIf(missing)('one Kafka broker', () => {
     while (read.length < 3) read.push(...(await reader.read(1e6, never)).map(text))
     expect(read.sort()).toEqual(['3', '4', 'other'])
     expect(alarms.filter((each) => each.startsWith('the group has no position'))).toHaveLength(1)
+  })
+
+  /** As operators do it; what is made has outgrown what was there before anybody reads it. */
+  const makeAnew = async (prefix: string, log: EventLog, onGone?: () => Promise<unknown>): Promise<void> => {
+    const { partitions } = log
+    const partition = Math.min(2, partitions - 1)
+    const name = `${prefix}readings`
+    const admin = createAdmin(optionsFor(kafka.brokers, prefix).endpoint)
+    await admin.connect()
+    await admin.deleteTopics({ topics: [name] })
+    await waitFor(async () => !(await admin.listTopics()).includes(name), { withinMs: clusterMsMax, what: 'no topic' })
+    await admin.disconnect()
+    await onGone?.()
+    await ensureTopics({ ...optionsFor(kafka.brokers, prefix), partitions }, { create: true })
+    for (let i = 0; i < 10; i++) await log.append('readings', partition, Buffer.from(`new ${i}`), 1, 100 + i)
+  }
+  const isTold = (reader: LogConsumer): Promise<unknown> =>
+    waitFor(() => /readings/.test(reader.trouble() ?? ''), { withinMs: clusterMsMax, what: 'the reader to be told' })
+  const readOf = async (reader: LogConsumer, count: number): Promise<Chunk[]> => {
+    const chunks: Chunk[] = []
+    while (chunks.length < count) chunks.push(...(await reader.read(1e6, never)))
+    return chunks
+  }
+  const offsetsOf = (prefix: string): KafkaOffsets =>
+    keep(new KafkaOffsets(optionsFor(kafka.brokers, prefix), ['readings']))
+  const all = Array.from({ length: 10 }, (_, i) => `new ${i}`)
+  const another = /^chunk 4 in partition 2 of .*readings is not the one that was read there: the topic was made anew/
+
+  it('a topic made anew that has outgrown a reader at work: it stops, and the next one reads all of it', async () => {
+    const alarms: string[] = []
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    const { endpoint } = optionsFor([`127.0.0.1:${proxy.port}`], '')
+    const behind = await open(prefix, { endpoint, mode: 'read', sessionTimeoutMs: 60_000, logger: collecting(alarms) })
+    for (let i = 0; i < 5; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, i)
+    const tail = behind.tail('readings', new Map(), never)[Symbol.asyncIterator]()
+    for (let seen = 0; seen < 5; ) seen += (await tail.next()).value.length
+    const reader = keep(await behind.subscribe('any', 'readings'))
+    await reader.commit(positionAfter(await readOf(reader, 5)))
+    // It hears of nothing until all of it has happened.
+    proxy.cutAnswers(Number.POSITIVE_INFINITY)
+    await makeAnew(prefix, log, () => isTold(reader))
+    proxy.cutAnswers(0)
+    await expect(reader.read(1e6, never)).rejects.toThrow(OffsetOutOfRangeError)
+    await expect(reader.read(1e6, never)).rejects.toMatchObject({ otherLogIn: 2 })
+    await expect(reader.read(1e6, never)).rejects.toThrow(/`weir offsets reset any` has it read from its oldest chunk$/)
+    await expect(reader.read(1e6, never)).rejects.toThrow(another)
+    expect(alarms).toContain('reading from Kafka stops')
+    await expect(tail.next()).rejects.toThrow(another)
+    await reader.close()
+    // Kafka forgets positions with the topic.
+    expect((await log.committed('any', 'readings')).size).toBe(0)
+    expect((await readOf(keep(await log.subscribe('any', 'readings')), 10)).map(text)).toEqual(all)
+  })
+
+  it('a position that was committed after its topic was made anew is found out, and reset: nothing is skipped', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    for (let i = 0; i < 5; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, i)
+    await log.append('readings', 1, Buffer.from('other'), 1, 9)
+    const reader = keep(await log.subscribe('any', 'readings'))
+    const position = positionAfter(await readOf(reader, 6))
+    await makeAnew(prefix, log, () => isTold(reader))
+    // What was in its hands is stored by now.
+    await reader.commit(position)
+    await reader.close()
+    expect((await log.committed('any', 'readings')).get(2)).toBe(5)
+    await log.append('readings', 1, Buffer.from('new other'), 1, 200)
+    const late = keep(await log.subscribe('any', 'readings'))
+    await expect(late.read(1e6, never)).rejects.toThrow(/ is not the one that was read there/)
+    await late.close()
+    const offsets = offsetsOf(prefix)
+    const found = await offsets.read('any', 'readings')
+    expect(found.partitions.map(({ isOtherLog }) => isOtherLog)).toEqual([false, true, true, false])
+    const due = found.partitions.filter(isOutOfRange)
+    await offsets.write(
+      found,
+      due.map((each) => planReset(each, 'oldest')),
+    )
+    const set = await offsets.read('any', 'readings')
+    expect(set.partitions.some(isOutOfRange)).toBe(false)
+    const read = await readOf(keep(await log.subscribe('any', 'readings')), 11)
+    expect(read.map(text).sort()).toEqual([...all, 'new other'].sort())
+  })
+
+  it('a reader whose queue was full while the topic was made anew knows it as well', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix, { partitions: 1, queueBytes: 1, sureMs: 0, sessionTimeoutMs: 60_000 })
+    for (let i = 0; i < 5; i++) await log.append('readings', 0, Buffer.from(`${i}`), 1, i)
+    const reader = keep(await log.subscribe('any', 'readings'))
+    // One of five: it asks for nothing, so nothing tells it.
+    const read = (await reader.read(1, never)).map(text)
+    await makeAnew(prefix, log)
+    await expect(
+      (async () => {
+        while (read.length < 10) read.push(...(await reader.read(1e6, never)).map(text))
+      })(),
+    ).rejects.toThrow(/^chunk 4 in partition 0 of .*readings is not the one that was read there/)
+    expect(read).toEqual(['0', '1', '2', '3', '4'])
+  })
+
+  it('a message of somebody else stops a reader, and no longer once a person has set the group behind it', async () => {
+    const prefix = newPrefix()
+    const log = await open(prefix)
+    await log.append('readings', 2, Buffer.from('0'), 1, 1)
+    const stranger = keep(new KafkaConnection(optionsFor(kafka.brokers, prefix).endpoint, [`${prefix}readings`]))
+    const broker = await stranger.anyBroker()
+    const { producerId, producerEpoch } = await broker.initProducerId({ transactionTimeout: 60_000 })
+    const records = [{ value: Buffer.from('hello'), headers: {} }]
+    const identity = { producerId: BigInt(producerId), producerEpoch, firstSequence: 0 }
+    const batch = encodeBatch({ records, ...identity, compression: 'none', at: Date.now() })
+    const topics = [{ topic: `${prefix}readings`, partitions: [{ partition: 2, batch }] }]
+    await produce(broker, { timeoutMs: 30_000, topics })
+    await log.append('readings', 2, Buffer.from('2'), 1, 2)
+    const stopped = keep(await log.subscribe('any', 'readings'))
+    expect((await readOf(stopped, 1)).map(text)).toEqual(['0'])
+    await expect(stopped.read(1e6, never)).rejects.toThrow(/message 1 in partition 2 of readings is not from Weir/)
+    await stopped.close()
+    const offsets = offsetsOf(prefix)
+    const found = await offsets.read('any', 'readings')
+    await offsets.write(found, [planReset(found.partitions[2]!, 2)])
+    expect((await readOf(keep(await log.subscribe('any', 'readings')), 1)).map(text)).toEqual(['2'])
+  })
+
+  it('a member that takes over goes on behind what was committed, to the chunk; also where retention has come up to it', async () => {
+    const alarms: string[] = []
+    const prefix = newPrefix()
+    const log = await open(prefix, { logger: collecting(alarms) })
+    for (let i = 0; i < 10; i++) await log.append('readings', 2, Buffer.from(`${i}`), 1, i)
+    const offsets = offsetsOf(prefix)
+    /** Reads to the end, and commits so much. */
+    const readFrom = async (count: number, committed: number): Promise<string[]> => {
+      const reader = await log.subscribe('any', 'readings')
+      const chunks = await readOf(reader, count)
+      await reader.commit(positionAfter(chunks.slice(0, committed)))
+      await reader.close()
+      expect((await offsets.read('any', 'readings')).partitions.some(isOutOfRange)).toBe(false)
+      return chunks.map(text)
+    }
+    expect(await readFrom(10, 4)).toEqual(['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+    expect(await readFrom(6, 2)).toEqual(['4', '5', '6', '7', '8', '9'])
+    const admin = createAdmin(optionsFor(kafka.brokers, prefix).endpoint)
+    await admin.connect()
+    await admin.fetchTopicOffsets(`${prefix}readings`)
+    await admin.deleteTopicRecords({ topic: `${prefix}readings`, partitions: [{ partition: 2, offset: '6' }] })
+    await admin.disconnect()
+    expect(await readFrom(4, 1)).toEqual(['6', '7', '8', '9'])
+    // As a person sets it, or an older version: without a mark.
+    const found = await offsets.read('any', 'readings')
+    await offsets.write(found, [planReset(found.partitions[2]!, 8)])
+    expect(await readFrom(2, 2)).toEqual(['8', '9'])
+    await log.append('readings', 2, Buffer.from('10'), 1, 10)
+    expect(await readFrom(1, 1)).toEqual(['10'])
+    expect(alarms).toEqual([])
   })
 })
 

@@ -48,6 +48,8 @@ export interface KafkaLogOptions {
   /** A reader fetches a partition ahead while fewer bytes than this wait to be read. */
   readonly queueBytes?: number
   readonly fetchBytes?: number
+  /** A reader that has not fetched a partition for so long asks whether it is still the same. */
+  readonly sureMs?: number
   /** Of topics that are made now, beside ours. */
   readonly topicSettings?: Readonly<Record<string, string>>
 }
@@ -59,6 +61,7 @@ const openAgainMs = 5_000
 const stallMsDefault = 5_000
 const queueBytesDefault = 8 * 1024 * 1024
 const fetchBytesDefault = 1024 * 1024
+const sureMsDefault = 5_000
 const tailBytesMax = 1024 * 1024
 /** Live viewers wait for it; a batch for the table gathers for 250 ms anyway. */
 const tailLingerMs = 10
@@ -189,7 +192,7 @@ class KafkaLog implements EventLog {
     const { sessionTimeoutMs, logger } = this.options
     const member = new KafkaMember({
       connection: this.connect([topic]),
-      reader: this.openReader(topic, groupLingerMs),
+      reader: this.openReader(topic, groupLingerMs, group),
       group,
       groupId: this.groupId(group, topic),
       topic,
@@ -225,7 +228,8 @@ class KafkaLog implements EventLog {
     const groupId = this.groupId(group, topic)
     return this.ask(async () => {
       const broker = await this.asking.coordinator(groupId)
-      return fetchCommitted(broker, groupId, this.nameOf(topic), this.all)
+      const found = await fetchCommitted(broker, groupId, this.nameOf(topic), this.all)
+      return new Map([...found].map(([partition, { offset }]) => [partition, offset]))
     })
   }
 
@@ -387,10 +391,20 @@ class KafkaLog implements EventLog {
     }
   }
 
-  private openReader(topic: LogTopic, lingerMs: number): KafkaReader {
+  private openReader(topic: LogTopic, lingerMs: number, group?: ConsumerGroup): KafkaReader {
     const { queueBytes = queueBytesDefault, fetchBytes = fetchBytesDefault, logger } = this.options
-    const connection = this.connect([topic])
-    return new KafkaReader({ connection, name: this.nameOf(topic), topic, queueBytes, fetchBytes, lingerMs, logger })
+    const { sureMs = sureMsDefault } = this.options
+    return new KafkaReader({
+      connection: this.connect([topic]),
+      name: this.nameOf(topic),
+      topic,
+      group,
+      queueBytes,
+      fetchBytes,
+      lingerMs,
+      sureMs,
+      logger,
+    })
   }
 
   private connect(topics: readonly LogTopic[]): KafkaConnection {

@@ -6,6 +6,7 @@ import { StartError } from '../../runtime/errors.ts'
 import { KafkaConnection, type KafkaEndpoint } from './kafka-client.ts'
 import { isRefusedLogin, reasonOf } from './kafka-errors.ts'
 import { fetchCommitted, groupIdOf } from './kafka-group.ts'
+import { readMarks } from './kafka-marks.ts'
 import { topicName } from './kafka-topics.ts'
 import { BackOff } from './kafka-wait.ts'
 
@@ -26,6 +27,8 @@ export interface PartitionOffsets {
   readonly lost: number
   /** The position is past the end: chunks were lost by Kafka, or the topic was made anew. */
   readonly isPastEnd: boolean
+  /** Another chunk lies below the position than the one that was read there: the same, and the topic has outgrown the position since. */
+  readonly isOtherLog: boolean
 }
 
 export interface GroupOffsets {
@@ -86,10 +89,17 @@ export class KafkaOffsets {
     const committed = await fetchCommitted(broker, groupId, name, all)
     const first = await this.connection.offsets(name, all, 'first')
     const next = await this.connection.offsets(name, all, 'next')
+    const below = new Map<Partition, Offset>()
+    for (const [partition, { offset, mark }] of committed)
+      if (mark !== undefined && offset > first.get(partition)! && offset <= next.get(partition)!)
+        below.set(partition, offset - 1)
+    const marks = await readMarks(this.connection, name, below)
     const partitions = all.map((partition): PartitionOffsets => {
-      const [at, oldest, end] = [committed.get(partition), first.get(partition)!, next.get(partition)!]
+      const { offset: at, mark } = committed.get(partition) ?? { offset: undefined, mark: undefined }
+      const [oldest, end] = [first.get(partition)!, next.get(partition)!]
       const lost = Math.max(0, oldest - (at ?? oldest))
-      return { partition, oldest, end, committed: at, lost, isPastEnd: (at ?? 0) > end }
+      const isOtherLog = marks.has(partition) && marks.get(partition) !== mark
+      return { partition, oldest, end, committed: at, lost, isPastEnd: (at ?? 0) > end, isOtherLog }
     })
     return { group, topic, members: described?.members.length ?? 0, partitions }
   }
@@ -130,20 +140,20 @@ export function activeError(groupId: string, members?: number): StartError {
   )
 }
 
-export function isOutOfRange({ lost, isPastEnd }: PartitionOffsets): boolean {
-  return lost > 0 || isPastEnd
+export function isOutOfRange({ lost, isPastEnd, isOtherLog }: PartitionOffsets): boolean {
+  return lost > 0 || isPastEnd || isOtherLog
 }
 
 /** What setting a partition to `to` comes to. Throws a StartError for an offset that the topic does not hold. */
 export function planReset(
-  { partition, oldest, end, committed }: PartitionOffsets,
+  { partition, oldest, end, committed, isPastEnd, isOtherLog }: PartitionOffsets,
   to: 'oldest' | 'newest' | Offset,
 ): OffsetReset {
   const target = to === 'oldest' ? oldest : to === 'newest' ? end : to
   if (target < oldest || target > end)
     throw new StartError(`partition ${partition} holds ${oldest} to ${end}: it can't be set to ${target}`)
-  // Past the end: what it had read is not what is there now.
-  const stands = committed === undefined ? oldest : committed > end ? oldest : committed
+  // What it had read is not what is there now.
+  const stands = committed === undefined || isPastEnd || isOtherLog ? oldest : committed
   return {
     partition,
     from: committed,

@@ -1,19 +1,21 @@
 // Reads partitions of one topic from given offsets on, for a tail and for a member of a group. A fetch a leader at a time, all of its partitions in
 // one; a partition whose queue is full is left out until it has been read. Nothing is skipped: an offset that retention has passed, or a hole,
-// ends the reader with an OffsetOutOfRangeError once what came before it has been read.
+// ends the reader with an OffsetOutOfRangeError once what came before it has been read. So does another log in the place of the one that was read (a
+// topic made anew, a disk that was lost) which has outgrown the offset: where there may be one (at the start, after trouble, after a long pause) a
+// fetch begins one chunk earlier, and what lies there is compared with what was read there.
 //
 //   leaders ──fetch──▶ queue of each partition ──read()──▶ chunks
 //      ▲                     │ full? left out
 //      └─────────────────────┘
 
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Chunk, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
-import { OffsetOutOfRangeError } from '../../runtime/errors.ts'
+import type { Chunk, ConsumerGroup, LogTopic, Offset, Partition } from '../../domain/event-log.ts'
+import { LogDamagedError, OffsetOutOfRangeError } from '../../runtime/errors.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { decodeMessage } from './kafka-chunk.ts'
+import { decodeMessage, receivedAtOf } from './kafka-chunk.ts'
 import type { KafkaConnection } from './kafka-client.ts'
 import { describeError, isOutOfRange } from './kafka-errors.ts'
-import { decodeBatches } from './kafka-records.ts'
+import { decodeBatches, type ReadRecord } from './kafka-records.ts'
 import { fetchBatches } from './kafka-requests.ts'
 import { BackOff, within } from './kafka-wait.ts'
 
@@ -22,6 +24,8 @@ export interface KafkaReaderOptions {
   /** Kafka's name of the topic. */
   readonly name: string
   readonly topic: LogTopic
+  /** That it reads for. */
+  readonly group?: ConsumerGroup | undefined
   /** A partition is fetched while fewer bytes than this wait to be read. */
   readonly queueBytes: number
   readonly fetchBytes: number
@@ -30,6 +34,8 @@ export interface KafkaReaderOptions {
    * us more than what is in it. A chunk that comes after a silence is given at once.
    */
   readonly lingerMs: number
+  /** A partition that was not fetched for longer may have become another one: who fetches all the time is told when a topic goes. */
+  readonly sureMs: number
   readonly logger: Logger
 }
 
@@ -37,6 +43,12 @@ interface Assigned {
   readonly partition: Partition
   /** Of the next chunk to fetch. */
   next: Offset
+  /** receivedAt of the chunk below `next`, as far as it is known. */
+  mark: number | undefined
+  /** Another log may lie there by now. */
+  isUnsure: boolean
+  /** By the monotonic clock. */
+  answeredAt: number
   queue: Chunk[]
   /** The first of `queue` that was not read yet. */
   head: number
@@ -69,8 +81,19 @@ export class KafkaReader {
     this.pumping = this.pump()
   }
 
-  assign(partition: Partition, next: Offset): void {
-    this.assigned.set(partition, { partition, next, queue: [], head: 0, bytes: 0, isFetching: false })
+  /** `below`: what was read there, to be compared first; where that is not known, it is found out what lies there now. */
+  assign(partition: Partition, next: Offset, below?: { readonly mark: number | undefined }): void {
+    this.assigned.set(partition, {
+      partition,
+      next,
+      mark: below?.mark,
+      isUnsure: below !== undefined && next > 0,
+      answeredAt: performance.now(),
+      queue: [],
+      head: 0,
+      bytes: 0,
+      isFetching: false,
+    })
     this.wakePump()
   }
 
@@ -187,7 +210,8 @@ export class KafkaReader {
           )
         }
       } catch (error) {
-        await this.troubled(error, backOff)
+        const idle = [...this.assigned.values()].filter(({ isFetching }) => !isFetching)
+        await this.troubled(error, backOff, idle)
         this.isPumpDue = true
       }
       if (!this.isPumpDue && !this.ending.signal.aborted)
@@ -205,9 +229,10 @@ export class KafkaReader {
     try {
       const broker = await connection.broker(leader)
       const isSomeFull = [...this.assigned.values()].some((each) => this.isFull(each))
+      const starts = new Map(wanted.map((each) => [each.partition, this.startOf(each)]))
       const fetched = await fetchBatches(broker, {
         topic: name,
-        partitions: wanted.map(({ partition, next }) => ({ partition, from: next })),
+        partitions: [...starts].map(([partition, from]) => ({ partition, from })),
         partitionBytesMax: fetchBytes,
         waitMsMax: isSomeFull ? waitMsWhileFull : waitMsMax,
       })
@@ -218,12 +243,16 @@ export class KafkaReader {
       for (const [partition, batches] of fetched) {
         const each = wanted.find((one) => one.partition === partition)
         // Released meanwhile, and perhaps assigned again elsewhere.
-        if (each && this.assigned.get(partition) === each) bytes += this.add(each, batches)
+        if (each && this.assigned.get(partition) === each) bytes += this.add(each, batches, starts.get(partition)!)
       }
+      // Nothing lies below: the end may have come to lie before the place.
+      for (const each of wanted)
+        if (each.isUnsure && !this.failure && this.assigned.get(each.partition) === each)
+          await this.isGone(each.partition)
       if (bytes > 0 && bytes < smallBytes)
         await delay(lingerMs, undefined, { signal: this.ending.signal }).catch(() => {})
     } catch (error) {
-      if (!this.ending.signal.aborted) await this.troubled(error, backOff)
+      if (!this.ending.signal.aborted) await this.troubled(error, backOff, wanted)
     } finally {
       this.busy.delete(leader)
       for (const each of wanted) each.isFetching = false
@@ -231,15 +260,25 @@ export class KafkaReader {
     }
   }
 
+  private startOf(each: Assigned): Offset {
+    if (performance.now() - each.answeredAt > this.options.sureMs) doubt(each)
+    return each.isUnsure ? each.next - 1 : each.next
+  }
+
   /** Returns the bytes that came. */
-  private add(each: Assigned, batches: Buffer): number {
+  private add(each: Assigned, batches: Buffer, from: Offset): number {
     const { topic, name } = this.options
     const before = each.queue.length
     let bytes = 0
+    each.answeredAt = performance.now()
     try {
       // A batch is given as a whole, also when it is asked for from its middle.
-      for (const record of decodeBatches(batches, each.next, `partition ${each.partition} of ${name}`)) {
+      for (const record of decodeBatches(batches, from, `partition ${each.partition} of ${name}`)) {
         const { offset } = record
+        if (offset < each.next) {
+          this.compare(each, record)
+          continue
+        }
         if (offset > each.next)
           throw new OffsetOutOfRangeError(
             `chunks ${each.next} to ${offset - 1} in partition ${each.partition} of ${name} are gone`,
@@ -249,18 +288,46 @@ export class KafkaReader {
         each.bytes += chunk.rows.length
         bytes += chunk.rows.length
         each.next = offset + 1
+        each.mark = chunk.receivedAt
       }
     } catch (error) {
-      this.alarm(error as Error)
+      if (each.isUnsure && error instanceof LogDamagedError) this.giveUpComparing(each, error)
+      else this.alarm(error as Error)
     }
     if (each.queue.length > before) this.wake()
     return bytes
   }
 
-  private async troubled(error: unknown, backOff: BackOff): Promise<void> {
+  private compare(each: Assigned, record: ReadRecord): void {
+    const { name, group } = this.options
+    const found = receivedAtOf(record)
+    each.isUnsure = false
+    // Not known, and not from Weir: a person has set the group past it.
+    if (each.mark === undefined) each.mark = found
+    else if (each.mark !== found) {
+      const { partition, next } = each
+      const hint = group === undefined ? '' : `; \`weir offsets reset ${group}\` has it read from its oldest chunk`
+      throw new OffsetOutOfRangeError(
+        `chunk ${record.offset} in partition ${partition} of ${name} is not the one that was read there: the topic was made anew, or Kafka has lost chunks, and what lies before ${next} now was not all read${hint}`,
+        { otherLogIn: partition },
+      )
+    }
+  }
+
+  /** What was read before is not what is to be read: damage there, the next fetch says. */
+  private giveUpComparing(each: Assigned, { message }: Error): void {
+    each.isUnsure = false
+    this.options.logger.warn(
+      { topic: this.options.name, partition: each.partition, error: message },
+      'what was read last can not be read again: whether the log is still the same is not known',
+    )
+  }
+
+  private async troubled(error: unknown, backOff: BackOff, concerned: readonly Assigned[]): Promise<void> {
     const { connection, name, logger } = this.options
     const partition = isOutOfRange(error)
     if (partition !== undefined && (await this.isGone(partition))) return
+    for (const each of concerned) doubt(each)
     if (backOff.isFirst)
       logger.warn({ topic: name, error: describeError(error) }, 'Kafka can not be read; trying again')
     this.lastTrouble = `Kafka can't be read (${name}: ${describeError(error)}); trying again`
@@ -279,7 +346,12 @@ export class KafkaReader {
         connection.offsets(name, [partition], 'next'),
       ])
       const [oldest, end] = [first.get(partition)!, next.get(partition)!]
-      if (each.next >= oldest && each.next <= end) return false
+      if (each.next >= oldest && each.next <= end) {
+        // Retention has come up to the place, and no further: nothing is missing, and nothing there speaks of another log.
+        const isUpTo = each.isUnsure && each.next === oldest
+        if (isUpTo) each.isUnsure = false
+        return isUpTo
+      }
       const where = `chunk ${each.next} in partition ${partition} of ${name}`
       this.alarm(
         new OffsetOutOfRangeError(
@@ -299,4 +371,9 @@ export class KafkaReader {
     this.options.logger.error({ topic: this.options.name, error: error.message }, 'reading from Kafka stops')
     this.fail(error)
   }
+}
+
+/** Nothing lies below the beginning, and nothing is compared with what is not known. */
+function doubt(each: Assigned): void {
+  if (each.mark !== undefined && each.next > 0) each.isUnsure = true
 }

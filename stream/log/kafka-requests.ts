@@ -34,13 +34,12 @@ export interface KafkaBroker {
     groupId: string
     groupGenerationId: number
     memberId: string
-    topics: { topic: string; partitions: { partition: number; offset: string }[] }[]
+    topics: { topic: string; partitions: { partition: number; offset: string; metadata?: string }[] }[]
   }): Promise<unknown>
   describeGroups(request: { groupIds: string[] }): Promise<{ groups: { members: unknown[] }[] }>
-  offsetFetch(request: {
-    groupId: string
-    topics: { topic: string; partitions: { partition: number }[] }[]
-  }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>
+  offsetFetch(request: { groupId: string; topics: { topic: string; partitions: { partition: number }[] }[] }): Promise<{
+    responses: { topic: string; partitions: { partition: number; offset: string; metadata: string | null }[] }[]
+  }>
 }
 
 interface ProtocolRequest {

@@ -1,5 +1,8 @@
 // Kafka's retention waits for nobody. A writer that it has passed stands still and says what is lost; `weir offsets` says so too, sets it to what is left,
-// says what that skips, and refuses while somebody reads. Everything that Kafka still holds is in the table then, once.
+// says what that skips, and refuses while somebody reads. Everything that Kafka still holds is in the table then, once. So it is where Kafka has lost all
+// of a partition, and what came since has outgrown the writer's place.
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { partitionOf } from '../../domain/event-log.ts'
 import { silentLogger } from '../../runtime/logger.ts'
@@ -106,6 +109,7 @@ describe('a group that retention passed is reset', () => {
       committed: 3,
       lost: 3,
       isPastEnd: false,
+      isOtherLog: false,
     })
   }, 180_000)
 
@@ -148,6 +152,35 @@ describe('a group that retention passed is reset', () => {
     )
     for (const wrong of [['list', 'writer'], ['reset'], ['reset', 'readers'], [...words, '--to', 'there'], ['show']])
       expect((await offsets(...wrong)).code, wrong.join(' ')).toBe(2)
+  }, 240_000)
+
+  it('in a partition that Kafka has lost, and that has outgrown it since: nothing of what came is skipped', async () => {
+    rest = await startWeir({ env, roles: ['writer', 'api'], data: rest.data })
+    await publish(12)
+    await expectStored('0,1,2,6,7,8,9,12')
+    await rest.stop()
+    await kafka.kill(1)
+    await rm(join(kafka.dataDirectory(1), `${prefix}readings-${partition}`), { recursive: true })
+    await kafka.revive(1)
+    const since = Array.from({ length: 15 }, (_, i) => 13 + i)
+    await publish(...since)
+    rest = await startWeir({ env, roles: ['writer', 'api'], data: rest.data, untilListening: ['http'] })
+    await waitFor(
+      () => new RegExp(`chunk 12 in partition ${partition} of .* is not the one that was read`).test(rest.stderr()),
+      { withinMs: 60_000, what: 'the alarm' },
+    )
+    const { code, stdout } = await offsets('list', '--topic', 'readings')
+    expect(code).toBe(1)
+    expect(stdout).toContain(`partition ${partition}: holds 0 to 15, at 13: WRONG: not what was read before it`)
+    const done = await waitFor(
+      async () => {
+        const found = await offsets('reset', 'writer')
+        return found.code === 0 && found
+      },
+      { withinMs: 60_000, everyMs: 250, what: 'the writer to be between two looks' },
+    )
+    expect(done.stdout).toBe(`${where}: set from 13 to 0: skips nothing\n`)
+    await expectStored(['0,1,2,6,7,8,9,12', ...since].join())
     await ingest.stop()
   }, 240_000)
 

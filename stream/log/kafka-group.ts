@@ -248,6 +248,7 @@ export class KafkaMember implements LogConsumer {
     const come = partitions.filter((each) => !stay.includes(each))
     if (come.length === 0) return
     const committed = await this.committedOf(come)
+    this.sayKeptElsewhere(committed)
     const wanted = new Map(come.map((each) => [each, this.options.startAt(each, committed.get(each)?.offset)]))
     const starts = new Map([...wanted].filter((each): each is [Partition, Offset] => typeof each[1] === 'number'))
     const fresh = come.filter((each) => !committed.has(each) || wanted.get(each) === 'beginning')
@@ -273,6 +274,20 @@ export class KafkaMember implements LogConsumer {
     logger.error(
       { group, topic: name, partition, oldest },
       'the group has no position in a partition whose first chunks are gone: those of them that it had not read are lost to it',
+    )
+  }
+
+  /** The others of the group are told apart as they join; whoever was here before only by what it left. It may be meant: a store was moved. */
+  private sayKeptElsewhere(committed: ReadonlyMap<Partition, MarkedOffset>): void {
+    const { group, groupId, topic, keepsIn, logger } = this.options
+    if (keepsIn === undefined) return
+    const elsewhere = [...committed].filter(([, { keptIn = keepsIn }]) => keptIn !== keepsIn)
+    const [first] = elsewhere
+    if (first === undefined) return
+    const [partition, { keptIn }] = first
+    logger.warn(
+      { group: groupId, partitions: elsewhere.map(([each]) => each) },
+      `${groupId} was stored in ${keptIn} so far, and goes on into ${keepsIn}: what came before is in the former only, unless it was carried over (\`weir offsets reset ${group} --topic ${topic} --partition ${partition} --to oldest\` stores again what Kafka still holds of one)`,
     )
   }
 
@@ -389,7 +404,11 @@ export class KafkaMember implements LogConsumer {
 
   private marked(partition: Partition, offset: Offset): { partition: number; offset: string; metadata?: string } {
     const mark = this.marks.below(partition, offset)
-    return { partition, offset: String(offset), ...(mark !== undefined && { metadata: encodeMark(mark) }) }
+    return {
+      partition,
+      offset: String(offset),
+      ...(mark !== undefined && { metadata: encodeMark(mark, this.options.keepsIn) }),
+    }
   }
 
   private wakeWaiters(): void {
@@ -414,6 +433,9 @@ export async function fetchCommitted(
   return new Map(
     found
       .filter(({ offset }) => Number(offset) >= 0)
-      .map(({ partition, offset, metadata }) => [partition, { offset: Number(offset), mark: decodeMark(metadata) }]),
+      .map(({ partition, offset, metadata }) => [
+        partition,
+        { offset: Number(offset), mark: undefined, ...decodeMark(metadata) },
+      ]),
   )
 }

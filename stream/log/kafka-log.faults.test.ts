@@ -415,6 +415,29 @@ describe.skipIf(missing)('one Kafka broker', () => {
     expect(alarms.filter((each) => each.startsWith('the group has no position'))).toHaveLength(1)
   })
 
+  it('a group that goes on into another store than before says what stays behind, once', async () => {
+    const warnings: string[] = []
+    const logger: Logger = { ...silentLogger, warn: (_fields, text) => warnings.push(text), child: () => logger }
+    const log = await open(newPrefix(), { logger })
+    const readsInto = async (keepsIn: string | undefined, value: string): Promise<string[]> => {
+      await log.append('readings', 2, Buffer.from(value), 1, 1)
+      const reader = keep(await log.subscribe('moved', 'readings', { keepsIn }))
+      const chunks = await reader.read(1e6, never)
+      await reader.commit(positionAfter(chunks))
+      await reader.close()
+      return warnings.splice(0).filter((each) => each.includes('goes on into'))
+    }
+    expect(await readsInto('store A', '1')).toEqual([])
+    expect(await readsInto('store A', '2')).toEqual([])
+    expect(await readsInto('store B', '3')).toEqual([
+      expect.stringMatching(/was stored in store A so far, and goes on into store B: .*--partition 2 --to oldest/),
+    ])
+    expect(await readsInto('store B', '4')).toEqual([])
+    // Who says nothing fits everybody, before and after.
+    expect(await readsInto(undefined, '5')).toEqual([])
+    expect(await readsInto('store C', '6')).toEqual([])
+  })
+
   /** As operators do it; what is made has outgrown what was there before anybody reads it. */
   const makeAnew = async (prefix: string, log: EventLog, onGone?: () => Promise<unknown>): Promise<void> => {
     const { partitions } = log

@@ -16,9 +16,17 @@ describe('the mark beside a position', () => {
   it('is read back, and what others wrote there is no mark', () => {
     const receivedAt = 1_767_225_600_000_001
     expect(encodeMark(receivedAt)).toBe('r1 1767225600000001')
-    expect(decodeMark(encodeMark(receivedAt))).toBe(receivedAt)
+    expect(decodeMark(encodeMark(receivedAt))).toEqual({ mark: receivedAt })
     for (const other of [null, '', 'r2 1767225600000001', 'r1 ', 'r1 -5', 'r1 5 6', 'consumer on host-7'])
-      expect(decodeMark(other)).toBeUndefined()
+      expect(decodeMark(other)).toEqual({})
+  })
+
+  it('says where what was read is kept, within what Kafka takes', () => {
+    const keptIn = 'the store /srv/weir in a hall\non host-7'
+    expect(decodeMark(encodeMark(5, keptIn))).toEqual({ mark: 5, keptIn })
+    const long = encodeMark(5, '温'.repeat(5_000))
+    expect(Buffer.byteLength(long)).toBeLessThan(4_096)
+    expect(decodeMark(long)).toEqual({ mark: 5, keptIn: '温'.repeat(1_000) })
   })
 
   it('is of the chunk below, for each border of what was read and not committed', () => {

@@ -12,17 +12,22 @@ import { fetchBatches } from './kafka-requests.ts'
 export interface MarkedOffset {
   readonly offset: Offset
   readonly mark: number | undefined
+  /** Where whoever committed it keeps what it read, as far as it says so. */
+  readonly keptIn?: string | undefined
 }
 
-/** As the metadata of Kafka's OffsetCommit, which takes 4,096 bytes. */
-export function encodeMark(receivedAt: number): string {
-  return `r1 ${receivedAt}`
+/** Kafka takes 4,096 bytes beside a position. */
+const keptInLengthMax = 1_000
+
+/** As the metadata of Kafka's OffsetCommit. */
+export function encodeMark(receivedAt: number, keepsIn?: string): string {
+  return keepsIn === undefined ? `r1 ${receivedAt}` : `r1 ${receivedAt} in ${keepsIn.slice(0, keptInLengthMax)}`
 }
 
 /** Undefined for what others wrote there. */
-export function decodeMark(metadata: string | null): number | undefined {
-  const found = /^r1 (\d{1,16})$/.exec(metadata ?? '')
-  return found ? Number(found[1]) : undefined
+export function decodeMark(metadata: string | null): { readonly mark?: number; readonly keptIn?: string } {
+  const [, mark, keptIn] = /^r1 (\d{1,16})(?: in (.+))?$/s.exec(metadata ?? '') ?? []
+  return { ...(mark !== undefined && { mark: Number(mark) }), ...(keptIn !== undefined && { keptIn }) }
 }
 
 /** More of a partition are not remembered: a reader that commits so rarely leaves positions without a mark. */

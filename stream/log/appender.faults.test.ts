@@ -5,32 +5,19 @@ import fc from 'fast-check'
 import { expect, it, vi } from 'vitest'
 import type { EventLog } from '../../domain/event-log.ts'
 import { LimitError, LogFailedError, RetryableError } from '../../runtime/errors.ts'
-import { silentLogger } from '../../runtime/logger.ts'
-import { openEmbeddedLog } from './embedded-log.ts'
 import { type DiskOperation, failure, MemoryDisk } from './memory-disk.ts'
+import { openTestLog, testLogDirectory } from './test-log.ts'
 import { verifyLog } from './verify-log.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
 
-const directory = '/log'
 const partitions = 2
 /** Several early commits, and now and then more than one commit takes. */
 const segmentBytes = 192 * 1024
 const never = new AbortController().signal
 
 function open(disk: MemoryDisk): Promise<EventLog> {
-  return openEmbeddedLog({
-    directory,
-    mode: 'append',
-    partitions,
-    segmentBytes,
-    quotaBytes: 1e9,
-    retentionMs: 1e12,
-    groups: ['writer'],
-    logger: silentLogger,
-    clock: { nowMicros: () => 1_700_000_000_000_000 },
-    files: disk.files,
-  })
+  return openTestLog(disk, { segmentBytes, groups: ['writer'] })
 }
 
 /** By partition, in order. */
@@ -191,7 +178,7 @@ it('what is acknowledged was durable then, in order, once; and each append is an
             expect(new Set(found[partition]).size).toBe(found[partition]!.length)
           }
           await again.close()
-          expect((await verifyLog(directory, { files: after.files })).problems).toEqual([])
+          expect((await verifyLog(testLogDirectory, { files: after.files })).problems).toEqual([])
         }
       },
     ),

@@ -6,7 +6,6 @@ import { describe, expect, it, vi } from 'vitest'
 import type { Chunk, EventLog, LogTopic } from '../../domain/event-log.ts'
 import { LogDamagedError } from '../../runtime/errors.ts'
 import { silentLogger } from '../../runtime/logger.ts'
-import { openEmbeddedLog } from './embedded-log.ts'
 import { EndSignal } from './end-file.ts'
 import { logTopics } from './frame-format.ts'
 import { MemoryDisk } from './memory-disk.ts'
@@ -15,12 +14,12 @@ import { readEnd, recover } from './recovery.ts'
 import { segmentHeaderBytes } from './segment-header.ts'
 import { SegmentReader } from './segment-reader.ts'
 import { listSegments } from './segment-scan.ts'
+import { openTestLog, testLogDirectory } from './test-log.ts'
 import { verifyLog } from './verify-log.ts'
 
 // Thousands of logs are opened here.
 vi.setConfig({ testTimeout: 120_000 })
 
-const directory = '/log'
 const endFile = '/log/end'
 const partitions = 2
 const never = new AbortController().signal
@@ -33,18 +32,7 @@ interface Kept {
 }
 
 function open(disk: MemoryDisk, segmentBytes = 16_384): Promise<EventLog> {
-  return openEmbeddedLog({
-    directory,
-    mode: 'append',
-    partitions,
-    segmentBytes,
-    quotaBytes: 1e9,
-    retentionMs: 1e12,
-    groups: [],
-    logger: silentLogger,
-    clock: { nowMicros: () => 1_700_000_000_000_000 },
-    files: disk.files,
-  })
+  return openTestLog(disk, { segmentBytes })
 }
 
 async function appendSome(log: EventLog, kept: Kept[], sizes: readonly number[]): Promise<void> {
@@ -80,13 +68,20 @@ async function readAsFarAsItGoes(
 ): Promise<{ chunks: Chunk[]; error: unknown }> {
   const known = new Map(kept.map((each) => [key(each), each.rows]))
   const end = new EndSignal()
-  const told = await readEnd(disk.files, directory)
+  const told = await readEnd(disk.files, testLogDirectory)
   if (told) end.set(told)
   const found: Chunk[] = []
   let error: unknown
   for (const topic of logTopics) {
     const recent = new RecentBytes()
-    const reader = new SegmentReader({ files: disk.files, directory, end, recent, topic, from: new Map() })
+    const reader = new SegmentReader({
+      files: disk.files,
+      directory: testLogDirectory,
+      end,
+      recent,
+      topic,
+      from: new Map(),
+    })
     const wanted = kept.filter((each) => each.topic === topic).length
     try {
       for (let got = 0; got < wanted; ) {
@@ -121,8 +116,8 @@ async function readLog(log: EventLog): Promise<Map<string, string>> {
 const asMap = (kept: readonly Kept[]) => new Map(kept.map((each) => [key(each), each.rows]))
 
 async function newestSegment(disk: MemoryDisk): Promise<{ file: string; end: number }> {
-  const { file } = (await listSegments(disk.files, directory)).at(-1)!
-  const end = (await readEnd(disk.files, directory))!.byte
+  const { file } = (await listSegments(disk.files, testLogDirectory)).at(-1)!
+  const end = (await readEnd(disk.files, testLogDirectory))!.byte
   expect(end, 'enough in the newest segment to be cut').toBeGreaterThan(segmentHeaderBytes + 4096)
   return { file, end }
 }
@@ -181,7 +176,7 @@ describe('a log whose files were changed', () => {
 
   it('one bit flipped anywhere: always found, named by file and byte, everything before it readable', async () => {
     const { disk, kept } = await makeLog()
-    const segments = await listSegments(disk.files, directory)
+    const segments = await listSegments(disk.files, testLogDirectory)
     expect(segments.length).toBeGreaterThan(2)
     const ends = segments.map((_, i) => segments[i + 1]?.header.previousEnd)
     ends[segments.length - 1] = (await newestSegment(disk)).end
@@ -198,7 +193,7 @@ describe('a log whose files were changed', () => {
         expect(opened.file).toBe(file)
         expect(opened.byte).toBeLessThanOrEqual(at)
         expect(opened.byte).toBeGreaterThan(at - (at < segmentHeaderBytes ? segmentHeaderBytes : 600))
-        const report = await verifyLog(directory, { files: damaged.files })
+        const report = await verifyLog(testLogDirectory, { files: damaged.files })
         expect(report.problems[0]).toMatchObject({ file, byte: opened.byte })
         const { chunks } = await readAsFarAsItGoes(damaged, kept)
         expect(chunks.length).toBeLessThan(kept.length)
@@ -252,7 +247,7 @@ describe('a log whose files were changed', () => {
           await appendSome(log, more, [200])
           await log.close()
           expect(damaged.contents(file).length).toBe(16_384)
-          expect((await verifyLog(directory, { files: damaged.files })).problems).toEqual([])
+          expect((await verifyLog(testLogDirectory, { files: damaged.files })).problems).toEqual([])
         },
       ),
       { numRuns: 200 },
@@ -277,19 +272,19 @@ describe('a log whose files were changed', () => {
 
   it('a segment that is missing, in the middle or at the end, is damage', async () => {
     const { disk } = await makeLog()
-    const segments = await listSegments(disk.files, directory)
+    const segments = await listSegments(disk.files, testLogDirectory)
     for (const missing of [segments[1]!, segments.at(-1)!]) {
       const damaged = disk.copy()
       damaged.remove(missing.file)
       await expect(open(damaged)).rejects.toMatchObject({ name: 'LogDamagedError', file: missing.file })
-      expect((await verifyLog(directory, { files: damaged.files })).problems).not.toEqual([])
+      expect((await verifyLog(testLogDirectory, { files: damaged.files })).problems).not.toEqual([])
     }
   })
 
   it('only the newest segments are checked first where there are many; the rest is left for later, not forgotten', async () => {
     const { disk } = await makeLog()
-    const segments = await listSegments(disk.files, directory)
-    const found = await recover(disk.files, directory, partitions, silentLogger, 16_384)
+    const segments = await listSegments(disk.files, testLogDirectory)
+    const found = await recover(disk.files, testLogDirectory, partitions, silentLogger, 16_384)
     const unchecked = found!.unchecked.map(([segment]) => segment.file)
     expect(unchecked).toEqual(
       segments
@@ -301,7 +296,7 @@ describe('a log whose files were changed', () => {
 
   it('verify says nothing of a log that is sound, and counts it', async () => {
     const { disk, kept } = await makeLog()
-    const report = await verifyLog(directory, { files: disk.files })
+    const report = await verifyLog(testLogDirectory, { files: disk.files })
     expect(report).toMatchObject({ problems: [], chunks: kept.length })
   })
 })
@@ -360,7 +355,7 @@ describe('a log that lost its power or its process at any moment', () => {
             for (const [place, rows] of found) acknowledged.set(place, rows)
           }
           await log.close()
-          expect((await verifyLog(directory, { files: disk.files })).problems).toEqual([])
+          expect((await verifyLog(testLogDirectory, { files: disk.files })).problems).toEqual([])
         },
       ),
       { numRuns: 100 },

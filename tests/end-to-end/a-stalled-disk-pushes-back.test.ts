@@ -2,23 +2,15 @@
 // window that they were told or not, acknowledges nothing, says what it waits for, and goes on by itself; every acknowledged reading is there.
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createFailingDisk } from '../helpers/failing-disk.ts'
-import { MemoryWatch, PressingFleet, residentMiB } from '../helpers/pressing-fleet.ts'
+import { type MemoryWatch, PressingFleet, pressed, warmUp } from '../helpers/pressing-fleet.ts'
 import { readiness } from '../helpers/readiness.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { clientFrame, ingestFrame, opcodes, TestSocket } from '../helpers/websocket.ts'
 import { describeOnEmbedded, runWeir, startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
-const budgetMiB = 16
-/** What ingest may grow by: its budget, as much again on its way to the disk, and this for what was read ahead and for garbage … */
-const stalledMarginMiB = 64
-/** … and while it catches up with all of it: more garbage. What devices push is 240 MiB over MQTT alone, and 300 MiB over sockets. */
-const catchingUpMarginMiB = 192
-const texts = 8
-const mqttDevices = 12
-/** Of 8 KiB: 20 MiB a device. */
-const window = 2_500
+const { budgetMiB, stalledMarginMiB, catchingUpMarginMiB, texts, mqttDevices, window } = pressed
 const rudeSockets = 50
-/** Each sends 6 MB: 100 messages of 60 kB, where 64 may be unsettled. */
+/** Each sends 6 MB (all together 300 MiB): 100 messages of 60 kB, where 64 may be unsettled. */
 const rudeMessages = 100
 const patient = { withinMs: 90_000, everyMs: 200 }
 
@@ -47,18 +39,8 @@ describeOnEmbedded('a stalled disk pushes back', 'the disk is a broker’s: a-st
   }
 
   it('and ingest holds its bound, says so, goes on by itself, and keeps its word', async () => {
-    const warm = new PressingFleet({
-      weir: () => weir,
-      name: 'warm',
-      devices: { mqtt: 4, http: 2, sockets: 2 },
-      window: 50,
-      ratePerS: 100,
-    })
-    await waitFor(() => warm.acknowledged > 500, { ...patient, what: 'traffic' })
-    await warm.settled()
-    warm.stop()
-    const beforeMiB = residentMiB(weir.pid)
-    memory = new MemoryWatch(weir.pid)
+    const { warm, beforeMiB, ...watched } = await warmUp(weir)
+    memory = watched.memory
     disk.stall(/\.seg$/)
 
     // Nothing is settled any more: exactly the window may be on its way.

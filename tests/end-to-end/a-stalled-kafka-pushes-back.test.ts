@@ -2,23 +2,12 @@
 // says what it waits for, acknowledges nothing, goes on by itself, and every acknowledged reading is there.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startKafka, type TestKafka } from '../helpers/kafka.ts'
-import { MemoryWatch, PressingFleet, residentMiB } from '../helpers/pressing-fleet.ts'
+import { type MemoryWatch, PressingFleet, pressed, warmUp } from '../helpers/pressing-fleet.ts'
 import { readiness } from '../helpers/readiness.ts'
 import { waitFor } from '../helpers/wait-for.ts'
 import { startWeir, type WeirProcess } from '../helpers/weir-process.ts'
 
-const budgetMiB = 16
-/**
- * What ingest may grow by while nothing can be durable: its budget, as much again on its way to Kafka, and this for what the sockets were read ahead by and
- * garbage that was not collected yet …
- */
-const stalledMarginMiB = 64
-/** … and while it catches up with all of it: more garbage. What devices push is 240 MiB over MQTT alone. */
-const catchingUpMarginMiB = 192
-const texts = 8
-const mqttDevices = 12
-/** Of 8 KiB: 20 MiB a device. */
-const window = 2_500
+const { budgetMiB, stalledMarginMiB, catchingUpMarginMiB, texts, mqttDevices, window } = pressed
 
 describe('a stalled Kafka pushes back', () => {
   let kafka: TestKafka
@@ -45,18 +34,8 @@ describe('a stalled Kafka pushes back', () => {
   })
 
   it('and ingest holds its bound, says so, goes on by itself, and keeps its word', async () => {
-    const warm = new PressingFleet({
-      weir: () => weir,
-      name: 'warm',
-      devices: { mqtt: 4, http: 2, sockets: 2 },
-      window: 50,
-      ratePerS: 100,
-    })
-    await waitFor(() => warm.acknowledged > 500, { withinMs: 60_000, what: 'traffic' })
-    await warm.settled()
-    warm.stop()
-    const beforeMiB = residentMiB(weir.pid)
-    memory = new MemoryWatch(weir.pid)
+    const { warm, beforeMiB, ...watched } = await warmUp(weir)
+    memory = watched.memory
     process.kill(kafka.pid(1), 'SIGSTOP')
     let acknowledged = 0
     let stalledMiB = 0

@@ -146,3 +146,28 @@ export function residentMiB(pid: number): number {
   const kibibytes = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
   return (Number(kibibytes) * 1024) / mebi
 }
+
+/** What ingest may take while nothing can be durable, and devices push some 240 MiB over MQTT alone. */
+export const pressed = {
+  budgetMiB: 16,
+  /** Beside its budget, and as much again on its way to the log: what was read ahead, and garbage … */
+  stalledMarginMiB: 64,
+  /** … and while it catches up with all of it: more garbage. */
+  catchingUpMarginMiB: 192,
+  texts: 8,
+  mqttDevices: 12,
+  /** Of 8 KiB: 20 MiB a device. */
+  window: 2_500,
+} as const
+
+/** Some traffic at every door, so that all that is made once has been made; then what the process holds, and a watch on it from here on. */
+export async function warmUp(
+  weir: WeirProcess,
+): Promise<{ readonly warm: PressingFleet; readonly beforeMiB: number; readonly memory: MemoryWatch }> {
+  const devices = { mqtt: 4, http: 2, sockets: 2 }
+  const warm = new PressingFleet({ weir: () => weir, name: 'warm', devices, window: 50, ratePerS: 100 })
+  await waitFor(() => warm.acknowledged > 500, { withinMs: 90_000, everyMs: 200, what: 'traffic' })
+  await warm.settled()
+  warm.stop()
+  return { warm, beforeMiB: residentMiB(weir.pid), memory: new MemoryWatch(weir.pid) }
+}

@@ -1,6 +1,7 @@
 // What can not be used becomes dead letters: which, how many, with what in them.
 import { afterEach, describe, expect, it } from 'vitest'
 import { partitionOf } from '../domain/event-log.ts'
+import { rejectReasons } from '../domain/outcome.ts'
 import { payloadReadingsMax } from './payload-sink.ts'
 import { closeAccepters, deadLettersOf, readingsOf, startAccepter, startedAt } from './test-accepter.ts'
 
@@ -79,7 +80,9 @@ describe('what can not be used', () => {
     expect(letters.at(-1)!.detail).toContain('34 more')
     expect(accepter.totals()).toMatchObject({ received: 100, durable: 50, deadLettered: 50 })
     const counted = (await instruments.snapshot()).find(({ name }) => name === 'weir_ingest_dead_letters_total')
-    expect(counted!.values.map(({ value, labels }) => [labels.reason, value])).toEqual([['array-value', 50]])
+    const values = counted!.values.map(({ value, labels }) => [labels.reason, value])
+    // Every other reason is there too, at 0.
+    expect(values).toEqual(rejectReasons.map((reason) => [reason, reason === 'array-value' ? 50 : 0]))
   })
 
   it('is not copied more often than 256 KiB hold', async () => {

@@ -2,6 +2,7 @@
 // only those of its chunks that were refused, so that nothing is acknowledged that isn't durable and nothing is appended twice.
 
 import type { EventLog } from '../domain/event-log.ts'
+import { rejectReasons } from '../domain/outcome.ts'
 import type { RowWriter } from '../domain/row-format.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { LimitError, LogFailedError, RetryableError } from '../runtime/errors.ts'
@@ -273,9 +274,9 @@ function createCounters(instruments: Instruments) {
     payloads: instruments.counter('weir_ingest_payloads_total', 'Payloads whose readings or dead letters are durable'),
     readings: instruments.counter('weir_ingest_readings_total', 'Readings that are durable in the log'),
     bytes: instruments.counter('weir_ingest_bytes_total', 'Bytes of rows and dead letters that are durable in the log'),
-    deadLettered: instruments.counter('weir_ingest_dead_letters_total', 'Readings that became dead letters', [
-      'reason',
-    ]),
+    deadLettered: instruments.counter('weir_ingest_dead_letters_total', 'Readings that became dead letters', {
+      reason: rejectReasons,
+    }),
     retries: instruments.counter(
       'weir_ingest_append_retries_total',
       'Commits that the log refused and that are tried again',

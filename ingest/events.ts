@@ -3,46 +3,55 @@
 import type { Clock } from '../runtime/clock.ts'
 import type { Instruments } from '../runtime/instruments.ts'
 import type { Logger } from '../runtime/logger.ts'
+import { refusalHints, type TopicRefusal } from './mqtt-topic.ts'
 
 /** Why a connection was ended by us. Bounded: it is a label. */
-export type CloseCause =
-  | 'malformed-packet'
-  | 'packet-too-large'
-  | 'connect-too-large'
-  | 'connect-expected'
-  | 'connect-twice'
-  | 'connect-late'
-  | 'packet-late'
-  | 'session-late'
-  | 'keepalive'
-  | 'protocol-version'
-  | 'client-id'
-  | 'not-authorised'
-  | 'will-refused'
-  | 'publish-refused'
-  | 'unreleased'
-  | 'memory'
-  | 'slow-reader'
-  | 'taken-over'
-  | 'left-behind'
-  | 'connections-max'
-  | 'revoked'
-  | 'tls'
-  | 'broker'
+export const closeCauses = [
+  'malformed-packet',
+  'packet-too-large',
+  'connect-too-large',
+  'connect-expected',
+  'connect-twice',
+  'connect-late',
+  'packet-late',
+  'session-late',
+  'keepalive',
+  'protocol-version',
+  'client-id',
+  'not-authorised',
+  'will-refused',
+  'publish-refused',
+  'unreleased',
+  'memory',
+  'slow-reader',
+  'taken-over',
+  'left-behind',
+  'connections-max',
+  'revoked',
+  'tls',
+  'broker',
+] as const
+export type CloseCause = (typeof closeCauses)[number]
 
 /** Why a socket of the gateway was closed by us. Bounded: it is a label. */
-export type SocketCloseCause =
-  | 'window'
-  | 'order'
-  | 'size'
-  | 'malformed'
-  | 'busy'
-  | 'not-binary'
-  | 'slow-reader'
-  | 'not-authorised'
-  | 'revoked'
+export const socketCloseCauses = [
+  'window',
+  'order',
+  'size',
+  'malformed',
+  'busy',
+  'not-binary',
+  'slow-reader',
+  'not-authorised',
+  'revoked',
+] as const
+export type SocketCloseCause = (typeof socketCloseCauses)[number]
 
-export type DropCause = 'copies-in-flight' | 'slow-reader' | 'session-full' | 'sessions-max' | 'retained-full'
+export const dropCauses = ['copies-in-flight', 'slow-reader', 'session-full', 'sessions-max', 'retained-full'] as const
+export type DropCause = (typeof dropCauses)[number]
+
+/** Where a device that is too fast waits. */
+const pacedDoors = ['mqtt', 'websocket'] as const
 
 const windowMicros = 10_000_000
 const linesPerWindow = 10
@@ -52,7 +61,7 @@ export interface IngestEvents {
   /** By us, for a reason that the peer or an operator should know. */
   connectionClosed(cause: CloseCause, fields: { clientId?: string; peer?: string; detail?: string }): void
   /** The publish was not taken and not acknowledged. */
-  publishRefused(cause: string, fields: { clientId: string; topic: string; hint: string }): void
+  publishRefused(cause: TopicRefusal, fields: { clientId: string; topic: string; hint: string }): void
   subscriptionRefused(fields: { clientId: string; filter: string }): void
   /** Messages between devices and owners, or copies of telemetry, that a limit kept from a subscriber; never a reading on its way to the log. */
   messageDropped(cause: DropCause, fields: { clientId?: string; topic?: string }): void
@@ -63,7 +72,7 @@ export interface IngestEvents {
   readingStopped(bytes: number): void
   readingResumed(): void
   /** A device sends faster than it may: nothing more is taken of it for a while. HTTP is told with 429, which `requestRefused` counts. */
-  rateLimited(door: 'mqtt' | 'websocket', fields: { device: string; waitMs: number }): void
+  rateLimited(door: (typeof pacedDoors)[number], fields: { device: string; waitMs: number }): void
   /** Connections that come from now on see the certificate that these files hold now. */
   certificateChanged(files: { cert: string }): void
   certificateUnusable(fields: { cert: string; key: string; error: string }): void
@@ -76,19 +85,26 @@ export interface IngestEvents {
 
 export function createIngestEvents(options: { clock: Clock; logger: Logger; instruments: Instruments }): IngestEvents {
   const { clock, logger, instruments } = options
-  const closed = instruments.counter('weir_mqtt_connections_closed_total', 'Connections that we ended', ['cause'])
-  const refused = instruments.counter('weir_mqtt_publishes_refused_total', 'Publishes neither kept nor acknowledged', [
-    'cause',
-  ])
+  const closed = instruments.counter('weir_mqtt_connections_closed_total', 'Connections that we ended', {
+    cause: closeCauses,
+  })
+  const refused = instruments.counter('weir_mqtt_publishes_refused_total', 'Publishes neither kept nor acknowledged', {
+    cause: Object.keys(refusalHints),
+  })
   const filters = instruments.counter('weir_mqtt_subscriptions_refused_total', 'Filters answered with 0x80')
-  const dropped = instruments.counter('weir_mqtt_messages_dropped_total', 'Messages kept from a subscriber', ['cause'])
+  const dropped = instruments.counter('weir_mqtt_messages_dropped_total', 'Messages kept from a subscriber', {
+    cause: dropCauses,
+  })
   const stray = instruments.counter('weir_mqtt_stray_packets_total', 'Acknowledgements of nothing, ignored')
   const stopped = instruments.counter('weir_mqtt_reading_stopped_total', 'Times that reading stopped for all')
 
-  const limited = instruments.counter('weir_rate_limited_total', 'Times that a device had to wait for its rate', [
-    'door',
-  ])
-  const sockets = instruments.counter('weir_gateway_sockets_closed_total', 'WebSockets that we closed', ['cause'])
+  const limited = instruments.counter('weir_rate_limited_total', 'Times that a device had to wait for its rate', {
+    door: pacedDoors,
+  })
+  const sockets = instruments.counter('weir_gateway_sockets_closed_total', 'WebSockets that we closed', {
+    cause: socketCloseCauses,
+  })
+  // Slugs of problems are no closed set: a cause is here once it has happened.
   const requests = instruments.counter('weir_gateway_requests_refused_total', 'Requests of which nothing was kept', [
     'cause',
   ])

@@ -58,6 +58,7 @@ function startSocket() {
     (await instruments.snapshot())
       .filter(({ name }) => name === 'weir_gateway_sockets_closed_total')
       .flatMap(({ values }) => values.map(({ labels, value }) => [labels.cause, value] as const))
+      .filter(([, count]) => count > 0)
   const revoke = (): void => {
     stands = false
     socket.onAuthChanged()

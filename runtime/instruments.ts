@@ -6,8 +6,16 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 export type InstrumentsSnapshot = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
 export interface Instruments {
-  /** Names end in `_total`; label values come from bounded sets. The same name twice gives the same counter. */
-  counter<Label extends string = never>(name: string, help: string, labels?: readonly Label[]): Counter<Label>
+  /**
+   * Names end in `_total`; label values come from bounded sets. Who knows them beforehand says them, `{ cause: closeCauses }`, and each begins at 0:
+   * a sample that only appears with its first event has no rate then, and no alarm hears of it. The same name twice gives the same counter,
+   * with the values of both.
+   */
+  counter<Label extends string = never>(
+    name: string,
+    help: string,
+    labels?: readonly Label[] | Readonly<Record<Label, readonly string[]>>,
+  ): Counter<Label>
   /** `read` is asked when a snapshot is taken. */
   gauge(name: string, help: string, read: () => number): void
   histogram(name: string, help: string, buckets: readonly number[]): Histogram
@@ -20,9 +28,12 @@ export function createInstruments(process: string): Instruments {
   collectDefaultMetrics({ register: registry })
   return {
     counter(name, help, labels = []) {
-      const known = registry.getSingleMetric(name)
-      if (known instanceof Counter) return known
-      return new Counter({ name, help, labelNames: [...labels], registers: [registry] })
+      const labelNames = isList(labels) ? [...labels] : Object.keys(labels)
+      const before = registry.getSingleMetric(name)
+      const counter =
+        before instanceof Counter ? before : new Counter({ name, help, labelNames, registers: [registry] })
+      if (!isList(labels)) for (const each of combinationsOf(labels)) counter.inc(each, 0)
+      return counter
     },
     gauge(name, help, read) {
       new Gauge({
@@ -39,6 +50,18 @@ export function createInstruments(process: string): Instruments {
     },
     snapshot: () => registry.getMetricsAsJSON(),
   }
+}
+
+function isList(labels: object): labels is readonly string[] {
+  return Array.isArray(labels)
+}
+
+function combinationsOf(labels: Readonly<Record<string, readonly string[]>>): readonly Record<string, string>[] {
+  let all: Record<string, string>[] = [{}]
+  for (const [label, values] of Object.entries(labels)) {
+    all = all.flatMap((each) => values.map((value) => ({ ...each, [label]: value })))
+  }
+  return all
 }
 
 /** The sum of an instrument's samples; undefined: this process has no such instrument. */

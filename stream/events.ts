@@ -39,7 +39,7 @@ export function createConsumerEvents(options: {
   const retries = options.instruments.counter(
     'weir_consumer_retries_total',
     'Attempts at a batch that failed and were made again',
-    ['group', 'topic'],
+    { group: [group], topic: [topic] },
   )
   return {
     waiting: (cause) => logger.warn({ cause: cause.message }, 'a batch waits; the log keeps what comes after it'),

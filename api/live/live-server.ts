@@ -18,7 +18,7 @@ import { problemMediaType, problemOf } from '../problems.ts'
 import type { Problem } from '../wire.ts'
 import type { AnomalyFeed } from './anomaly-feed.ts'
 import type { LiveHub } from './hub.ts'
-import { LiveSocket, type LiveSocketHost } from './live-socket.ts'
+import { closeCodes, LiveSocket, type LiveSocketHost } from './live-socket.ts'
 import type { Outbox, ViewerTransport } from './outbox.ts'
 import { type Asked, parseSubscription, tooManyViewers } from './subscription.ts'
 import type { Viewer } from './viewer.ts'
@@ -181,7 +181,9 @@ export class LiveServer implements LiveSocketHost {
 }
 
 function countCloses(instruments: Instruments) {
-  return instruments.counter('weir_live_closes_total', 'WebSockets of viewers closed by us, by close code', ['code'])
+  return instruments.counter('weir_live_closes_total', 'WebSockets of viewers closed by us, by close code', {
+    code: Object.values(closeCodes).map(String),
+  })
 }
 
 function askingOf(head: RequestHead): Asking {

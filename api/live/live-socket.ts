@@ -41,7 +41,7 @@ export const socketLimits = {
 } as const
 
 /** Why we close: docs/live.md explains each. */
-const closeCodes = {
+export const closeCodes = {
   stopping: 1001,
   size: 1009,
   failed: 1011,

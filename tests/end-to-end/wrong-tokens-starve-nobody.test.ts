@@ -1,5 +1,6 @@
-// Ten thousand wrong tokens, over each door, all at once: every one is refused, a right one gets in meanwhile from the same address, and nothing is
-// kept of them. Connections that never say who they are make room for those that do.
+// Ten thousand wrong tokens over each door (two thousand over the gateway's WebSockets), all at once: every one is refused, a right one gets in
+// meanwhile from the same address, and nothing is kept of them. Connections that never say who they are make room for those that do.
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -12,6 +13,8 @@ import { adminToken, startWeirWithAuth, type WeirWithAuth } from '../helpers/wei
 
 const attempts = 10_000
 const atOnce = 100
+/** Over the gateway's WebSockets. */
+const socketAttempts = { attempts: 2_000, atOnce: 250 }
 const slow = { withinMs: 30_000 }
 
 /** Well-formed, and nobody's. */
@@ -49,20 +52,24 @@ describe('wrong tokens starve nobody', () => {
     for (const socket of sockets) socket.destroy()
   })
 
-  /** Runs `attempt` so many times, some at once, and `meanwhile` again and again until it is over. */
-  const flood = async (attempt: (number: number) => Promise<void>, meanwhile: () => Promise<void>): Promise<number> => {
+  /** Runs `attempt` so many times, some at once, and `meanwhile` again and again until it is over: how often that was done before. */
+  const flood = async (
+    attempt: (number: number) => Promise<void>,
+    meanwhile: () => Promise<void>,
+    bounds = { attempts, atOnce },
+  ): Promise<number> => {
     let next = 0
     let isOver = false
     const worker = async () => {
-      while (next < attempts) await attempt(next++)
+      while (next < bounds.attempts) await attempt(next++)
     }
-    const all = Promise.all(Array.from({ length: atOnce }, worker)).finally(() => {
+    const all = Promise.all(Array.from({ length: bounds.atOnce }, worker)).finally(() => {
       isOver = true
     })
     let times = 0
     while (!isOver) {
       await meanwhile()
-      times++
+      if (!isOver) times++
     }
     await all
     return times
@@ -153,6 +160,134 @@ describe('wrong tokens starve nobody', () => {
     expect(memory('serve') - before).toBeLessThan(150 * 1024 * 1024)
     await waitFor(() => steady.told().length === sent, slow)
     expect(steady.told().map(({ value }) => value)).toEqual(Array.from({ length: sent }, (_, i) => i))
+  }, 300_000)
+
+  /** One connection with a right token: what it sends is acknowledged, or how it ended. */
+  const sendsOverSocket = (by: 'header' | 'first frame'): Promise<unknown> => {
+    const headers = by === 'header' ? { authorization: `Bearer ${token}` } : {}
+    const socket = weir.socket('/v1/ingest?device=right', { headers })
+    return new Promise((resolve) => {
+      socket.onMessage = ({ type }) => {
+        if (type === 'hello') {
+          if (by === 'first frame') socket.json({ type: 'auth', token })
+          socket.json({ id: 1, payload: { socket: 1 } })
+        } else {
+          resolve(type)
+          socket.destroy()
+        }
+      }
+      socket.socket.once('close', () => resolve(socket.closeCode ?? socket.head.slice(0, 12)))
+    })
+  }
+  /** Sends one message more over a socket that was open before, and waits for its acknowledgement. */
+  const openSteady = async (): Promise<() => Promise<unknown>> => {
+    const steady = weir.socket('/v1/ingest?device=right', { headers: { authorization: `Bearer ${token}` } })
+    sockets.push(steady)
+    await steady.hello()
+    let id = 0
+    return () => {
+      steady.json({ id: ++id, payload: { steady: id } })
+      return waitFor(() => steady.ackedUpTo === id, { withinMs: 60_000, what: 'the steady socket’s acknowledgement' })
+    }
+  }
+  /** Counts what is said in the log about an event while `body` runs: ten lines in ten seconds, and one about those that were held back. */
+  const expectFewLines = async (event: string, body: () => Promise<void>): Promise<void> => {
+    const lines = (): number => weir.stderr().split(`"event":"${event}"`).length - 1
+    const before = lines()
+    const begunAt = performance.now()
+    await body()
+    await waitFor(() => lines() > 0, slow)
+    const windows = Math.floor((performance.now() - begunAt) / 10_000) + 2
+    expect(lines() - before).toBeLessThanOrEqual(windows * 11)
+  }
+
+  it('over /v1/ingest, in the header', async () => {
+    const statuses = new Map<number, number>()
+    const before = memory()
+    const sendMore = await openSteady()
+    const upgrade = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13'
+    await expectFewLines('request-refused wrong-token', async () => {
+      const times = await flood(
+        async (number) => {
+          const key = `Sec-WebSocket-Key: ${Buffer.alloc(16, number).toString('base64')}`
+          const more = `${upgrade}\r\n${key}\r\n`
+          const status = await rawStatus(weir.gateway, 'GET /v1/ingest?device=right', wrongToken(number), more)
+          statuses.set(status, (statuses.get(status) ?? 0) + 1)
+        },
+        async () => {
+          expect(await sendsOverSocket('header')).toBe('ack')
+          await sendMore()
+        },
+        socketAttempts,
+      )
+      expect(times).toBeGreaterThan(0)
+    })
+    expect(statuses).toEqual(new Map([[401, socketAttempts.attempts]]))
+    expect(memory() - before).toBeLessThan(100 * 1024 * 1024)
+  }, 300_000)
+
+  // Beyond 200 at once that have not said who they are one of them is told to connect again, and a right one does.
+  it.each([150, 300])(
+    'over /v1/ingest, in the first frame, %i at once',
+    async (many) => {
+      const codes = new Map<number | undefined, number>()
+      const before = memory()
+      const sendMore = await openSteady()
+      let refused = 0
+      await expectFewLines('socket-closed not-authorised', async () => {
+        const times = await flood(
+          async (number) => {
+            const socket = weir.socket('/v1/ingest?device=right')
+            socket.onMessage = () => socket.json({ type: 'auth', token: wrongToken(number) })
+            await once(socket.socket, 'close')
+            codes.set(socket.closeCode, (codes.get(socket.closeCode) ?? 0) + 1)
+          },
+          async () => {
+            let end = await sendsOverSocket('first frame')
+            for (; end === 1013; refused++) end = await sendsOverSocket('first frame')
+            expect(end).toBe('ack')
+            await sendMore()
+          },
+          { ...socketAttempts, atOnce: many },
+        )
+        expect(times).toBeGreaterThan(0)
+      })
+      const busy = codes.get(1013) ?? 0
+      if (many < 200) expect([busy, refused]).toEqual([0, 0])
+      expect([codes.get(4401)! + busy, [...codes.keys()].filter((code) => code !== 4401 && code !== 1013)]).toEqual([
+        socketAttempts.attempts,
+        [],
+      ])
+      expect(memory() - before).toBeLessThan(100 * 1024 * 1024)
+    },
+    300_000,
+  )
+
+  it('over MQTT over WebSocket', async () => {
+    const ends = new Map<string, number>()
+    const before = memory()
+    const url = `${weir.gateway.replace('http:', 'ws:')}/mqtt`
+    await expectFewLines('connection-closed not-authorised', async () => {
+      const times = await flood(
+        async (number) => {
+          const socket = weir.socket('/mqtt', { protocol: 'mqtt' })
+          socket.onOpen = () =>
+            socket.bytes(connectPacket('right', { username: 'right', password: wrongToken(number) }))
+          await once(socket.socket, 'close')
+          const end = socket.binary.map((bytes) => bytes.toString('hex')).join() || `closed ${socket.closeCode}`
+          ends.set(end, (ends.get(end) ?? 0) + 1)
+        },
+        async () => {
+          const client = await weir.connect('right', token, { connectTimeout: 60_000 }, url)
+          await client.publishAsync('devices/right/telemetry', '{"a": 2}', { qos: 1 })
+          await client.endAsync(true)
+        },
+        socketAttempts,
+      )
+      expect(times).toBeGreaterThan(0)
+    })
+    expect(Object.fromEntries(ends)).toEqual({ '20020004': socketAttempts.attempts })
+    expect(memory() - before).toBeLessThan(100 * 1024 * 1024)
   }, 300_000)
 
   it('a right token found its victim’s session untouched, and the attempts are counted', async () => {

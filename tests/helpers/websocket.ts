@@ -71,6 +71,8 @@ export class TestSocket {
   /** Text frames, parsed. */
   readonly messages: Record<string, unknown>[] = []
   readonly binary: Buffer[] = []
+  /** The upgrade was answered with 101. */
+  onOpen: (() => void) | undefined
   /** Instead of keeping what comes. */
   onMessage: ((message: Record<string, unknown>) => void) | undefined
   onBinary: ((bytes: Buffer) => void) | undefined
@@ -158,6 +160,7 @@ export class TestSocket {
         return
       }
       this.head = all.subarray(0, end + 4).toString('latin1')
+      this.onOpen?.()
       rest = all.subarray(end + 4)
     }
     this.frames.take(rest, (opcode, payload) => {

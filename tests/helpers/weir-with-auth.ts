@@ -13,7 +13,8 @@ export interface WeirWithAuth extends WeirProcess {
   /** With the admin token. */
   ask(path: string, init?: RequestInit): Promise<Response>
   post(device: string, body: string, token?: string): Promise<Response>
-  connect(name: string, token: string, options?: IClientOptions): Promise<MqttClient>
+  /** Over TCP, unless `url` says where. */
+  connect(name: string, token: string, options?: IClientOptions, url?: string): Promise<MqttClient>
   socket(path: string, options?: OpenOptions): TestSocket
 }
 
@@ -45,8 +46,8 @@ export async function startWeirWithAuth(options: StartOptions = {}): Promise<Wei
           ...(token !== undefined && { authorization: `Bearer ${token}` }),
         },
       }),
-    connect: (name, token, more = {}) =>
-      mqtt.connectAsync(`mqtt://${weir.mqtt.host}:${weir.mqtt.port}`, {
+    connect: (name, token, more = {}, url = `mqtt://${weir.mqtt.host}:${weir.mqtt.port}`) =>
+      mqtt.connectAsync(url, {
         clientId: name,
         username: name,
         password: token,

@@ -28,7 +28,9 @@ describe('the coverage net', () => {
     const found = see(startAt + 2_000 * 5 * minute, 55)
     expect(found?.isWarmingUp).toBe(false)
     expect(found?.score).toBeGreaterThan(0.03)
-    expect(found?.explanation).toMatch(/^55 is above everything in 2,001 readings; closest 2\d(\.\d+)?, .* ago; usual /)
+    expect(found?.explanation).toMatch(
+      /^55 is above everything in 2,001 readings; closest 2\d(\.\d+)?, .* before; usual /,
+    )
     expect(found?.evidence).toMatchObject({ view: 'value', side: 'above', late: false })
     expect(found!.expected.high).toBeLessThan(25)
     expect(see(startAt + 2_001 * 5 * minute, 55)).toBeUndefined()
@@ -70,7 +72,7 @@ describe('the coverage net', () => {
     }
     expect(found?.evidence).toMatchObject({ view: 'level' })
     expect(found?.explanation).toMatch(
-      /^The level moved: the mean of the last 64 readings, [\d.]+, is [\d.]+ above that of the 64 before. No such move was seen in 3,\d{3} readings; the closest was (none at all|[\d.]+ (up|down)), .+ (ago|second)\./,
+      /^The level moved: the mean of the last 64 readings, [\d.]+, is [\d.]+ above that of the 64 before. No such move was seen in 3,\d{3} readings; the closest was (none at all|[\d.]+ (up|down)), .+ (before|second)\./,
     )
   })
 
@@ -93,7 +95,7 @@ describe('the coverage net', () => {
     }
     expect(changed).toBeGreaterThan(0)
     expect(views.get('season')).toMatch(
-      /^2\d(\.\d+)? is unusual for \d\d:00–\d\d:00 UTC, when the mean is 1\d(\.\d+)?: it is \d+(\.\d+)? above that; the closest so far was \d+(\.\d+)? (above|below) that, .+ ago\./,
+      /^2\d(\.\d+)? is unusual for \d\d:00–\d\d:00 UTC, when the mean is 1\d(\.\d+)?: it is \d+(\.\d+)? above that; the closest so far was \d+(\.\d+)? (above|below) that, .+ before\./,
     )
     expect(views.get('shape')).toMatch(
       /^The last 48 readings took a course unlike any before in [\d,]+ readings: the means of each 12 are ([\d.]+(, )?){4}; the closest course differs by \d+ % of the range from 16(\.\d+)? to 2[45](\.\d+)?\./,

@@ -96,7 +96,7 @@ function ofLevel(evidence: Evidence, found: Novelty): Told {
     expected: { low: beforeMean + range.low, high: beforeMean + range.high },
     sentence:
       `The level moved: the mean of the last 64 readings, ${text(recentMean)}, is ${text(Math.abs(move))} ${way} that of the 64 before. ` +
-      `No such move was seen in ${plural(readings, 'reading')}; the closest was ${known}, ${ago(evidence.observedAt, found)}.`,
+      `No such move was seen in ${plural(readings, 'reading')}; the closest was ${known}, ${distance(evidence.observedAt, found)}.`,
     details: { ...place.details, recentMean, beforeMean },
   }
 }
@@ -111,7 +111,7 @@ function ofSeason(evidence: Evidence, found: Novelty): Told {
     expected: { low: hourMean + range.low, high: hourMean + range.high },
     sentence:
       `${text(value)} is unusual for ${hours}, when the mean is ${text(hourMean)}: it is ${offWords(off)}; ` +
-      `the closest so far was ${offWords(place.nearest)}, ${ago(evidence.observedAt, found)}.`,
+      `the closest so far was ${offWords(place.nearest)}, ${distance(evidence.observedAt, found)}.`,
     details: { ...place.details, hour, hourMean },
   }
 }
@@ -159,9 +159,9 @@ function placeWords({ side, nearest }: Place, evidence: Evidence, found: Novelty
   const among = plural(evidence.readings, 'reading')
   if (side === 'between') {
     const hole = `between ${text(found.below)} and ${text(found.above)}`
-    return `where nothing was in ${among}, ${hole}; closest ${text(nearest)}, ${ago(evidence.observedAt, found)}`
+    return `where nothing was in ${among}, ${hole}; closest ${text(nearest)}, ${distance(evidence.observedAt, found)}`
   }
-  return `${side} everything in ${among}; closest ${text(nearest)}, ${ago(evidence.observedAt, found)}`
+  return `${side} everything in ${among}; closest ${text(nearest)}, ${distance(evidence.observedAt, found)}`
 }
 
 /** The usual band, within what was seen; never around the value itself. */
@@ -176,10 +176,11 @@ function usualRange(value: number, { below, above, low, high, centre, spread }: 
     : { low: above, high: Math.max(range.high, above) }
 }
 
-function ago(observedAt: number, { nearestVisitedAt }: Novelty): string {
+/** From the odd reading itself, not from whoever reads the sentence: it is true whenever it is read. */
+function distance(observedAt: number, { nearestVisitedAt }: Novelty): string {
   const seconds = Math.floor(observedAt / 1e6) - nearestVisitedAt
-  if (seconds < 0) return `${span(-seconds)} later`
-  return seconds === 0 ? 'in the same second' : `${span(seconds)} ago`
+  if (seconds < 0) return `${span(-seconds)} after`
+  return seconds === 0 ? 'in the same second' : `${span(seconds)} before`
 }
 
 function span(seconds: number): string {

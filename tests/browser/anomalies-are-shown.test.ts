@@ -25,7 +25,7 @@ describe.skipIf(noBrowser !== undefined)('anomalies of the demo fleet', () => {
   it('are markers on the chart, and a sentence', async () => {
     const { items } = await ask<AnomaliesAnswer>(`${weir.http}/v1/anomalies?device=office-hvac`)
     const { explanation, value, expected } = items[0]!
-    expect(explanation).toMatch(/^82\.29 is above everything in 3,698 readings; closest 80\.52, 2 h ago/)
+    expect(explanation).toMatch(/^82\.29 is above everything in 3,698 readings; closest 80\.52, 2 h before/)
     expect(value).toBeGreaterThan(expected.high)
     const { page, troubles, close } = await openPage(browser)
     await page.goto(`${weir.http}/devices/office-hvac`)

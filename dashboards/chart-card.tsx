@@ -1,6 +1,6 @@
 // One metric's chart: drawn by the server for the first paint and for readers without scripts, taken over by uPlot (assets/device.js) in its place.
 import type { AnomalyAnswer, BucketSeries, RawSeries } from '../api/wire.ts'
-import { formatNumber, isGap, pointsText, resolutionText, stepMs } from './format.ts'
+import { formatNumber, isGap, isSwitch, pointsText, resolutionText, stepMs } from './format.ts'
 import { Age, attribute } from './layout.tsx'
 
 const width = 1000
@@ -128,6 +128,8 @@ function Drawing({
   const span = max - min || 1
   const x = (at: number): number => tenth(((at - from) / Math.max(to - from, 1)) * width)
   const y = (value: number): number => tenth(edge + (1 - (value - min) / span) * (height - 2 * edge))
+  // Off or on holds until the next reading; a slope would show values in between that never were.
+  const isHeld = isSwitch(lows) && isSwitch(highs)
   const runs = continuousRuns(times, stepMs(resolution))
   return (
     <div class="still">
@@ -143,10 +145,17 @@ function Drawing({
           const line: string[] = []
           const band: string[] = []
           for (let i = first; i < end; i++) {
+            if (isHeld && i > first) {
+              line.push(`${x(times[i]!)},${y(values[i - 1]!)}`)
+              band.push(`${x(times[i]!)},${y(highs[i - 1]!)}`)
+            }
             line.push(`${x(times[i]!)},${y(values[i]!)}`)
             band.push(`${x(times[i]!)},${y(highs[i]!)}`)
           }
-          for (let i = end - 1; i >= first; i--) band.push(`${x(times[i]!)},${y(lows[i]!)}`)
+          for (let i = end - 1; i >= first; i--) {
+            band.push(`${x(times[i]!)},${y(lows[i]!)}`)
+            if (isHeld && i > first) band.push(`${x(times[i]!)},${y(lows[i - 1]!)}`)
+          }
           // A lone point is drawn as a short dash, or it would not be seen.
           if (end - first === 1) line.push(`${x(times[first]!) + 2},${y(values[first]!)}`)
           return (

@@ -18,6 +18,7 @@ export const {
   formatNumber,
   formatRate,
   isGap,
+  isSwitch,
   lagText,
   limitText,
   newestOfEach,

@@ -183,6 +183,19 @@ test('one point is not called "points"', async () => {
   expect((await get(await pages(usual), '/devices/boiler-1')).html).toContain('2 points, every reading')
 })
 
+test('what is off or on is drawn in steps without scripts too, and what changes by degrees is not', async () => {
+  const drawn = async (value: number[]): Promise<string[]> => {
+    const one = { device: 'boiler-1', metric: hostile, observedAt: [now - 450_000, now - 300_000, now], value }
+    const series = { ...(usual['/v1/series'] as object), from: now - 450_000, series: [one] }
+    const { html } = await get(await pages({ ...usual, '/v1/series': series }), '/devices/boiler-1')
+    return /class="still">.*?<polyline points="([^"]*)"/s.exec(html)![1]!.split(' ')
+  }
+  const [start, corner, , ...rest] = await drawn([0, 1, 0])
+  expect(corner!.split(',')[1]).toBe(start!.split(',')[1])
+  expect(rest).toHaveLength(2)
+  expect(await drawn([0, 1, 0.5])).toHaveLength(3)
+})
+
 test('nothing heard of yet: the first steps, with the address that devices publish to', async () => {
   const { html } = await get(await pages({ ...usual, '/v1/devices': { items: [], next: null } }), '/')
   expect(html).toContain('mosquitto_pub -h 127.0.0.1 -p 41883 -q 1 -t devices/boiler-1/telemetry')

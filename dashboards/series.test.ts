@@ -19,6 +19,7 @@ interface Store {
     declared?: { from: number; to: number }[],
   ): [number[], (number | null)[], (number | null)[], (number | null)[]]
   dropBefore(at: number): void
+  isSwitch(): boolean
 }
 const at = (name: string): string => pathToFileURL(join(packageDirectory, 'dashboards/assets', name)).href
 const { SeriesStore } = (await import(at('series.js'))) as { SeriesStore: new () => Store }
@@ -61,6 +62,32 @@ test('a live reading goes into its bucket, once', () => {
   expect(store.lows[0]).toBe(4)
   expect(store.add(185_000, 1)).toBe('appended')
   expect(store.times).toEqual([0, 60_000, 180_000])
+})
+
+test('what is only ever off or on is a switch, in buckets too, and what takes a value between is none', () => {
+  const store = new SeriesStore()
+  expect(store.isSwitch()).toBe(false)
+  for (const [instant, value] of [
+    [1_000, 0],
+    [2_000, 1],
+    [3_000, 0],
+  ] as const)
+    store.add(instant, value)
+  expect(store.isSwitch()).toBe(true)
+  store.add(4_000, 0.5)
+  expect(store.isSwitch()).toBe(false)
+  const half = { observedAt: [0], count: [2], mean: [0.5], min: [0], max: [1] }
+  store.load(half, { resolution: '1m', source: 'raw' }, false)
+  expect(store.isSwitch()).toBe(true)
+  store.load({ ...half, max: [1.5] }, { resolution: '1m', source: 'raw' }, false)
+  expect(store.isSwitch()).toBe(false)
+})
+
+test('a sparkline of a switch has steps, and is read back without their corners', () => {
+  const frame = sparkFrame([0, 1, 1, 0], 0, 60_000)
+  const drawn = sparkPoints([0, 15_000, 30_000, 60_000], [0, 1, 1, 0], frame)
+  expect(drawn).toBe('0,25 30,25 30,3 60,3 60,3 120,3 120,25')
+  expect(sparkRead(drawn, frame)).toEqual({ times: [0, 15_000, 30_000, 60_000], values: [0, 1, 1, 0] })
 })
 
 test('a gap is drawn as a gap, and a change of pace is none', () => {

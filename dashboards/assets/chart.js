@@ -34,6 +34,12 @@ export function createChart(host, { moves, label, readout, resolution }) {
   const band = () => `${series()}40`
   /** The window that the page shows, whatever points there are. */
   let shown = { from: 0, to: 1 }
+  /** Drawn in steps. */
+  let isHeld = false
+  const sloped = uPlot.paths.linear?.()
+  const stepped = uPlot.paths.stepped?.({ align: 1 })
+  /** @type {import('uplot').Series.PathBuilder} */
+  const paths = (plot, index, first, last) => (isHeld ? stepped : sloped)?.(plot, index, first, last) ?? null
 
   const axis = {
     stroke: () => colour('--ink-3'),
@@ -63,10 +69,11 @@ export function createChart(host, { moves, label, readout, resolution }) {
     ],
     series: [
       {},
-      { label: 'least', width: 0, points: { show: false } },
-      { label: 'most', width: 0, points: { show: false } },
+      { label: 'least', paths, width: 0, points: { show: false } },
+      { label: 'most', paths, width: 0, points: { show: false } },
       {
         label,
+        paths,
         stroke: series,
         width: 1.5,
         points: { show: true, size: 5, width: 0, fill: series, stroke: series, filter: lonePoints },
@@ -190,15 +197,17 @@ export function createChart(host, { moves, label, readout, resolution }) {
   return {
     /** `isWhole`: that there is nothing may be said.
      * @param {[number[], (number | null)[], (number | null)[], (number | null)[]]} columns @param {{ from: number, to: number }} window
-     * @param {boolean} isWhole */
-    show(columns, window, isWhole) {
+     * @param {boolean} isWhole @param {boolean} isSwitch */
+    show(columns, window, isWhole, isSwitch) {
       for (const element of drawn.splice(0)) element.remove()
       data = columns
       shown = window
+      isHeld = isSwitch
       plot.setData(data)
       none.hidden = !isWhole || hasPointWithin(columns[0], window)
       host.dataset.points = String(columns[0].length)
       host.dataset.resolution = resolution()
+      host.dataset.line = isHeld ? 'steps' : 'slopes'
       if ((plot.cursor.left ?? -1) >= 0) readout(readoutText(plot))
     },
     /** @param {{ from: number, to: number }} window */

@@ -18,6 +18,7 @@ export function formatAge(ms: number): string
 export const sparkWidth: number
 export const sparkHeight: number
 export function sparkFrame(values: readonly number[], from: number, to: number): SparkFrame
+export function isSwitch(values: readonly number[]): boolean
 export function sparkPoints(times: readonly number[], values: readonly number[], frame: SparkFrame): string
 export function sparkRead(points: string, frame: SparkFrame): { times: number[]; values: number[] }
 export const ranges: readonly Range[]

@@ -203,17 +203,29 @@ export function sparkFrame(values, from, to) {
   return { from, to, min, max }
 }
 
-/** The `points` of a polyline.
+/** Whether these are states, off or on: what holds until the next reading is drawn in steps.
+ * @param {readonly number[]} values @returns {boolean} */
+export function isSwitch(values) {
+  for (const value of values) if (value !== 0 && value !== 1) return false
+  return values.length > 0
+}
+
+/** The `points` of a polyline; of a switch, in steps.
  * @param {readonly number[]} times @param {readonly number[]} values @param {SparkFrame} frame @returns {string} */
 export function sparkPoints(times, values, frame) {
   const width = Math.max(frame.to - frame.from, 1)
   const height = Math.max(frame.max - frame.min, Number.MIN_VALUE)
+  const isHeld = isSwitch(values)
   let points = ''
+  let before = 0
   for (let i = 0; i < times.length; i++) {
     const x = /** @type {number} */ ((times[i] - frame.from) / width) * sparkWidth
     const y = sparkEdge + (1 - /** @type {number} */ (values[i] - frame.min) / height) * (sparkHeight - 2 * sparkEdge)
     // A bucket may begin a little before the window does.
-    points += `${i > 0 ? ' ' : ''}${round(Math.min(Math.max(x, 0), sparkWidth))},${round(y)}`
+    const column = round(Math.min(Math.max(x, 0), sparkWidth))
+    if (isHeld && i > 0) points += ` ${column},${before}`
+    before = round(y)
+    points += `${i > 0 ? ' ' : ''}${column},${before}`
   }
   return points
 }
@@ -225,9 +237,16 @@ export function sparkRead(points, frame) {
   const times = []
   /** @type {number[]} */
   const values = []
+  let columnBefore = Number.NaN
   for (const pair of points.split(' ')) {
     const [x, y] = pair.split(',').map(Number)
     if (x === undefined || y === undefined || Number.isNaN(x) || Number.isNaN(y)) continue
+    // The corner of a step is no point of its own: the one above or below it is.
+    if (x === columnBefore) {
+      times.pop()
+      values.pop()
+    }
+    columnBefore = x
     times.push(frame.from + (x / sparkWidth) * (frame.to - frame.from))
     values.push(frame.min + (1 - (y - sparkEdge) / (sparkHeight - 2 * sparkEdge)) * (frame.max - frame.min))
   }

@@ -1,5 +1,5 @@
 // What one chart holds: history as the API gave it, and live readings put into their place. Pure, without a page, so that it can be tested alone.
-import { isGap, stepMs } from './format.js'
+import { isGap, isSwitch, stepMs } from './format.js'
 
 /** Live readings of which a bucket keeps the instants, so that one that comes again is not counted again. */
 const seenMax = 20_000
@@ -156,6 +156,11 @@ export class SeriesStore {
       y.push(/** @type {number} */ (values[i]))
     }
     return [x, low, high, y]
+  }
+
+  /** Only ever off or on: drawn in steps, each held until the next. Of buckets, the least and the most say it. */
+  isSwitch() {
+    return this.step > 0 ? isSwitch(this.lows) && isSwitch(this.highs) : isSwitch(this.values)
   }
 
   get length() {

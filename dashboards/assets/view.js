@@ -336,7 +336,7 @@ export function createView({ device, host, texts, shown, moves, loaded, failed }
   function drawCard(card, shownNow) {
     card.dirty = false
     card.blank = false
-    card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow, isWhole)
+    card.chart.show(card.store.columns(gaps.filter(({ filled }) => !filled)), shownNow, isWhole, card.store.isSwitch())
     say(part(card.element, 'caption'), captionOf(card.store, hasHistory))
   }
   const drawing = setInterval(draw, drawEveryMs)

@@ -72,3 +72,19 @@ it.skipIf(noBrowser !== undefined)('while the table can not be asked', async () 
   expect(await page.getByText('No readings in this range').filter({ visible: true }).count()).toBe(0)
   await close()
 })
+
+it.skipIf(noBrowser !== undefined)('draws what is off or on in steps, until it is more than that', async () => {
+  const now = Date.now()
+  const ts = [now - 40_000, now - 30_000, now - 20_000, now - 10_000]
+  await one.device.publish('gate-1', { ts, values: { open: [false, true, true, false], level: [1, 4, 2, 3] } })
+  const stored = `${one.weir.http}/v1/readings?device=gate-1`
+  await waitFor(async () => (await ask<{ items: unknown[] }>(stored)).items.length === 8)
+  const { page, troubles, close } = await openPage(one.browser)
+  await page.goto(`${one.weir.http}/devices/gate-1?range=15m`)
+  const lineOf = (metric: string) => page.locator(`.chart[data-metric="${metric}"] .plot`).getAttribute('data-line')
+  await waitFor(async () => (await lineOf('open')) === 'steps' && (await lineOf('level')) === 'slopes')
+  await one.device.publish('gate-1', { open: 0.5 })
+  await waitFor(async () => (await lineOf('open')) === 'slopes')
+  expect(troubles).toEqual([])
+  await close()
+})

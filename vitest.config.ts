@@ -15,7 +15,6 @@ const alsoOnKafka = [
   'the-gateway-window-holds',
   'the-seam-has-no-hole',
   'anomalies-survive-kill-9',
-  'verify-finds-differences',
   'a-clickhouse-elsewhere',
 ].map((name) => `tests/end-to-end/${name}.test.ts`)
 const onlyOnKafka = [
